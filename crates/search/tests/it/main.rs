@@ -1,0 +1,4 @@
+//! Integration tests of the search floor: one binary.
+#![allow(clippy::unwrap_used)]
+
+mod semantic;
