@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used)]
 
 mod semantic;
+mod semantic_recall;
