@@ -96,7 +96,7 @@ fn hnsw_rs_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
 #[cfg(feature = "hannoy")]
 fn hannoy_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
     use hannoy::{Database, Reader, Writer, distances::Cosine};
-    use heed::EnvOpenOptions;
+    use heed::{CommitOrAbort, EnvOpenOptions};
     use rand::{SeedableRng, rngs::StdRng};
 
     struct Peer<'a> {
@@ -118,9 +118,14 @@ fn hannoy_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
     // SAFETY: nothing else opens the folder that was just made.
     let env = unsafe { options.open(folder.path()) }.expect("LMDB opens");
     let started = cpu_s();
+    let transaction = env.write_txn().expect("a transaction");
+    let database: Database<Cosine> = env
+        .create_databases_and_commit(transaction, |databases, transaction| -> heed::Result<_> {
+            databases.create_database(transaction, None).map(CommitOrAbort::<_, ()>::Commit)
+        })
+        .expect("LMDB commits")
+        .unwrap_commit();
     let mut transaction = env.write_txn().expect("a transaction");
-    let database: Database<Cosine> =
-        env.create_database(&mut transaction, None).expect("a database");
     let writer = Writer::new(database, 0, data.dimension);
     for (id, vector) in data.vectors.iter().enumerate() {
         writer.add_item(&mut transaction, id as u32, vector).expect("hannoy adds");
