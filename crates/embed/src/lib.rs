@@ -1,1 +1,36 @@
-//! Stub.
+//! Text to vectors.
+//!
+//! One trait, [`Embedder`], and four ways to fulfil it: a [static token table](StaticModel) that
+//! embeds tens of thousands of passages a second, a [transformer](Transformer) run by `rten`, a
+//! [remote provider](Remote) that speaks the OpenAI protocol, and a [hash](HashModel) for tests.
+//! [`open`] turns a [`ModelChoice`] into embedders; a [`Pool`] runs them on a fixed number of
+//! threads, queries first; a [`QueryCache`] remembers what was asked before.
+//!
+//! Everything here is synchronous. Two built-in models are compiled in with the default feature
+//! `builtin`, so the crate works with no download and no file beside the binary.
+
+mod error;
+
+mod embedder;
+
+mod character;
+mod identifier;
+mod wordpiece;
+
+mod model_file;
+mod safetensors;
+mod tokenizer_file;
+
+mod hash_model;
+mod static_model;
+mod transformer;
+
+mod catalog;
+
+pub use catalog::BuiltIn;
+pub use embedder::{Embedder, Kind, ModelIdentity, Vectors};
+pub use error::EmbedError;
+pub use hash_model::HashModel;
+pub use static_model::StaticModel;
+pub use transformer::Transformer;
+pub use wordpiece::WordPiece;
