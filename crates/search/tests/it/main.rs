@@ -1,0 +1,4 @@
+//! Integration tests of the search floor: one binary, one module a theme.
+#![allow(clippy::unwrap_used)]
+
+mod documents;

@@ -1,0 +1,4 @@
+//! The storage crate from outside: one binary, one module for each concern.
+#![allow(clippy::unwrap_used)]
+
+mod log;
