@@ -2,3 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod documents;
+//! The search library as its callers see it.
+
+mod native;
+mod native_limits;
+mod native_oracle;
