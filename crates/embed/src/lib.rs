@@ -10,6 +10,7 @@
 //! `builtin`, so the crate works with no download and no file beside the binary.
 
 mod error;
+mod identity;
 
 mod embedder;
 
@@ -26,11 +27,24 @@ mod static_model;
 mod transformer;
 
 mod catalog;
+mod folder;
 
+mod cache;
+mod counters;
+mod job;
+mod pool;
+mod queue;
+mod worker;
+
+pub use cache::{CacheCounters, QueryCache};
 pub use catalog::BuiltIn;
-pub use embedder::{Embedder, Kind, ModelIdentity, Vectors};
+pub use counters::PoolCounters;
+pub use embedder::{Embedder, Kind, Vectors};
 pub use error::EmbedError;
+pub use folder::open_folder;
 pub use hash_model::HashModel;
+pub use identity::ModelIdentity;
+pub use pool::{Pool, PoolSettings, Ticket};
 pub use static_model::StaticModel;
 pub use transformer::Transformer;
 pub use wordpiece::WordPiece;

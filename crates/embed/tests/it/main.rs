@@ -2,3 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agreement;
+mod contract;
+mod gate;
+mod model_folder;
+mod pool;
