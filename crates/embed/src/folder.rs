@@ -29,17 +29,36 @@ const TOKENS_MAX: usize = 512;
 /// What sentence-transformers calls the modules that are understood here, without their package.
 const MODULES: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
 
+/// What a folder held.
+#[derive(Debug)]
+pub enum FolderModel {
+    /// A token table: fast enough to embed passages while they are written.
+    Static(StaticModel),
+    /// A transformer.
+    Transformer(Transformer),
+}
+
+impl FolderModel {
+    /// The model, whichever it is.
+    pub fn into_embedder(self) -> Arc<dyn Embedder> {
+        match self {
+            Self::Static(model) => Arc::new(model),
+            Self::Transformer(model) => Arc::new(model),
+        }
+    }
+}
+
 /// Opens the model at `path`: a folder, or one of its `.onnx` files when there are several.
 ///
 /// # Errors
 /// [`EmbedError::Missing`], [`EmbedError::Unreadable`], [`EmbedError::TooLarge`],
 /// [`EmbedError::Damaged`], [`EmbedError::UnsupportedTokenizer`], [`EmbedError::UnsupportedModel`].
-pub fn open_folder(path: &Path) -> Result<Arc<dyn Embedder>, EmbedError> {
+pub fn open_folder(path: &Path) -> Result<FolderModel, EmbedError> {
     let folder = ModelFolder::find(path)?;
     let tokenizer = folder.tokenizer()?;
     match &folder.weights {
-        Weights::Onnx(file) => folder.transformer(file, tokenizer),
-        Weights::Table(file) => folder.table(file, tokenizer),
+        Weights::Onnx(file) => folder.transformer(file, tokenizer).map(FolderModel::Transformer),
+        Weights::Table(file) => folder.table(file, tokenizer).map(FolderModel::Static),
     }
 }
 
@@ -128,7 +147,7 @@ impl ModelFolder {
         Ok(FoundTokenizer { tokenizer, bytes })
     }
 
-    fn table(&self, file: &Path, found: FoundTokenizer) -> Result<Arc<dyn Embedder>, EmbedError> {
+    fn table(&self, file: &Path, found: FoundTokenizer) -> Result<StaticModel, EmbedError> {
         let weights = model_file::read(file, "Model2Vec table", WEIGHTS_BYTES_MAX)?;
         let config = format!(
             "normalize {} seq_length {}",
@@ -139,21 +158,16 @@ impl ModelFolder {
             ("tokenizer", &found.bytes),
             ("config", config.as_bytes()),
         ]);
-        let model = StaticModel::open(
+        StaticModel::open(
             &self.name(),
             sha256,
             ModelBytes::Owned(weights),
             &self.config,
             found.tokenizer.wordpiece,
-        )?;
-        Ok(Arc::new(model))
+        )
     }
 
-    fn transformer(
-        &self,
-        file: &Path,
-        found: FoundTokenizer,
-    ) -> Result<Arc<dyn Embedder>, EmbedError> {
+    fn transformer(&self, file: &Path, found: FoundTokenizer) -> Result<Transformer, EmbedError> {
         let weights = model_file::read(file, "ONNX model", WEIGHTS_BYTES_MAX)?;
         let mut settings = self.settings()?;
         settings.sha256 = fingerprint(&[
@@ -166,8 +180,7 @@ impl ModelFolder {
             ("passage_prompt", settings.passage_prompt.as_bytes()),
         ]);
         settings.name = self.name();
-        let model = Transformer::open(settings, ModelBytes::Owned(weights), found.tokenizer)?;
-        Ok(Arc::new(model))
+        Transformer::open(settings, ModelBytes::Owned(weights), found.tokenizer)
     }
 
     /// What the configuration files say; name and hash are left empty.

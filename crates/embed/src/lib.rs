@@ -29,6 +29,11 @@ mod transformer;
 mod catalog;
 mod folder;
 
+mod openai;
+mod remote;
+
+mod choice;
+
 mod cache;
 mod counters;
 mod job;
@@ -38,13 +43,16 @@ mod worker;
 
 pub use cache::{CacheCounters, QueryCache};
 pub use catalog::BuiltIn;
+pub use choice::{ModelChoice, Opened, RemoteChoice, open, open_with_keys};
 pub use counters::PoolCounters;
 pub use embedder::{Embedder, Kind, Vectors};
-pub use error::EmbedError;
-pub use folder::open_folder;
+pub use error::{EmbedError, RemoteCause, RemoteFailure};
+pub use folder::{FolderModel, open_folder};
 pub use hash_model::HashModel;
 pub use identity::ModelIdentity;
+pub use openai::ApiKey;
 pub use pool::{Pool, PoolSettings, Ticket};
+pub use remote::{Remote, RemoteSettings};
 pub use static_model::StaticModel;
 pub use transformer::Transformer;
 pub use wordpiece::WordPiece;

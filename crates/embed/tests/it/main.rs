@@ -6,3 +6,5 @@ mod contract;
 mod gate;
 mod model_folder;
 mod pool;
+mod provider;
+mod remote;

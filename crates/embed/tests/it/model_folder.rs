@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mainstay_embed::{BuiltIn, EmbedError, Embedder, Kind, StaticModel, Transformer, open_folder};
+use mainstay_embed::{BuiltIn, EmbedError, Embedder, Kind, StaticModel, Transformer};
 use tempfile::TempDir;
 
 use crate::contract::{self, Tolerance};
@@ -22,6 +23,10 @@ fn minilm_folder() -> TempDir {
     write(&folder, "config.json", r#"{"model_type": "bert", "max_position_embeddings": 512}"#);
     write(&folder, "sentence_bert_config.json", r#"{"max_seq_length": 256}"#);
     folder
+}
+
+fn open_folder(path: &Path) -> Result<Arc<dyn Embedder>, EmbedError> {
+    mainstay_embed::open_folder(path).map(mainstay_embed::FolderModel::into_embedder)
 }
 
 fn write(folder: &TempDir, name: &str, content: &str) {
