@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::embedder::ModelIdentity;
 use crate::error::EmbedError;
+use crate::identity::ModelIdentity;
 use crate::model_file::{ModelBytes, require_sha256};
 use crate::static_model::{self, StaticModel};
 use crate::tokenizer_file::TokenizerFile;

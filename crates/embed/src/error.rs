@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::embedder::ModelIdentity;
+use crate::identity::ModelIdentity;
 
 /// Every failure of this crate; each variant names the thing that failed and what to do.
 #[derive(Debug)]

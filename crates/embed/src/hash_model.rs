@@ -1,8 +1,9 @@
 //! An embedder without a model: vectors from a hash of the words. Deterministic, instant, and
 //! texts that share words are near each other; for tests of everything above this crate.
 
-use crate::embedder::{Embedder, Kind, ModelIdentity, Vectors, normalise};
+use crate::embedder::{Embedder, Kind, Vectors, normalise};
 use crate::error::EmbedError;
+use crate::identity::ModelIdentity;
 use crate::model_file::fingerprint;
 
 /// Words that are read of a text.

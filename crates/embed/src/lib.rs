@@ -10,6 +10,7 @@
 //! `builtin`, so the crate works with no download and no file beside the binary.
 
 mod error;
+mod identity;
 
 mod embedder;
 
@@ -26,11 +27,32 @@ mod static_model;
 mod transformer;
 
 mod catalog;
+mod folder;
 
+mod openai;
+mod remote;
+
+mod choice;
+
+mod cache;
+mod counters;
+mod job;
+mod pool;
+mod queue;
+mod worker;
+
+pub use cache::{CacheCounters, QueryCache};
 pub use catalog::BuiltIn;
-pub use embedder::{Embedder, Kind, ModelIdentity, Vectors};
-pub use error::EmbedError;
+pub use choice::{ModelChoice, Opened, RemoteChoice, open, open_with_keys};
+pub use counters::PoolCounters;
+pub use embedder::{Embedder, Kind, Vectors};
+pub use error::{EmbedError, RemoteCause, RemoteFailure};
+pub use folder::{FolderModel, open_folder};
 pub use hash_model::HashModel;
+pub use identity::ModelIdentity;
+pub use openai::ApiKey;
+pub use pool::{Pool, PoolSettings, Ticket};
+pub use remote::{Remote, RemoteSettings};
 pub use static_model::StaticModel;
 pub use transformer::Transformer;
 pub use wordpiece::WordPiece;

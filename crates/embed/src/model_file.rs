@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -67,6 +67,35 @@ pub(crate) fn read_optional(
         Err(EmbedError::Missing { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether there is a folder at `path`.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// Whether there is a file at `path`.
+pub(crate) fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// The entries of `folder`, sorted by name; none when it does not exist.
+///
+/// # Errors
+/// [`EmbedError::Unreadable`].
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, EmbedError> {
+    let unreadable = |source| EmbedError::Unreadable { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(unreadable)?.path());
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// SHA-256 of `bytes` in hexadecimal.

@@ -9,12 +9,13 @@
 
 use serde_json::Value;
 
-use crate::embedder::{Embedder, Kind, ModelIdentity, Vectors, normalise};
+use crate::embedder::{Embedder, Kind, Vectors, normalise};
 use crate::error::EmbedError;
 use crate::identifier::split_identifiers;
-use crate::model_file::{self, ModelBytes};
+use crate::identity::ModelIdentity;
+use crate::model_file::ModelBytes;
 use crate::safetensors::{Safetensors, Tensor};
-use crate::wordpiece::WordPiece;
+use crate::wordpiece::{WordPiece, readable};
 
 /// Tokens that are read of a text. Tables are made from texts of this length; a longer text is a
 /// document rather than a passage, and its sum says little.
@@ -91,10 +92,8 @@ impl StaticModel {
     /// out.
     fn tokens(&self, text: &str, tokens: &mut Vec<u32>) {
         tokens.clear();
-        // A token has at least one character, so this much text holds all that are read, unless
-        // most of it is white space; then the passage ends early, which bounds the cost.
-        let text = prefix(text, self.identity.tokens_max.saturating_mul(TOKEN_BYTES_MAX));
-        self.wordpiece.encode(&split_identifiers(text), self.identity.tokens_max, tokens);
+        let text = split_identifiers(readable(text, self.identity.tokens_max));
+        self.wordpiece.encode(&text, self.identity.tokens_max, tokens);
         let unknown = self.wordpiece.unknown();
         tokens.retain(|token| *token != unknown);
     }
@@ -118,10 +117,6 @@ impl StaticModel {
         }
     }
 }
-
-/// Bytes of text read for each token: well above what any language spends on one, the padding of
-/// tables and source code included.
-const TOKEN_BYTES_MAX: usize = 64;
 
 impl Embedder for StaticModel {
     fn identity(&self) -> &ModelIdentity {
@@ -154,11 +149,6 @@ impl std::fmt::Debug for StaticModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StaticModel").field("identity", &self.identity).finish_non_exhaustive()
     }
-}
-
-/// At most `bytes_max` bytes of `text`, cut between characters.
-pub(crate) fn prefix(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 fn add_bytes(vector: &mut [f32], row: &[u8], weight: f32) {

@@ -13,11 +13,12 @@ use rten::{Dimension, Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};
 
-use crate::embedder::{Embedder, Kind, ModelIdentity, Vectors, normalise};
+use crate::embedder::{Embedder, Kind, Vectors, normalise};
 use crate::error::EmbedError;
+use crate::identity::ModelIdentity;
 use crate::model_file::ModelBytes;
-use crate::static_model::prefix;
 use crate::tokenizer_file::TokenizerFile;
+use crate::wordpiece::readable;
 
 /// Texts of this many tokens or fewer share an inference; longer ones gain nothing by it.
 const SHORT_TOKENS_MAX: usize = 32;
@@ -28,9 +29,6 @@ const BATCH_TEXTS_MAX: usize = 16;
 /// Passages handed over at once. One takes 17 ms at 128 tokens, so a worker is free for a query
 /// after 70 ms at the latest.
 const SLICE_TEXTS: usize = 4;
-
-/// Bytes of text read for each token: well above what any language spends on one.
-const TOKEN_BYTES_MAX: usize = 64;
 
 /// Largest difference of a number between a text alone and among others, for texts to share an
 /// inference. Rounding differs by 1e-6; dynamic quantisation, whose scale spans the batch, by 1e-2.
@@ -43,6 +41,16 @@ pub(crate) enum Pooling {
     Mean,
     /// The vector of the first token.
     First,
+}
+
+impl Pooling {
+    /// The name that enters a model's hash; never changes.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::First => "first",
+        }
+    }
 }
 
 /// What a model's files say about its use.
@@ -119,17 +127,22 @@ impl Transformer {
         let TokenizerFile { wordpiece, before, after, .. } = &self.tokenizer;
         let tokens_max = self.settings.tokens_max;
         let room = tokens_max.saturating_sub(before.len() + after.len());
-        let mut tokens = before.clone();
         let prompt = match kind {
             Kind::Query => &self.settings.query_prompt,
             Kind::Passage => &self.settings.passage_prompt,
         };
+        let mut tokens = before.clone();
         wordpiece.encode(prompt, room, &mut tokens);
         let prompted = tokens.len();
-        let room = room.saturating_sub(prompted - before.len());
-        // As in the static model: this much text holds all tokens that are read.
-        let text = prefix(text, tokens_max.saturating_mul(TOKEN_BYTES_MAX));
-        wordpiece.encode(text, room, &mut tokens);
+        let text = readable(text, tokens_max);
+        match prompt.is_empty() {
+            true => wordpiece.encode(text, room, &mut tokens),
+            false => {
+                // The prompt is part of the text: its last word may go on in the text.
+                tokens.truncate(before.len());
+                wordpiece.encode(&format!("{prompt}{text}"), room, &mut tokens);
+            }
+        }
         if tokens.len() == prompted {
             return Vec::new();
         }

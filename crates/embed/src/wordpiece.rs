@@ -20,6 +20,15 @@ use crate::character::{CharacterClass, class_of, is_ideograph};
 /// A word of more characters is one unknown token, as in the reference.
 const WORD_CHARS_MAX: usize = 100;
 
+/// Bytes of text read for each token: more than any language spends on one. A text that is mostly
+/// white space or dropped characters ends early, which bounds the cost of a text of any length.
+const TOKEN_BYTES_MAX: usize = 64;
+
+/// The part of `text` in which `tokens_max` tokens are looked for.
+pub(crate) fn readable(text: &str, tokens_max: usize) -> &str {
+    &text[..text.floor_char_boundary(tokens_max.saturating_mul(TOKEN_BYTES_MAX))]
+}
+
 /// A vocabulary and the rules for cutting text into its pieces.
 #[derive(Clone)]
 pub struct WordPiece {
