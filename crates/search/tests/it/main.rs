@@ -1,0 +1,4 @@
+//! Integration tests of `mainstay-search`, one module for each boundary.
+#![allow(clippy::unwrap_used)]
+
+mod full_text;
