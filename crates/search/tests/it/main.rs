@@ -2,3 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod full_text;
+mod fusion;
+mod relevance;
+mod snippet;
