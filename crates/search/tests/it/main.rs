@@ -2,8 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod documents;
-//! The search library as its callers see it.
 
 mod native;
 mod native_limits;
 mod native_oracle;
+//! Integration tests of `mainstay-search`, one module for each boundary.
+
+mod full_text;
+mod fusion;
+mod relevance;
+mod snippet;
