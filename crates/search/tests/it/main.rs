@@ -1,0 +1,4 @@
+//! The floor as others see it.
+#![allow(clippy::unwrap_used)]
+
+mod analysis;
