@@ -12,3 +12,7 @@ mod full_text;
 mod fusion;
 mod relevance;
 mod snippet;
+//! The floor as others see it.
+#![allow(clippy::unwrap_used)]
+
+mod analysis;
