@@ -10,3 +10,7 @@ mod native_limits;
 mod native_oracle;
 mod relevance;
 mod snippet;
+//! Integration tests of the search floor: one binary.
+#![allow(clippy::unwrap_used)]
+
+mod semantic;
