@@ -222,27 +222,19 @@ pub fn write_atomic(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Res
     fs.sync_dir(parent(path))
 }
 
-/// Creates a folder with those above it that are missing, and makes the new names durable. For
-/// one that is there its own name is made durable again: the process that created it may have
-/// died before it got that far.
+/// Creates a folder with those above it that are missing, and makes the names of all of them
+/// durable. Also of those that are there: the process that created them may have died before it
+/// got that far.
 pub fn create_dir_durable(fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    for folder in dir.ancestors() {
-        if folder.as_os_str().is_empty() || fs.exists(folder)? {
-            break;
-        }
-        missing.push(folder);
+    if !fs.exists(dir)? {
+        fs.create_dir_all(dir)?;
     }
-    if missing.is_empty() {
-        return match fs.sync_dir(parent(dir)) {
+    for folder in dir.ancestors().take_while(|folder| !folder.as_os_str().is_empty()) {
+        match fs.sync_dir(parent(folder)) {
             // A folder that others administer may be closed to us; its names are their concern.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            other => other,
-        };
-    }
-    fs.create_dir_all(dir)?;
-    for folder in missing {
-        fs.sync_dir(parent(folder))?;
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other?,
+        }
     }
     Ok(())
 }

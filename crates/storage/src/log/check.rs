@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cursor::{Cursor, Step};
 use super::error::{Damage, LogError, Proof, io_error};
 use super::frame::Frame;
-use super::segment::Segment;
+use super::segment::{Segment, SegmentHeader};
 
 /// What a walk over the whole log found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,11 +75,32 @@ pub(crate) struct SegmentEnd {
     pub(crate) torn_bytes: u64,
 }
 
-/// Walks over a segment up to `limit_seq` (the first number of the next segment) or its end.
+/// Where a segment must lead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// The number that follows.
+    seq: u64,
+    /// The hash that the next segment continues, where there is one.
+    prev_hash: Option<u128>,
+}
+
+impl Limit {
+    /// Up to a number.
+    pub(crate) fn seq(seq: u64) -> Self {
+        Self { seq, prev_hash: None }
+    }
+
+    /// Up to the next segment.
+    pub(crate) fn next(next: &SegmentHeader) -> Self {
+        Self { seq: next.first_seq, prev_hash: Some(next.prev_hash) }
+    }
+}
+
+/// Walks over a segment up to where it must lead, or, without a limit, to its last whole frame.
 pub(crate) fn check_segment(
     segment: &Segment,
     end: u64,
-    limit_seq: Option<u64>,
+    limit: Option<Limit>,
     found: &mut Verification,
 ) -> Result<SegmentEnd, LogError> {
     let mut cursor = Cursor::new(segment, end);
@@ -87,8 +108,12 @@ pub(crate) fn check_segment(
     found.segments += 1;
     loop {
         let offset = cursor.offset();
-        if limit_seq.is_some_and(|limit| cursor.expected_seq() >= limit) {
-            return Ok(segment_end(&cursor, segment, last, 0));
+        if let Some(limit) = limit
+            && cursor.expected_seq() >= limit.seq
+        {
+            let end = segment_end(&cursor, segment, last, 0);
+            check_link(&mut cursor, segment, limit, found)?;
+            return Ok(end);
         }
         match cursor.step().map_err(io_error("reading", &segment.path))? {
             Step::Frame(frame) => {
@@ -100,16 +125,16 @@ pub(crate) fn check_segment(
             }
             Step::Hole { offset, expected_seq, next_seq } => found.damage.push(Damage {
                 first_seq: expected_seq,
-                last_seq: next_seq.min(limit_seq.unwrap_or(next_seq)) - 1,
+                last_seq: next_seq.min(limit.map_or(next_seq, |limit| limit.seq)) - 1,
                 path: segment.path.clone(),
                 offset,
                 proof: Proof::LaterFrame,
             }),
             Step::Tail { offset, expected_seq, torn_bytes } => {
-                if let Some(limit) = limit_seq {
+                if let Some(limit) = limit {
                     found.damage.push(Damage {
                         first_seq: expected_seq,
-                        last_seq: limit - 1,
+                        last_seq: limit.seq - 1,
                         path: segment.path.clone(),
                         offset,
                         proof: Proof::LaterSegment,
@@ -119,6 +144,30 @@ pub(crate) fn check_segment(
             }
         }
     }
+}
+
+/// Whether the chain leads into the next segment, over heartbeats that may stand at the end.
+fn check_link(
+    cursor: &mut Cursor<'_>,
+    segment: &Segment,
+    limit: Limit,
+    found: &mut Verification,
+) -> Result<(), LogError> {
+    let Some(prev_hash) = limit.prev_hash else { return Ok(()) };
+    while cursor.expected_prev_hash().is_some_and(|hash| hash != prev_hash) {
+        let offset = cursor.offset();
+        match cursor.step().map_err(io_error("reading", &segment.path))? {
+            Step::Frame(frame) if frame.header.is_heartbeat() => {
+                count(segment, &frame, offset, found);
+            }
+            Step::Frame(_) | Step::Hole { .. } | Step::Tail { .. } => {
+                let segment = name(&segment.path);
+                found.scars.push(Scar { segment, offset, seq: limit.seq });
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn segment_end(
@@ -166,12 +215,11 @@ pub(crate) fn check_all(
     segments: &[Arc<Segment>],
     durable_seq: u64,
 ) -> Result<Verification, LogError> {
-    let mut found = Verification::default();
-    found.first_seq = FIRST_SEQ;
+    let mut found = Verification { first_seq: FIRST_SEQ, ..Verification::default() };
     missing_start(dir, segments, &mut found);
     for (at, segment) in segments.iter().enumerate() {
-        let limit = segments.get(at + 1).map(|next| next.header.first_seq);
-        let limit = limit.unwrap_or(durable_seq + 1);
+        let next = segments.get(at + 1).map(|next| Limit::next(&next.header));
+        let limit = next.unwrap_or(Limit::seq(durable_seq + 1));
         check_segment(segment, segment.end(), Some(limit), &mut found)?;
     }
     Ok(found)

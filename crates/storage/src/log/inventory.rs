@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::check::{Verification, check_segment};
+use super::check::{Limit, Verification, check_segment};
 use super::error::{LogError, io_error};
 use super::frame::{FRAME_HEADER_BYTES, FrameError, decode, decode_header};
 use super::options::LogOptions;
@@ -121,7 +121,7 @@ fn rebuild_header(
 }
 
 /// A crash between naming a rewritten segment and removing those it replaces leaves both. The
-/// rewritten one counts if it is whole; then its name is made durable and the others go.
+/// rewritten one counts if it is whole; its name is durable by now, so the others may go.
 fn drop_replaced(
     fs: &dyn FileSystem,
     dir: &Path,
@@ -152,11 +152,16 @@ fn drop_replaced(
         }
         stays
     });
-    if !replaced.is_empty() {
-        fs.sync_dir(dir).map_err(io_error("syncing", dir))?;
-        for segment in replaced {
-            fs.remove_file(&segment.path).map_err(io_error("removing", &segment.path))?;
+    let mut gone: Vec<SegmentName> = replaced.iter().map(|s| s.header.file_name()).collect();
+    inventory.unreadable.retain(|name| {
+        let stays = !names.iter().any(|other| other.replaces(name));
+        if !stays {
+            gone.push(*name);
         }
+        stays
+    });
+    for path in gone.iter().map(|name| name.path(dir)) {
+        fs.remove_file(&path).map_err(io_error("removing", &path))?;
     }
     inventory.segments = kept;
     Ok(())
@@ -165,7 +170,7 @@ fn drop_replaced(
 /// Whether a rewritten segment can be read to its end.
 fn is_whole(segment: &Segment) -> Result<bool, LogError> {
     let mut found = Verification::default();
-    let limit = Some(segment.header.last_seq + 1);
+    let limit = Some(Limit::seq(segment.header.last_seq + 1));
     check_segment(segment, segment.end(), limit, &mut found)?;
     Ok(found.damage.is_empty())
 }

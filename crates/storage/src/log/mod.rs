@@ -30,6 +30,10 @@ mod check;
 mod inventory;
 mod reader;
 mod recover;
+mod rewrite;
+
+mod accept;
+mod compact;
 
 mod queue;
 mod sync_log;
@@ -43,6 +47,7 @@ use crate::fs::FileSystem;
 use queue::{Queue, Submission, Taken};
 
 pub use check::{AcceptedLoss, Scar, Verification};
+pub use compact::Compaction;
 pub use error::{Damage, LogError, Proof};
 pub use options::{
     Entropy, FATAL_EXIT_STATUS, FatalHandler, LogOptions, Mutation, OpenCheck, WallClock,
@@ -170,6 +175,25 @@ impl Log {
     /// durable one. Also returns early when the log is closed or poisoned.
     pub fn wait_beyond(&self, seq: u64, timeout: Duration) -> u64 {
         self.inner.wait_beyond(seq, timeout)
+    }
+
+    /// See [`SyncLog::compact`].
+    pub fn compact(
+        &self,
+        through_seq: u64,
+        keep: &mut dyn FnMut(&Entry) -> bool,
+        bytes_per_s: u64,
+    ) -> Result<Compaction, LogError> {
+        self.inner.compact(through_seq, keep, bytes_per_s)
+    }
+
+    /// See [`SyncLog::accept_loss`].
+    pub fn accept_loss(
+        &self,
+        first_seq: u64,
+        last_seq: u64,
+    ) -> Result<(AcceptedLoss, Recovery), LogError> {
+        self.inner.accept_loss(first_seq, last_seq)
     }
 
     /// See [`SyncLog::verify`].

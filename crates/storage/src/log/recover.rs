@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check::{
-    AcceptedLoss, FIRST_SEQ, Scar, SegmentEnd, Verification, check_segment, missing_start,
+    AcceptedLoss, FIRST_SEQ, Limit, Scar, SegmentEnd, Verification, check_segment, missing_start,
 };
 use super::error::{Damage, LogError, Proof, io_error};
 use super::frame::{
@@ -27,6 +27,7 @@ use super::options::{LogOptions, Mutation, OpenCheck};
 use super::record::Class;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::spare::Spares;
+use super::state::NamesEnd;
 use super::writer::Position;
 use crate::fs::FileSystem;
 
@@ -63,6 +64,7 @@ pub(crate) struct Opened {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) position: Option<Position>,
     pub(crate) recovery: Recovery,
+    pub(crate) names_end: NamesEnd,
 }
 
 /// Reads the folder and leaves it in a state from which the log can be served.
@@ -72,8 +74,21 @@ pub(crate) fn recover(
     options: &LogOptions,
     spares: &Spares,
 ) -> Result<Opened, LogError> {
+    // A process that died between naming a segment and syncing the folder left a name that only
+    // the cache knows. Nothing may be built on it before it is durable.
+    if !options.mutated(Mutation::TrustTail) {
+        fs.sync_dir(dir).map_err(io_error("syncing", dir))?;
+    }
     let inventory = take_inventory(fs, dir, options)?;
     let Inventory { segments, headers_rebuilt, unreadable } = inventory;
+    let readable = segments.iter().map(|segment| segment.header.file_name());
+    let names_end =
+        readable.chain(unreadable.iter().copied()).fold(NamesEnd::default(), |end, name| {
+            NamesEnd {
+                last_number: end.last_number.max(name.last_number),
+                generation: end.generation.max(name.generation),
+            }
+        });
     let nothing = segments.is_empty() && unreadable.is_empty();
     if nothing && (options.durable_seq_min == 0 || options.mutated(Mutation::TruncateOnDamage)) {
         return create(options, spares);
@@ -109,11 +124,12 @@ pub(crate) fn recover(
             if let (Some(end), Some(active)) = (end, segments.last()) {
                 active.set_end(end.offset);
             }
-            return Ok(Opened { segments, position: None, recovery });
+            return Ok(Opened { segments, position: None, recovery, names_end });
         }
     };
     let tail = Tail { options, spares };
-    tail.settle(segments, end, &mut recovery)
+    let opened = tail.settle(segments, end, &mut recovery)?;
+    Ok(Opened { names_end, ..opened })
 }
 
 /// Begins an empty log.
@@ -144,7 +160,12 @@ fn create(options: &LogOptions, spares: &Spares) -> Result<Opened, LogError> {
         written_at_ms: 0,
     };
     let recovery = Recovery { created: true, store_id, segments: 1, ..Recovery::default() };
-    Ok(Opened { segments: vec![Arc::new(segment)], position: Some(position), recovery })
+    Ok(Opened {
+        segments: vec![Arc::new(segment)],
+        position: Some(position),
+        recovery,
+        names_end: NamesEnd { last_number: 1, generation: 0 },
+    })
 }
 
 /// Reads the last segment, and the others where the options or a gap in the numbers ask for it.
@@ -159,11 +180,11 @@ fn examine(
         let (segment, next) = (&pair[0].header, &pair[1].header);
         let gap = segment.last_number + 1 != next.first_number;
         if gap || options.check == OpenCheck::Full {
-            check_segment(&pair[0], pair[0].end(), Some(next.first_seq), &mut found)?;
+            check_segment(&pair[0], pair[0].end(), Some(Limit::next(next)), &mut found)?;
         }
     }
     let Some(last) = segments.last() else { return Ok((found, None)) };
-    let limit = (last.header.generation > 0).then_some(last.header.last_seq + 1);
+    let limit = (last.header.generation > 0).then_some(Limit::seq(last.header.last_seq + 1));
     let end = check_segment(last, last.end(), limit, &mut found)?;
     Ok((found, Some(end)))
 }
@@ -312,7 +333,7 @@ impl Tail<'_> {
 fn opened(segments: Vec<Arc<Segment>>, position: Position, recovery: &Recovery) -> Opened {
     let mut recovery = recovery.clone();
     recovery.segments = segments.len() as u64;
-    Opened { segments, position: Some(position), recovery }
+    Opened { segments, position: Some(position), recovery, names_end: NamesEnd::default() }
 }
 
 /// The same records under another segment's seed. Returns the new hash.

@@ -151,13 +151,15 @@ impl Spares {
         self.changed.notify_all();
     }
 
-    /// Gives the reserve back to the disk, for compaction to write its output. Returns whether
-    /// there was one.
+    /// Gives the reserve back to the disk, for compaction to write its output; ordinary appends
+    /// are refused until it is there again. Returns whether there was one.
     pub(crate) fn release_reserve(&self) -> Result<bool, LogError> {
         let mut state = self.lock();
-        if state.reserve.take().is_none() {
-            return Ok(false);
-        }
+        let Some(needed_bytes) = state.reserve.take() else { return Ok(false) };
+        let available_bytes = self.fs.available_bytes(&self.dir).unwrap_or(0);
+        let full = LogError::DiskFull { path: self.dir.clone(), needed_bytes, available_bytes };
+        state.blocked.get_or_insert(full);
+        self.changed.notify_all();
         let path = self.dir.join(RESERVE_NAME);
         self.fs.remove_file(&path).map_err(io_error("removing", &path))?;
         Ok(true)
@@ -266,10 +268,9 @@ impl Spares {
             let wanted: u64 = missing.iter().map(|(_, bytes)| bytes).sum();
             let margin = missing.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
             let needed_bytes = wanted + margin;
-            let available_bytes = self
-                .fs
-                .available_bytes(&self.dir)
-                .map_err(io_error("measuring the free space of", &self.dir))?;
+            let measured = self.fs.available_bytes(&self.dir);
+            let available_bytes =
+                measured.map_err(|source| self.unavailable(needed_bytes, source))?;
             if available_bytes < needed_bytes {
                 let path = self.dir.clone();
                 return Err(LogError::DiskFull { path, needed_bytes, available_bytes });

@@ -12,6 +12,14 @@ use super::segment::Segment;
 use super::spare::Spares;
 use crate::fs::FileSystem;
 
+/// The highest numbers among the segment files, those that cannot be read included: what stands
+/// in for a file must have a higher generation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NamesEnd {
+    pub(crate) last_number: u64,
+    pub(crate) generation: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) fs: Arc<dyn FileSystem>,
@@ -24,6 +32,7 @@ pub(crate) struct State {
     advanced: Condvar,
     poison: Mutex<Option<Arc<str>>>,
     damage: Mutex<Vec<Damage>>,
+    names_end: Mutex<NamesEnd>,
 }
 
 impl State {
@@ -44,6 +53,7 @@ impl State {
             advanced: Condvar::new(),
             poison: Mutex::new(None),
             damage: Mutex::new(Vec::new()),
+            names_end: Mutex::default(),
         }
     }
 
@@ -125,6 +135,15 @@ impl State {
 
     pub(crate) fn set_damage(&self, damage: Vec<Damage>) {
         *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
+    }
+
+    /// As found when the log was opened.
+    pub(crate) fn names_end(&self) -> NamesEnd {
+        *self.names_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_names_end(&self, names_end: NamesEnd) {
+        *self.names_end.lock().unwrap_or_else(PoisonError::into_inner) = names_end;
     }
 
     /// Refuses if nothing may be written at all.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::check::{FIRST_SEQ, Verification, check_all};
+use super::accept::accept_loss;
+use super::check::{AcceptedLoss, FIRST_SEQ, Verification, check_all};
+use super::compact::{Compaction, compact};
 use super::error::{Damage, LogError, io_error};
 use super::options::LogOptions;
 use super::reader::{Batch, read};
@@ -26,6 +28,8 @@ pub struct SyncLog {
     state: Arc<State>,
     /// `None` while damage keeps the log read-only, and after `close`.
     writer: Mutex<Option<Writer>>,
+    /// Held while segments are being replaced.
+    rewriting: Mutex<()>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -49,8 +53,13 @@ impl SyncLog {
         let opened = recover(fs.as_ref(), dir, &options, &spares)?;
         let state = Arc::new(State::new(fs, dir.to_owned(), options, spares));
         let recovery = opened.recovery.clone();
-        let log = Self { state, writer: Mutex::new(None), lock: Mutex::new(Some(lock)) };
-        log.adopt(opened);
+        let log = Self {
+            state,
+            writer: Mutex::new(None),
+            rewriting: Mutex::new(()),
+            lock: Mutex::new(Some(lock)),
+        };
+        log.adopt(&mut log.writer(), opened);
         Ok((log, recovery))
     }
 
@@ -139,6 +148,45 @@ impl SyncLog {
         check_all(&self.state.dir, &self.state.segments(), durable_seq)
     }
 
+    /// Rewrites the sealed segments that end at or before `through_seq` without the records for
+    /// which `keep` is false, compressed. Kept records keep their numbers. `bytes_per_s` bounds
+    /// the reading; zero does not. Appends and reads go on meanwhile; a crash at any point leaves
+    /// the old files or the new one.
+    ///
+    /// `keep` may be asked about a record more than once and must not answer true after false.
+    /// Damage in a segment ends the compaction with its range and leaves the segment as it is.
+    pub fn compact(
+        &self,
+        through_seq: u64,
+        keep: &mut dyn FnMut(&Entry) -> bool,
+        bytes_per_s: u64,
+    ) -> Result<Compaction, LogError> {
+        let _rewriting = self.rewriting.try_lock().map_err(|_| LogError::CompactionRunning)?;
+        self.state.check_writable()?;
+        compact(&self.state, through_seq.min(self.durable_seq()), keep, bytes_per_s)
+    }
+
+    /// Accepts that a damaged range is lost, exactly as [`Recovery::damage`] or
+    /// [`SyncLog::verify`] report it, and records that in the log. When no damage is left the log
+    /// takes writes again. Returns what the log looks like then.
+    pub fn accept_loss(
+        &self,
+        first_seq: u64,
+        last_seq: u64,
+    ) -> Result<(AcceptedLoss, Recovery), LogError> {
+        let _rewriting = self.rewriting.try_lock().map_err(|_| LogError::CompactionRunning)?;
+        let mut writer = self.writer();
+        if let Err(poisoned @ LogError::Poisoned { .. }) = self.state.check_writable() {
+            return Err(poisoned);
+        }
+        let accepted = accept_loss(&self.state, first_seq, last_seq)?;
+        let State { fs, dir, options, spares, .. } = &*self.state;
+        let opened = recover(fs.as_ref(), dir, options, spares)?;
+        let recovery = opened.recovery.clone();
+        self.adopt(&mut writer, opened);
+        Ok((accepted, recovery))
+    }
+
     /// The damaged ranges that keep the log read-only.
     pub fn damage(&self) -> Vec<Damage> {
         self.state.damage()
@@ -163,14 +211,15 @@ impl SyncLog {
     }
 
     /// Serves what recovery found.
-    fn adopt(&self, opened: Opened) {
-        let Opened { segments, position, recovery } = opened;
+    fn adopt(&self, writer: &mut Option<Writer>, opened: Opened) {
+        let Opened { segments, position, recovery, names_end } = opened;
         let active = segments.last().cloned();
         self.state.cache.clear();
         self.state.set_segments(segments);
         self.state.set_durable_seq(recovery.durable_seq);
         self.state.set_damage(recovery.damage);
-        *self.writer() = match (active, position) {
+        self.state.set_names_end(names_end);
+        *writer = match (active, position) {
             (Some(active), Some(at)) => Some(Writer::new(Arc::clone(&self.state), active, at)),
             _ => None,
         };
