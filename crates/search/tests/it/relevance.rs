@@ -62,7 +62,7 @@ fn the_interval_is_that_of_student() {
     // Mean 3, error 0.707107, t(4, 0.975) = 2.776445.
     let interval = Interval::of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
     near(interval.mean, 3.0);
-    near(interval.high - 3.0, 2.776_445_1 * 0.707_106_8);
+    near(interval.high - 3.0, 2.776_445_1 * std::f64::consts::FRAC_1_SQRT_2);
     near(3.0 - interval.low, interval.high - 3.0);
     assert_eq!(Interval::of(&[0.5]), Interval { mean: 0.5, low: 0.5, high: 0.5 });
     assert_eq!(Interval::of(&[]), Interval::default());
