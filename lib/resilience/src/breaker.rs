@@ -103,7 +103,6 @@ impl CircuitBreaker {
 
     /// Asks for one call at a time that was read already.
     #[inline]
-    #[allow(dead_code)]
     pub(crate) fn try_acquire_at(&self, now: Tick) -> Result<Permit<'_>, Rejection> {
         let ticket = self.0.admit(LazyNow::at(&self.0.clock, now))?;
         Ok(Permit::new(&self.0, ticket))
@@ -119,7 +118,7 @@ impl CircuitBreaker {
         &self,
         operation: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Error<E>> {
-        self.run_judged(Verdict::of, operation)
+        self.run_judged(Verdict::of_ref, operation)
     }
 
     /// As [`run`](Self::run), with `judge` deciding from the whole result whether it counts.
@@ -128,12 +127,12 @@ impl CircuitBreaker {
     /// The operation's own error, or the refusal.
     pub fn run_judged<T, E>(
         &self,
-        judge: impl FnOnce(&Result<T, E>) -> Verdict,
+        judge: impl FnOnce(Result<&T, &E>) -> Verdict,
         operation: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Error<E>> {
         let permit = self.try_acquire().map_err(Error::Rejected)?;
         let result = operation();
-        permit.record(judge(&result));
+        permit.record(judge(result.as_ref()));
         result.map_err(Error::Operation)
     }
 
@@ -237,12 +236,18 @@ impl CircuitBreaker {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    #[allow(dead_code)]
     pub(crate) fn needs_precise(&self) -> bool {
         self.0.needs_precise()
     }
 
-    #[allow(dead_code)]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<impl Sized + use<>> {
+        &self.0
+    }
+
     pub(crate) fn heeds_drops(&self) -> bool {
         self.0.heeds_drops()
     }

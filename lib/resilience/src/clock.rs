@@ -64,6 +64,11 @@ pub trait TimeSource: Send + Sync {
     fn coarse(&self) -> Tick {
         self.now()
     }
+
+    /// Blocks the calling thread for `wait`; a simulated clock moves itself instead.
+    fn pause(&self, wait: Duration) {
+        std::thread::sleep(wait);
+    }
 }
 
 /// A cheap handle on a source of monotonic time.
@@ -112,7 +117,25 @@ impl Clock {
         }
     }
 
-    /// The precise reading if `precise`, else the coarse one.
+    /// Blocks the calling thread for `wait`; a [`ManualClock`] moves forward instead.
+    pub fn pause(&self, wait: Duration) {
+        match &self.0 {
+            Source::System => std::thread::sleep(wait),
+            Source::Injected(source) => source.pause(wait),
+        }
+    }
+
+    /// Whether ticks of the two clocks can be compared.
+    #[must_use]
+    pub fn is_same(&self, other: &Clock) -> bool {
+        match (&self.0, &other.0) {
+            (Source::System, Source::System) => true,
+            (Source::Injected(mine), Source::Injected(theirs)) => Arc::ptr_eq(mine, theirs),
+            _ => false,
+        }
+    }
+
+    /// The reading that `precision` asks for.
     pub(crate) fn read(&self, precision: Precision) -> Tick {
         match precision {
             Precision::Precise => self.now(),
@@ -197,42 +220,61 @@ mod system {
 /// assert_eq!(clock.now().since(before), Duration::from_secs(30));
 /// ```
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<Hand>);
+
+#[derive(Debug)]
+struct Hand(AtomicU64);
+
+impl Hand {
+    fn advance(&self, wait: Duration) {
+        self.0.fetch_add(nanos(wait), Ordering::SeqCst);
+    }
+}
+
+impl TimeSource for Hand {
+    fn now(&self) -> Tick {
+        Tick(self.0.load(Ordering::SeqCst))
+    }
+
+    fn pause(&self, wait: Duration) {
+        self.advance(wait);
+    }
+}
 
 impl ManualClock {
     /// A clock that stands at one hour after its origin, so that code subtracting up to an hour
     /// does not meet the origin.
     #[must_use]
     pub fn new() -> Self {
-        ManualClock(Arc::new(AtomicU64::new(3_600_000_000_000)))
+        ManualClock(Arc::new(Hand(AtomicU64::new(3_600_000_000_000))))
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, wait: Duration) {
-        self.0.fetch_add(nanos(wait), Ordering::SeqCst);
+        self.0.advance(wait);
+    }
+
+    /// The time it shows.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.0.now()
     }
 
     /// Sets the clock to `tick`, backwards as well: no real clock does that, a fault injector may.
     pub fn set(&self, tick: Tick) {
-        self.0.store(tick.as_nanos(), Ordering::SeqCst);
+        self.0.0.store(tick.as_nanos(), Ordering::SeqCst);
     }
 
     /// The handle to give to the policies under test.
     #[must_use]
     pub fn clock(&self) -> Clock {
-        Clock::from_source(Arc::new(self.clone()))
+        Clock::from_source(Arc::clone(&self.0) as Arc<dyn TimeSource>)
     }
 }
 
 impl Default for ManualClock {
     fn default() -> Self {
         ManualClock::new()
-    }
-}
-
-impl TimeSource for ManualClock {
-    fn now(&self) -> Tick {
-        Tick(self.0.load(Ordering::SeqCst))
     }
 }
 

@@ -198,7 +198,6 @@ pub struct Exhausted<E> {
 
 impl<E> Exhausted<E> {
     /// `errors` and then `last` are the attempts' errors in order.
-    #[allow(dead_code)]
     pub(crate) fn new(
         errors: Vec<Error<E>>,
         last: Error<E>,

@@ -215,6 +215,12 @@ impl Verdict {
     /// The verdict on a result whose error knows its kind.
     #[must_use]
     pub fn of<T, E: Classify>(result: &Result<T, E>) -> Self {
+        Self::of_ref(result.as_ref())
+    }
+
+    /// As [`of`](Self::of), in the form that every `judge` parameter has.
+    #[must_use]
+    pub fn of_ref<T, E: Classify>(result: Result<&T, &E>) -> Self {
         match result {
             Ok(_) => Verdict::success(),
             Err(error) => error.verdict(),
