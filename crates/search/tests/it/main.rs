@@ -2,3 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod documents;
+mod documents_columns;
+mod documents_damage;
