@@ -92,6 +92,11 @@ impl Head {
         self.chunks.iter().map(|chunk| chunk.documents.len()).sum()
     }
 
+    /// The highest number.
+    pub(super) fn last(&self) -> Option<DocNumber> {
+        self.chunks.last().map(|chunk| chunk.last())
+    }
+
     /// The memory taken.
     pub(super) fn bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes).sum()

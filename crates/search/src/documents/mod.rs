@@ -8,22 +8,37 @@
 //!
 //! [`Documents`] is the writer's side, [`DocumentsSnapshot`] the readers'.
 
+pub mod date;
+
 mod damage;
 mod little_endian;
 
 mod block;
+mod column;
+mod column_writer;
 mod dictionary;
 mod field;
 mod head;
 mod id_filter;
 mod manifest;
+mod merge;
 mod sections;
 mod segment;
 mod segment_writer;
 
+mod filter;
+mod filter_text;
+mod path_glob;
+
+mod facets;
 mod snapshot;
+mod sort;
 mod view;
 
+pub use facets::{FACET_VALUES_MAX, Facet, FacetValue};
 pub use field::{FIELDS_MAX, FieldInfo, FieldType};
+pub use filter::{FILTER_DEPTH_MAX, FILTER_PARTS_MAX, Filter};
+pub use path_glob::GLOB_BYTES_MAX;
 pub use snapshot::DocumentsSnapshot;
+pub use sort::{SORT_KEYS_MAX, SortKey, Sorted};
 pub use view::{Applied, DocumentChange, Documents};

@@ -194,10 +194,6 @@ impl Sections {
         Ok(Self { file: Arc::clone(file), bytes, sections })
     }
 
-    pub(super) fn file(&self) -> &Arc<str> {
-        &self.file
-    }
-
     /// The length of the whole container.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()

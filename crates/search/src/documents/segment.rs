@@ -3,16 +3,21 @@
 //! Inside a segment documents have ordinals 0, 1, 2 … in order of their numbers. Numbers rise but
 //! may have gaps; where they have none they are not stored. A segment knows nothing of removals.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::block::{Blocks, OpenBlock};
+use super::column::Column;
 use super::damage::Damage;
 use super::dictionary::{BROKEN, Dictionary};
+use super::field::{Field, FieldType};
 use super::id_filter::IdFilter;
-use super::little_endian::{u32_at, u64_at};
-use super::sections::{DICTIONARY, ID_FILTER, ID_ORDINALS, META, NUMBERS, Sections};
+use super::little_endian::{text_at, u32_at, u64_at};
+use super::sections::{
+    COLUMN, DICTIONARY, FIELDS, ID_FILTER, ID_ORDINALS, META, NUMBERS, Sections,
+};
 use crate::document::DocNumber;
 use crate::view::ViewError;
 
@@ -24,7 +29,11 @@ pub(super) struct Segment {
     place: Place,
     sections: Sections,
     meta: Meta,
+    columns: Columns,
 }
+
+/// The field index of each column, by whether it is an attribute and its name, then by type.
+type Columns = HashMap<(bool, String), [Option<u32>; 4]>;
 
 /// Where the bytes of a segment are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +100,9 @@ impl Segment {
         let sections = Sections::open(&file, bytes)?;
         let meta = Meta::parse(sections.need(META, 0)?)
             .ok_or_else(|| sections.damage("its counts do not fit together"))?;
-        Ok(Self { id, place, sections, meta })
+        let columns = read_fields(sections.need(FIELDS, 0)?)
+            .ok_or_else(|| sections.damage("its list of fields is not well formed"))?;
+        Ok(Self { id, place, sections, meta, columns })
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -131,7 +142,7 @@ impl Segment {
     /// All numbers in order.
     pub(super) fn each_number(&self) -> Result<impl Iterator<Item = DocNumber> + '_, Damage> {
         let stored = self.numbers()?.as_chunks::<4>().0.iter().map(|raw| u32::from_le_bytes(*raw));
-        let dense = self.meta.dense().then(|| self.meta.first..=self.meta.last);
+        let dense = self.meta.dense().then_some(self.meta.first..=self.meta.last);
         if !self.meta.dense() && stored.len() != self.meta.documents as usize {
             return Err(self.damage("the numbers do not fit the documents"));
         }
@@ -175,6 +186,34 @@ impl Segment {
         found.ok().map(|rank| self.number(self.ordinal_of_id(rank)?)).transpose()
     }
 
+    /// The column of a field's values of one type, with its dictionary where they are strings.
+    pub(super) fn column(
+        &self,
+        field: Field<'_>,
+        one: FieldType,
+    ) -> Result<Option<(Column<'_>, Option<Dictionary<'_>>)>, Damage> {
+        let name = match field {
+            Field::BuiltIn(field) => (false, field.name().to_string()),
+            Field::Attribute { name, .. } => (true, name.to_string()),
+        };
+        let Some(index) = self.columns.get(&name).and_then(|types| types[one as usize]) else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.sections.get(COLUMN, index)? else {
+            return Ok(None);
+        };
+        let broken = || self.damage("a column is not well formed");
+        let column = Column::parse(bytes, self.meta.documents).ok_or_else(broken)?;
+        let dictionary = match one {
+            FieldType::String => {
+                let bytes = self.sections.need(DICTIONARY, index)?;
+                Some(Dictionary::parse(bytes).ok_or_else(|| self.damage(BROKEN))?)
+            }
+            _ => None,
+        };
+        Ok(Some((column, dictionary)))
+    }
+
     pub(super) fn blocks(&self) -> Result<Blocks<'_>, Damage> {
         Blocks::open(&self.sections, self.meta.documents)
     }
@@ -193,4 +232,17 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+fn read_fields(bytes: &[u8]) -> Option<Columns> {
+    let mut columns = Columns::new();
+    let (mut at, mut index) = (0, 0);
+    while let Some(&kind) = bytes.get(at) {
+        at += 1;
+        let name = text_at(bytes, &mut at)?.to_string();
+        let one = FieldType::ALL.get(usize::from(kind & 15))?;
+        columns.entry((kind >> 4 == 1, name)).or_default()[*one as usize] = Some(index);
+        index += 1;
+    }
+    Some(columns)
 }

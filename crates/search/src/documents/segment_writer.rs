@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::block::{BlocksWriter, StoredBlock};
+use super::column::{Raws, encode};
+use super::column_writer::ColumnsWriter;
 use super::dictionary::DictionaryWriter;
 use super::id_filter;
-use super::sections::{DICTIONARY, ID_FILTER, ID_ORDINALS, META, NUMBERS, SectionsWriter};
+use super::sections::{COLUMN, DICTIONARY, ID_FILTER, ID_ORDINALS, META, NUMBERS, SectionsWriter};
 use super::segment::{ID_FIELD, Meta};
 use crate::document::{DecodeError, DocNumber, EncodedDocument};
 
@@ -16,6 +18,7 @@ pub(super) struct SegmentWriter<W: Write> {
     blocks: BlocksWriter,
     numbers: Vec<DocNumber>,
     ids: Ids,
+    columns: ColumnsWriter,
 }
 
 /// Ids in order of ordinal, one after the other.
@@ -42,7 +45,8 @@ impl<W: Write> SegmentWriter<W> {
     pub(super) fn new(out: W) -> io::Result<Self> {
         let out = SectionsWriter::new(out)?;
         let blocks = BlocksWriter::new(&out);
-        Ok(Self { out, blocks, numbers: Vec::new(), ids: Ids::default() })
+        let (ids, columns) = (Ids::default(), ColumnsWriter::default());
+        Ok(Self { out, blocks, numbers: Vec::new(), ids, columns })
     }
 
     /// Adds a document in its binary form.
@@ -60,6 +64,8 @@ impl<W: Write> SegmentWriter<W> {
     pub(super) fn describe(&mut self, number: DocNumber, encoded: &[u8]) -> io::Result<()> {
         let damaged = |error: DecodeError| io::Error::new(io::ErrorKind::InvalidData, error);
         let document = EncodedDocument::read(encoded).map_err(damaged)?;
+        let labels = document.labels().map_err(damaged)?;
+        self.columns.push(self.numbers.len() as u32, &document, &labels);
         self.numbers.push(number);
         self.ids.push(document.id);
         Ok(())
@@ -91,6 +97,11 @@ impl<W: Write> SegmentWriter<W> {
         sorted.iter().for_each(|&ordinal| dictionary.push(ids.get(ordinal)));
         self.out.section(DICTIONARY, ID_FIELD, &dictionary.finish())?;
         self.out.section(ID_ORDINALS, 0, &little_endian(&sorted))?;
+        let mut ranks = vec![0; sorted.len()];
+        sorted.iter().zip(0..).for_each(|(&ordinal, rank)| ranks[ordinal as usize] = rank);
+        let ordinals: Vec<u32> = (0..documents).collect();
+        self.out.section(COLUMN, ID_FIELD, &encode(documents, &ordinals, &Raws::ranks(ranks)))?;
+        self.columns.finish(documents, &mut self.out)?;
         self.out.finish().map(|(out, _)| out)
     }
 }

@@ -12,6 +12,7 @@ use super::block::OpenBlock;
 use super::damage::Damage;
 use super::dictionary::{BROKEN, Cursor};
 use super::field::{FieldInfo, Fields};
+use super::filter::{Check, Filter, Numbers};
 use super::head::Head;
 use super::segment::Segment;
 use crate::bitmap::Bitmap;
@@ -74,7 +75,7 @@ impl DocumentsSnapshot {
     }
 
     /// The index of the segment whose range of numbers could hold this one.
-    fn segment_index(&self, number: DocNumber) -> usize {
+    pub(super) fn segment_index(&self, number: DocNumber) -> usize {
         self.segments.partition_point(|segment| segment.meta().last < number)
     }
 
@@ -141,14 +142,38 @@ impl DocumentsSnapshot {
         Ok(page)
     }
 
+    /// The living documents that a filter lets pass.
+    pub fn filter(&self, filter: &Filter) -> Result<Bitmap, SearchError> {
+        let check = Check::new(filter, &self.fields)?;
+        let segments_end = self.segments.last().map_or(0, |segment| segment.meta().last);
+        let end = self.head.last().unwrap_or(segments_end);
+        let mut numbers = Numbers::below(end.saturating_add(1));
+        for segment in &self.segments {
+            numbers.add(segment, &check.select(segment)?)?;
+        }
+        for row in self.head.iter().filter(|row| self.living.contains(row.number)) {
+            if check.matches(&row.document) {
+                numbers.insert(row.number);
+            }
+        }
+        let mut found = Bitmap::from_bytes(&numbers.into_bytes())
+            .expect("the bytes are as long as whole chunks");
+        found.intersect(&self.living);
+        Ok(found)
+    }
+
     /// Reads every file and compares every checksum, then that every living document is stored.
     pub fn verify(&self) -> Result<(), SearchError> {
         let mut held = Bitmap::new();
         for segment in &self.segments {
             segment.verify()?;
-            segment.each_number()?.for_each(|number| drop(held.insert(number)));
+            for number in segment.each_number()? {
+                held.insert(number);
+            }
         }
-        self.head.iter().for_each(|document| drop(held.insert(document.number)));
+        for row in self.head.iter() {
+            held.insert(row.number);
+        }
         let mut lost = self.living.clone();
         lost.subtract(&held);
         match lost.iter().next() {

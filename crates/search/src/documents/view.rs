@@ -16,13 +16,15 @@ use super::damage::Damage;
 use super::field::{FIELDS_MAX, FieldType, Fields};
 use super::head::{HEAD_BYTES_MAX, HEAD_DOCUMENTS_MAX, Head, HeadDocument};
 use super::manifest::{MANIFEST, Manifest, SegmentEntry};
+use super::merge::{self, INLINE_BYTES_MAX, MergedSegment, Weighed};
 use super::segment::{Place, Segment, file_name, id_of_file};
 use super::segment_writer::SegmentWriter;
 use super::snapshot::DocumentsSnapshot;
 use crate::bitmap::Bitmap;
 use crate::directory::{Directory, write_file};
 use crate::document::{DocNumber, Document};
-use crate::view::{Addition, Refused, ViewError, ViewFigures};
+use crate::request::Stop;
+use crate::view::{Addition, Merge, Merged, Refused, ViewError, ViewFigures};
 
 /// One step of the log, as the documents view consumes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +55,9 @@ pub struct Documents {
     next_number: DocNumber,
     /// The next segment id; merges take one while the view goes on.
     next_segment: AtomicU64,
-    /// Files that no longer belong to the view but that the last manifest names.
+    /// Dead documents in each segment, by its id.
+    dead: HashMap<u64, u32>,
+    /// Files that no longer belong to the view but that the last manifest may name.
     retired: Vec<u64>,
 }
 
@@ -83,6 +87,10 @@ impl Documents {
                 directory.remove(name).map_err(ViewError::io(format!("remove leftover {name}")))?;
             }
         }
+        let mut dead = HashMap::new();
+        for segment in &segments {
+            dead.insert(segment.id(), count_dead(segment, &manifest.living)?);
+        }
         let current = DocumentsSnapshot {
             segments,
             head: Head::default(),
@@ -96,6 +104,7 @@ impl Documents {
             current,
             next_number: manifest.next_number,
             next_segment: AtomicU64::new(manifest.next_segment),
+            dead,
             retired: Vec::new(),
         })
     }
@@ -130,8 +139,14 @@ impl Documents {
             current.fields = Arc::new(fields);
         }
         current.head.push(added);
+        for &number in &applied.removed {
+            if let Some(segment) = current.segments.get(current.segment_index(number)) {
+                *self.dead.entry(segment.id()).or_default() += 1;
+            }
+        }
         if current.head.len() >= HEAD_DOCUMENTS_MAX || current.head.bytes() >= HEAD_BYTES_MAX {
             self.seal()?;
+            self.merge_small()?;
         }
         Ok(applied)
     }
@@ -146,9 +161,85 @@ impl Documents {
         Arc::new(self.current.clone())
     }
 
+    /// The next merge that would pay, if any. It runs on another thread while this view goes on
+    /// applying; one at a time. Small merges are not planned: the view does them itself.
+    pub fn plan_merge(&self) -> Option<Merge> {
+        let range = merge::choose(&self.weighed())?;
+        let sources = self.current.segments[range].to_vec();
+        let bytes = sources.iter().map(|source| source.sections().len() as u64).sum();
+        let living = self.current.living.clone();
+        let directory = Arc::clone(&self.directory);
+        let id = self.next_segment.fetch_add(1, Ordering::Relaxed);
+        let run = move |stop: &Stop| -> Result<Merged, ViewError> {
+            merge::merge_to_file(directory.as_ref(), id, &sources, &living, stop)
+                .map(|merged| Box::new(merged) as Merged)
+        };
+        Some(Merge { bytes, run: Box::new(run) })
+    }
+
+    /// Puts the result of a planned merge in place of its sources, or drops it when they are gone.
+    pub fn install(&mut self, merged: Merged) -> Result<(), ViewError> {
+        match merged.downcast::<MergedSegment>() {
+            Ok(merged) => self.replace(*merged),
+            Err(_) => Err(ViewError::Failed("this merge was planned by another view".into())),
+        }
+    }
+
+    fn replace(&mut self, merged: MergedSegment) -> Result<(), ViewError> {
+        let MergedSegment { sources, segment } = merged;
+        let segments = &mut self.current.segments;
+        let start = segments.iter().position(|s| Some(&s.id()) == sources.first());
+        let range = start.map(|start| start..start + sources.len()).filter(|range| {
+            let ids = segments.get(range.clone()).unwrap_or_default().iter().map(|s| s.id());
+            ids.eq(sources.iter().copied())
+        });
+        let Some(range) = range else {
+            self.retired.extend(segment.filter(|s| s.place() == Place::File).map(|s| s.id()));
+            return Ok(());
+        };
+        if let Some(segment) = &segment {
+            self.dead.insert(segment.id(), count_dead(segment, &self.current.living)?);
+        }
+        for source in segments.splice(range, segment.map(Arc::new)) {
+            self.dead.remove(&source.id());
+            if source.place() == Place::File {
+                self.retired.push(source.id());
+            }
+        }
+        Ok(())
+    }
+
+    fn weighed(&self) -> Vec<Weighed> {
+        let weigh = |segment: &Arc<Segment>| Weighed {
+            bytes: segment.sections().len() as u64,
+            documents: segment.meta().documents,
+            dead: self.dead.get(&segment.id()).copied().unwrap_or(0),
+        };
+        self.current.segments.iter().map(weigh).collect()
+    }
+
+    /// Does the merges that are too small for another thread.
+    fn merge_small(&mut self) -> Result<(), ViewError> {
+        loop {
+            let weighed = self.weighed();
+            let Some(range) = merge::choose(&weighed) else {
+                return Ok(());
+            };
+            let bytes: u64 = weighed[range.clone()].iter().map(|segment| segment.bytes).sum();
+            if bytes > INLINE_BYTES_MAX {
+                return Ok(());
+            }
+            let id = self.next_segment.fetch_add(1, Ordering::Relaxed);
+            let sources = &self.current.segments[range];
+            let merged = merge::merge_in_memory(id, sources, &self.current.living)?;
+            self.replace(merged)?;
+        }
+    }
+
     /// Makes all that was applied durable.
     pub fn checkpoint(&mut self) -> Result<(), ViewError> {
         self.seal()?;
+        self.merge_small()?;
         for at in 0..self.current.segments.len() {
             let segment = &self.current.segments[at];
             if segment.place() == Place::Memory {
@@ -183,9 +274,13 @@ impl Documents {
     pub fn numbers(&self) -> Result<Bitmap, ViewError> {
         let mut numbers = Bitmap::new();
         for segment in &self.current.segments {
-            segment.each_number()?.for_each(|number| drop(numbers.insert(number)));
+            for number in segment.each_number()? {
+                numbers.insert(number);
+            }
         }
-        self.current.head.iter().for_each(|document| drop(numbers.insert(document.number)));
+        for row in self.current.head.iter() {
+            numbers.insert(row.number);
+        }
         Ok(numbers)
     }
 
@@ -222,11 +317,16 @@ impl Documents {
             let bytes = writer.finish().map_err(ViewError::io("seal the head"))?;
             let id = self.next_segment.fetch_add(1, Ordering::Relaxed);
             let segment = Segment::open(id, Place::Memory, Bytes::from(bytes))?;
+            self.dead.insert(id, 0);
             self.current.segments.push(Arc::new(segment));
         }
         self.current.head = Head::default();
         Ok(())
     }
+}
+
+fn count_dead(segment: &Segment, living: &Bitmap) -> Result<u32, ViewError> {
+    Ok(segment.each_number()?.filter(|&number| !living.contains(number)).count() as u32)
 }
 
 fn open_file(directory: &dyn Directory, id: u64) -> Result<Segment, ViewError> {

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use mainstay_search::directory::Directory;
 use mainstay_search::directory::memory::MemoryDirectory;
 use mainstay_search::document::{DocNumber, Document, Value};
 use mainstay_search::documents::{DocumentChange, Documents, DocumentsSnapshot};
-use mainstay_search::request::Texts;
+use mainstay_search::request::{Stop, Texts};
 use mainstay_search::view::Addition;
 use proptest::prelude::*;
+
+use crate::documents_columns as columns;
 
 /// What the view should know.
 #[derive(Clone, Default)]
@@ -93,6 +96,7 @@ enum Action {
     Apply(Vec<Step>),
     Checkpoint,
     Reopen,
+    Merge,
 }
 
 pub(crate) fn documents() -> impl Strategy<Value = Document> {
@@ -142,6 +146,7 @@ proptest! {
                 6 => steps().prop_map(Action::Apply),
                 1 => Just(Action::Checkpoint),
                 1 => Just(Action::Reopen),
+                1 => Just(Action::Merge),
             ],
             0..24,
         ),
@@ -161,10 +166,20 @@ proptest! {
                     view = Documents::open(directory.clone()).unwrap();
                     model = checkpoint.clone();
                 }
+                Action::Merge => merge(&mut view),
             }
             model.check(&view.snapshot());
+            columns::check(&model, &view.snapshot());
         }
         view.snapshot().verify().unwrap();
+    }
+}
+
+/// Runs one planned merge, if there is one.
+fn merge(view: &mut Documents) {
+    if let Some(merge) = view.plan_merge() {
+        let merged = (merge.run)(&Stop::new()).unwrap();
+        view.install(merged).unwrap();
     }
 }
 
@@ -199,4 +214,113 @@ fn what_can_never_be_stored_is_refused_and_the_rest_is_applied() {
     );
     assert_eq!(view.snapshot().living().iter().collect::<Vec<_>>(), [3, 5]);
     assert!(view.apply(&[], 8).is_err(), "the log never goes back");
+}
+
+fn numbered(count: u32) -> impl Iterator<Item = Step> {
+    (0..count).map(|i| {
+        let body = format!("document {i} {}", "text ".repeat(i as usize % 400));
+        Step::Put(Document { id: format!("d{i:05}"), body, ..Document::default() })
+    })
+}
+
+#[test]
+fn merges_drop_the_dead_and_change_no_answer() {
+    let directory = Arc::new(MemoryDirectory::new());
+    let mut view = Documents::open(directory.clone()).unwrap();
+    let mut model = Model::default();
+    let steps: Vec<Step> = numbered(2000).collect();
+    for part in steps.chunks(100) {
+        model.apply(&mut view, part);
+        view.checkpoint().unwrap();
+    }
+    model.apply(&mut view, &numbered(1500).skip(100).collect::<Vec<_>>());
+    let held = view.figures().documents;
+    while let Some(merge) = view.plan_merge() {
+        let merged = (merge.run)(&Stop::new()).unwrap();
+        view.install(merged).unwrap();
+    }
+    view.checkpoint().unwrap();
+    model.check(&view.snapshot());
+    view.snapshot().verify().unwrap();
+    let figures = view.figures();
+    assert!(figures.segments <= 8, "{figures:?}");
+    assert!(figures.documents < held && figures.documents < 3000, "{figures:?} of {held}");
+    let files = directory.list().unwrap().len() as u64;
+    assert_eq!(files, figures.segments + 1, "no file is left over");
+    assert_eq!(view.numbers().unwrap().len(), figures.documents);
+    model.check(&Documents::open(directory).unwrap().snapshot());
+}
+
+#[test]
+fn what_happens_while_a_merge_runs_is_not_lost() {
+    let directory = Arc::new(MemoryDirectory::new());
+    let mut view = Documents::open(directory.clone()).unwrap();
+    let mut model = Model::default();
+    model.apply(&mut view, &numbered(300).collect::<Vec<_>>());
+    view.checkpoint().unwrap();
+    let dead: Vec<Step> = (0..200).map(|i| Step::Delete(format!("d{i:05}"))).collect();
+    model.apply(&mut view, &dead);
+    let merge = view.plan_merge().expect("two thirds of the only segment are dead");
+    let merged = (merge.run)(&Stop::new()).unwrap();
+    model.apply(&mut view, &[Step::Delete("d00250".into())]);
+    model.apply(&mut view, &numbered(202).skip(200).collect::<Vec<_>>());
+    view.checkpoint().unwrap();
+    view.install(merged).unwrap();
+    model.check(&view.snapshot());
+    view.checkpoint().unwrap();
+    model.check(&Documents::open(directory).unwrap().snapshot());
+}
+
+#[test]
+fn a_merge_that_is_asked_to_stop_ends_early_and_leaves_no_trace() {
+    let directory = Arc::new(MemoryDirectory::new());
+    let mut view = Documents::open(directory.clone()).unwrap();
+    let mut model = Model::default();
+    model.apply(&mut view, &numbered(300).collect::<Vec<_>>());
+    view.checkpoint().unwrap();
+    model.apply(&mut view, &(0..200).map(|i| Step::Delete(format!("d{i:05}"))).collect::<Vec<_>>());
+    let stop = Stop::new();
+    stop.set();
+    let error = (view.plan_merge().unwrap().run)(&stop).err().unwrap();
+    assert_eq!(error.to_string(), "merge segment-1: asked to stop");
+    assert_eq!(directory.list().unwrap(), ["manifest", "segment-1"]);
+    model.check(&view.snapshot());
+}
+
+#[test]
+fn texts_are_visited_in_order_until_the_visitor_breaks() {
+    let mut view = Documents::open(Arc::new(MemoryDirectory::new())).unwrap();
+    let mut model = Model::default();
+    model.apply(&mut view, &numbered(400).collect::<Vec<_>>());
+    view.checkpoint().unwrap();
+    model.apply(&mut view, &numbered(410).skip(400).collect::<Vec<_>>());
+    let mut seen = Vec::new();
+    let numbers = [3, 50, 51, 399, 404, 1_000_000];
+    let visit = &mut |number: DocNumber, text: mainstay_search::request::Text<'_>| {
+        assert!(text.body.starts_with(&format!("document {number} ")));
+        seen.push(number);
+        if number == 404 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    view.snapshot().visit(&numbers, visit).unwrap();
+    assert_eq!(seen, [3, 50, 51, 399, 404]);
+}
+
+#[test]
+fn attribute_names_are_bounded_and_the_bound_is_named() {
+    let mut view = Documents::open(Arc::new(MemoryDirectory::new())).unwrap();
+    let changes: Vec<_> = (0..65u32)
+        .map(|number| {
+            let name = |i: u32| (format!("name{}", number * 64 + i), Value::Boolean(true));
+            let attributes = (0..64).map(name).collect();
+            let document = Document { id: number.to_string(), attributes, ..Document::default() };
+            DocumentChange::Put(Addition { number, document })
+        })
+        .collect();
+    let refused = view.apply(&changes, 1).unwrap().refused;
+    assert_eq!(refused.len(), 1);
+    assert!(
+        refused[0].reason.contains("4160 different names in the collection, the bound is 4096")
+    );
+    assert_eq!(view.snapshot().count(), 64);
+    assert_eq!(view.snapshot().fields().len(), 4096 + 7);
 }

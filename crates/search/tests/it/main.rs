@@ -14,3 +14,5 @@ mod snippet;
 #![allow(clippy::unwrap_used)]
 
 mod semantic;
+mod documents_columns;
+mod documents_damage;
