@@ -99,11 +99,6 @@ impl<K: Hash + Eq + Clone, V> BoundedMap<K, V> {
         Some(self.remove_at(at))
     }
 
-    /// Every entry, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.slots.iter().map(|slot| (&slot.key, &slot.value))
-    }
-
     fn remove_at(&mut self, at: u32) -> V {
         self.unlink(at);
         let removed = self.slots.swap_remove(at as usize);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod adaptive_limit;
+mod answer_cache;
 mod attempt;
 mod backoff;
 mod bounded_map;
@@ -15,8 +16,11 @@ mod deadline;
 mod error;
 mod error_kind;
 mod event;
+mod fallback;
+mod hedge;
 mod histogram;
 pub mod human_duration;
+mod partial;
 mod pipeline;
 mod random;
 mod rate_limit;
@@ -31,13 +35,18 @@ mod strategy;
 mod sync;
 mod throttle;
 mod timeout;
+mod work_queue;
 
 pub use adaptive_limit::{AdaptiveConfig, AdaptiveLimit, AdaptivePermit, Law};
+pub use answer_cache::{Answer, AnswerCache};
 pub use attempt::Attempt;
 pub use backoff::{Backoff, Jitter};
 pub use budget::{BudgetConfig, RetryBudget};
 pub use context::{Context, Priority};
 pub use deadline::Deadline;
+pub use fallback::{Fallback, FallbackCall};
+pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
+pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
 pub use pipeline::{Bare, Chain, OrderError, Pipeline, PipelineBuilder};
 pub use retry::{Retry, RetryBuilder, RetryConfig, RetryStats};
 pub use retry_after::parse_retry_after;
@@ -48,6 +57,7 @@ pub use slots::QueueOrder;
 pub use strategy::{BlockingNext, BlockingStrategy, Describe, Done, Env, Next, Part, Strategy};
 pub use throttle::{Throttle, ThrottleConfig};
 pub use timeout::Timeout;
+pub use work_queue::{JobHandle, Pressure, QueueConfig, WorkQueue, Workers};
 
 pub use breaker::{
     Adaptive, BreakerBuilder, BreakerConfig, BreakerSnapshot, CircuitBreaker, DropRule, OpenFor,

@@ -125,7 +125,7 @@ pub enum Reason {
         /// The bound on keys.
         limit: u64,
     },
-    /// The policy was closed for shutdown.
+    /// The policy was closed for shutdown, or the handler of a queued job panicked.
     Closed,
     /// A fault was injected.
     Injected,
