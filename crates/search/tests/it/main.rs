@@ -2,3 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod analysis;
+mod bm25;
+mod bm25_relevance;
