@@ -16,3 +16,5 @@ mod snippet;
 mod semantic;
 mod documents_columns;
 mod documents_damage;
+mod bm25;
+mod bm25_relevance;
