@@ -13,7 +13,7 @@ use mainstay_search::native::{Matcher, NativeView};
 use mainstay_search::request::{
     Allowed, Pattern, QUERY_BYTES_MAX, Request, SearchError, Stop, Syntax, Text, Texts,
 };
-use mainstay_search::view::{Addition, Searcher, View, ViewError};
+use mainstay_search::view::{Addition, View, ViewError};
 
 use crate::native::{Corpus, LITERAL, REGEX};
 
