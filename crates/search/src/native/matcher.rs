@@ -68,6 +68,10 @@ pub struct LineMatch {
     pub matches: Vec<Range<usize>>,
 }
 
+/// Takes a matching line: its number (from 1) and range. The scratch may be used to look closer.
+pub(super) type LineVisitor<'a> =
+    &'a mut dyn FnMut(&mut Scratch, u32, Range<usize>) -> ControlFlow<()>;
+
 /// A line of the body shown around matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextLine {
@@ -143,7 +147,7 @@ impl Matcher {
         window: Window,
         scratch: &mut Scratch,
         stop: &Stop,
-        each: &mut dyn FnMut(&mut Scratch, u32, Range<usize>) -> ControlFlow<()>,
+        each: LineVisitor<'_>,
     ) -> bool {
         let mut counted = window.start;
         let mut line = window.line;

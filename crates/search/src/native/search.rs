@@ -11,7 +11,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::candidates::{Candidate, Candidates};
-use super::matcher::{Matcher, Scratch, Window};
+use super::matcher::{LineVisitor, Matcher, Scratch, Window};
 use super::score::Scorer;
 use super::segment::Segment;
 use super::workers::in_order;
@@ -241,11 +241,7 @@ impl<'a> Work<'a> {
     }
 
     /// Calls `each` with every matching line of the candidate's windows.
-    fn scan(
-        &mut self,
-        body: &[u8],
-        each: &mut dyn FnMut(&mut Scratch, u32, Range<usize>) -> ControlFlow<()>,
-    ) {
+    fn scan(&mut self, body: &[u8], each: LineVisitor<'_>) {
         let windows = self.candidate.and_then(|it| self.windows.get(it.windows.clone()));
         for window in windows.unwrap_or_default() {
             let mut window = *window;

@@ -138,13 +138,11 @@ pub(crate) const LITERAL: Pattern =
 pub(crate) const REGEX: Pattern =
     Pattern { syntax: Syntax::Regex, case: Case::Sensitive, word: false };
 
-/// What a scan without an index finds: for each document whether the title matches, and its lines.
-fn naive(
-    corpus: &Corpus,
-    text: &str,
-    pattern: Pattern,
-    filter: Option<&Bitmap>,
-) -> Vec<(DocNumber, bool, Vec<(u32, String)>)> {
+/// A document, whether its title matches, and its matching lines.
+type Expected = (DocNumber, bool, Vec<(u32, String)>);
+
+/// What a scan without an index finds.
+fn naive(corpus: &Corpus, text: &str, pattern: Pattern, filter: Option<&Bitmap>) -> Vec<Expected> {
     let source = match pattern.syntax {
         Syntax::Literal => regex::escape(text),
         Syntax::Regex => text.to_string(),
