@@ -1,11 +1,13 @@
-//! The log with its threads, on the real disk.
+//! The log with its threads.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_storage::fs::RealFs;
 use mainstay_storage::log::{Log, LogError, LogOptions, Record};
+use mainstay_storage::sim::SimFs;
 
 fn record(text: &str) -> Record {
     Record { kind: 7, payload: Bytes::copy_from_slice(text.as_bytes()) }
@@ -40,6 +42,24 @@ fn a_second_log_on_the_same_folder_is_refused_with_the_holders_pid() {
     let error = second.unwrap_err();
     assert!(matches!(error, LogError::Locked(_)));
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+}
+
+#[test]
+fn segments_are_prepared_beside_the_commits_that_use_them() {
+    let fs = SimFs::new(1);
+    let options = || LogOptions { cache_bytes: 0, ..LogOptions::small() };
+    let open = || Log::open(Arc::new(fs.clone()), Path::new("/log"), options()).unwrap();
+    let (log, _) = open();
+    let payload = "r".repeat(3000);
+    for _ in 0..2000 {
+        log.append(vec![record(&payload)]).unwrap();
+    }
+    assert_eq!(log.verify().unwrap().records, 2000);
+    drop(log);
+    let (log, recovery) = open();
+    assert_eq!(recovery.damage, []);
+    assert_eq!(recovery.unreadable, [""; 0]);
+    assert_eq!(log.verify().unwrap().records, 2000);
 }
 
 #[test]
