@@ -75,8 +75,8 @@ pub fn open_with_keys(
         ModelChoice::Static => Ok(Opened::first(StaticModel::built_in()?)),
         ModelChoice::MiniLm => Ok(Opened::refined(Transformer::built_in()?)),
         ModelChoice::Folder(path) => Ok(match open_folder(path)? {
-            FolderModel::Static(model) => Opened::first(Arc::new(model)),
-            FolderModel::Transformer(model) => Opened::refined(Arc::new(model)),
+            FolderModel::Static(model) => Opened::first(model),
+            FolderModel::Transformer(model) => Opened::refined(model),
         }),
         ModelChoice::Remote(choice) => {
             let remote = Remote::new(choice.settings(key_of)?)?;

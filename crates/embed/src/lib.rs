@@ -18,6 +18,7 @@ mod character;
 mod identifier;
 mod wordpiece;
 
+mod half;
 mod model_file;
 mod safetensors;
 mod tokenizer_file;
@@ -26,7 +27,15 @@ mod hash_model;
 mod static_model;
 mod transformer;
 
+mod onnx_graph;
+
+mod bert;
+
+mod ggml;
+mod gguf;
+
 mod catalog;
+mod checkpoint;
 mod folder;
 
 mod openai;

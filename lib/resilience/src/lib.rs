@@ -24,6 +24,7 @@ mod partial;
 mod pipeline;
 mod random;
 mod rate_limit;
+mod registry;
 mod rejection;
 mod retry;
 mod retry_after;
@@ -47,7 +48,7 @@ pub use deadline::Deadline;
 pub use fallback::{Fallback, FallbackCall};
 pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
 pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
-pub use pipeline::{Bare, Chain, OrderError, Pipeline, PipelineBuilder};
+pub use pipeline::{Bare, Chain, Optional, OrderError, Pipeline, PipelineBuilder};
 pub use retry::{Retry, RetryBuilder, RetryConfig, RetryStats};
 pub use retry_after::parse_retry_after;
 #[cfg(feature = "tokio")]
@@ -72,5 +73,8 @@ pub use event::{Cause, Event, FanOut, Observer};
 pub use rate_limit::{
     Algorithm, KeyedConfig, KeyedRateLimiter, Lease, LeasedLimiter, QuotaSource, RateConfig,
     RateLimiter, WhenFull, WithoutSource,
+};
+pub use registry::{
+    Endpoint, EndpointStatus, Overrides, Pipelines, PipelinesConfig, ServiceConfig,
 };
 pub use rejection::{PolicyKind, Reason, Rejection};
