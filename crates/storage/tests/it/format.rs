@@ -53,7 +53,7 @@ fn write() -> SimFs {
         }
     };
     append(&log, 1..=30);
-    log.compact(16, &mut |entry| entry.seq % 3 != 0, 0).unwrap();
+    log.compact(16, &mut |entry| !entry.seq.is_multiple_of(3), 0).unwrap();
     log.close().unwrap();
     drop(log);
     fs.kill();
@@ -101,8 +101,9 @@ fn version_1_is_read_by_every_build() {
     // Each number is there, or was compacted away, or is in the range whose loss was accepted.
     let missing: Vec<u64> =
         (1..=40).filter(|seq| !entries.iter().any(|entry| entry.seq == *seq)).collect();
-    let explained =
-        |seq: &u64| (seq % 3 == 0 && *seq <= 16) || (lost.first_seq..=lost.last_seq).contains(seq);
+    let explained = |seq: &u64| {
+        (seq.is_multiple_of(3) && *seq <= 16) || (lost.first_seq..=lost.last_seq).contains(seq)
+    };
     assert!(missing.iter().all(explained), "{missing:?}");
     assert!(!missing.is_empty());
     log.commit(&[&[record(41)]], Class::Ordinary).unwrap();

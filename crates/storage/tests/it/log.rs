@@ -138,6 +138,11 @@ fn a_reader_that_waits_is_woken_by_the_commit() {
         assert_eq!(reader.join().unwrap(), 1);
     });
     assert_eq!(log.wait_beyond(1, Duration::ZERO), 1);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| log.wait_beyond(1, Duration::from_secs(600)));
+        log.close().unwrap();
+        assert_eq!(reader.join().unwrap(), 1, "closing wakes it too");
+    });
 }
 
 #[test]
