@@ -5,6 +5,7 @@ mod contract;
 mod crash;
 mod directory;
 mod disk_full;
+mod format;
 mod kill;
 mod log;
 mod refusal;
