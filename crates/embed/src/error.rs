@@ -227,6 +227,8 @@ impl RemoteCause {
 }
 
 impl fmt::Display for EmbedError {
+    // Long because there is one arm a variant: cut in two, the compiler would no longer find a
+    // variant that was forgotten.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownModel { found } => write!(
