@@ -52,7 +52,7 @@ mod worker;
 
 pub use cache::{CacheCounters, QueryCache};
 pub use catalog::BuiltIn;
-pub use choice::{ModelChoice, Opened, RemoteChoice, open, open_with_keys};
+pub use choice::{ModelChoice, Opened, RemoteChoice, open, open_within};
 pub use counters::PoolCounters;
 pub use embedder::{Embedder, Kind, Vectors};
 pub use error::{EmbedError, RemoteCause, RemoteFailure};
@@ -61,7 +61,7 @@ pub use hash_model::HashModel;
 pub use identity::ModelIdentity;
 pub use openai::ApiKey;
 pub use pool::{Pool, PoolSettings, Ticket};
-pub use remote::{Remote, RemoteSettings};
+pub use remote::{Remote, RemoteSettings, SERVICE};
 pub use static_model::StaticModel;
 pub use transformer::Transformer;
 pub use wordpiece::WordPiece;
