@@ -388,3 +388,19 @@ fn a_snapshot_does_not_see_what_is_applied_later() {
     assert_eq!(total(before), 1);
     assert_eq!(total(corpus.view.searcher()), 2);
 }
+
+#[test]
+fn a_ranked_search_for_what_stands_everywhere_ends_early_and_says_so() {
+    let corpus = Corpus::bodies(&vec!["needle\n"; 2_500]);
+    let search = |limit| {
+        corpus.ask("needle", LITERAL, None, |request| {
+            corpus.view.searcher().search(&Request { limit, ..request.clone() }).unwrap()
+        })
+    };
+    let answer = search(5);
+    assert_eq!((answer.total, answer.total_is_exact, answer.complete), (2_000, false, true));
+    assert_eq!(answer.hits.len(), 5);
+    let answer = search(1_000);
+    assert_eq!((answer.total, answer.total_is_exact, answer.complete), (2_500, true, true));
+    assert_eq!(corpus.enumerate("needle", LITERAL, None).len(), 2_500);
+}
