@@ -40,7 +40,8 @@ fn main() {
     let corpus: u64 = files.iter().map(|(_, body)| body.len() as u64).sum();
     eprintln!("{} files, {} MB", files.len(), corpus >> 20);
     let (view, build) = build(&files);
-    let mut stores = [Store::new(false), Store::new(true)];
+    let mut stores =
+        [Store::new(false, 64 << 10), Store::new(true, 64 << 10), Store::new(true, 16 << 10)];
     for (path, body) in &files {
         stores.iter_mut().for_each(|store| store.add(path, body));
     }
@@ -49,14 +50,15 @@ fn main() {
     drop(files);
     let figures = view.figures();
     let index = figures.disk_bytes + figures.memory_bytes;
-    println!(
+    eprintln!(
         "build {:.1} s (one core), index {:.1} MB = {:.3} of the corpus, {} segments; \
-         LZ4 {:.2} of the corpus; short documents {:.1} µs each",
+         LZ4 {:.3} of the corpus in blocks of 64 KiB, {:.3} in blocks of 16 KiB; short documents {:.1} µs each",
         build.as_secs_f64(),
         index as f64 / 1e6,
         index as f64 / corpus as f64,
         figures.segments,
         stores[1].bytes() as f64 / corpus as f64,
+        stores[2].bytes() as f64 / corpus as f64,
         short.as_secs_f64() * 1e6,
     );
     let rows: Vec<Row> = CASES
@@ -86,7 +88,9 @@ fn options() -> Options {
             "--quick" => options.quick = true,
             "--json" => options.json = true,
             "--ours" => options.ours = true,
-            other => panic!("unknown option {other}; known are --tree DIR --threads N --quick --json --ours"),
+            other => panic!(
+                "unknown option {other}; known are --tree DIR --threads N --quick --json --ours"
+            ),
         }
     }
     options
@@ -170,28 +174,25 @@ struct Row {
     ripgrep: Duration,
     plain: Duration,
     packed: Duration,
+    packed_small: Duration,
     ranked: Duration,
     same: bool,
 }
 
-fn measure(
-    case: &'static Case,
-    view: &NativeView,
-    stores: &[Store; 2],
-    options: &Options,
-) -> Row {
+fn measure(case: &'static Case, view: &NativeView, stores: &[Store; 3], options: &Options) -> Row {
     let repeats = if options.quick { 1 } else { 3 };
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    let rounds = if options.ours { 5 } else { 2 * repeats };
+    let mut times = [const { Vec::new() }; 4];
     let mut hits = Vec::new();
-    for _ in 0..2 * repeats {
+    for _ in 0..rounds {
         for (store, times) in stores.iter().zip(&mut times) {
             let started = Instant::now();
             hits = enumerate(case, view, store, options.threads);
             times.push(started.elapsed());
         }
-        times[2].push(ranked(case, view, &stores[1], options.threads));
+        times[3].push(ranked(case, view, &stores[1], options.threads));
     }
-    let [plain, packed, ranked] = times.map(median);
+    let [plain, packed, packed_small, ranked] = times.map(median);
     let lines = hits.len() as u64;
     let (mut ripgrep, mut same) = (Duration::ZERO, true);
     if !options.ours {
@@ -199,7 +200,7 @@ fn measure(
         ripgrep = median(runs);
         same = same_hits(&hits, &run_ripgrep(case, options).0, &stores[0]);
     }
-    let row = Row { case, lines, ripgrep, plain, packed, ranked, same };
+    let row = Row { case, lines, ripgrep, plain, packed, packed_small, ranked, same };
     eprintln!("{}", row.line());
     row
 }
@@ -288,7 +289,11 @@ fn same_hits(hits: &[(u32, u32)], output: &[u8], store: &Store) -> bool {
     if ours != theirs {
         let missing = theirs.iter().find(|hit| ours.binary_search(hit).is_err());
         let extra = ours.iter().find(|hit| theirs.binary_search(hit).is_err());
-        eprintln!("DIFFERENT: {} ours, {} theirs; missing {missing:?}, extra {extra:?}", ours.len(), theirs.len());
+        eprintln!(
+            "DIFFERENT: {} ours, {} theirs; missing {missing:?}, extra {extra:?}",
+            ours.len(),
+            theirs.len()
+        );
     }
     ours == theirs
 }
@@ -310,13 +315,15 @@ impl Row {
     fn line(&self) -> String {
         let Case { text, insensitive, word, .. } = self.case;
         format!(
-            "{:>9} lines  rg {:8.1} ms  plain {:8.2} ms ({:7.1}x)  lz4 {:8.2} ms ({:7.1}x)  top 10 {:8.2} ms  {}{}{text}{}",
+            "{:>9} lines  rg {:8.1} ms  plain {:8.2} ms ({:7.1}x)  lz4 {:8.2} ms ({:7.1}x)  lz4/16k {:8.2} ms ({:7.1}x)  top 10 {:8.2} ms  {}{}{text}{}",
             self.lines,
             ms(self.ripgrep),
             ms(self.plain),
             self.ratio(self.plain),
             ms(self.packed),
             self.ratio(self.packed),
+            ms(self.packed_small),
+            self.ratio(self.packed_small),
             ms(self.ranked),
             if *insensitive { "-i " } else { "" },
             if *word { "-w " } else { "" },
@@ -334,25 +341,43 @@ fn report(rows: &[Row], json: bool) {
     };
     let plain = summary(&|row| row.plain);
     let packed = summary(&|row| row.packed);
+    let packed_small = summary(&|row| row.packed_small);
     let same = rows.iter().all(|row| row.same);
     if json {
         let row = |row: &Row| {
             format!(
-                "{{\"pattern\":{:?},\"lines\":{},\"ripgrep_ms\":{:.3},\"plain_ms\":{:.3},\"lz4_ms\":{:.3},\"top10_ms\":{:.3},\"same\":{}}}",
-                row.case.text, row.lines, ms(row.ripgrep), ms(row.plain), ms(row.packed), ms(row.ranked), row.same
+                "{{\"pattern\":{:?},\"lines\":{},\"ripgrep_ms\":{:.3},\"plain_ms\":{:.3},\"lz4_ms\":{:.3},\"lz4_16k_ms\":{:.3},\"top10_ms\":{:.3},\"same\":{}}}",
+                row.case.text,
+                row.lines,
+                ms(row.ripgrep),
+                ms(row.plain),
+                ms(row.packed),
+                ms(row.packed_small),
+                ms(row.ranked),
+                row.same
             )
         };
         let rows: Vec<String> = rows.iter().map(row).collect();
+        let part = |name: &str, (mean, median, least): (f64, f64, f64)| {
+            format!(
+                "\"{name}\":{{\"geometric_mean\":{mean:.2},\"median\":{median:.2},\"least\":{least:.2}}}"
+            )
+        };
         println!(
-            "{{\"rows\":[{}],\"plain\":{{\"geometric_mean\":{:.2},\"median\":{:.2},\"least\":{:.2}}},\"lz4\":{{\"geometric_mean\":{:.2},\"median\":{:.2},\"least\":{:.2}}},\"same\":{same}}}",
-            rows.join(","), plain.0, plain.1, plain.2, packed.0, packed.1, packed.2
+            "{{\"rows\":[{}],{},{},{},\"same\":{same}}}",
+            rows.join(","),
+            part("plain", plain),
+            part("lz4", packed),
+            part("lz4_16k", packed_small)
         );
         return;
     }
     for row in rows {
         println!("{}", row.line());
     }
-    for (name, (mean, median, least)) in [("plain", plain), ("lz4", packed)] {
+    for (name, (mean, median, least)) in
+        [("plain", plain), ("lz4", packed), ("lz4/16k", packed_small)]
+    {
         println!("{name}: geometric mean {mean:.1}x, median {median:.1}x, least {least:.1}x");
     }
     println!("hits {}", if same { "identical to ripgrep's" } else { "DIFFER from ripgrep's" });

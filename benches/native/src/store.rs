@@ -5,9 +5,6 @@ use std::ops::ControlFlow;
 use mainstay_search::document::DocNumber;
 use mainstay_search::request::{SearchError, Text, Texts};
 
-/// Blocks hold whole documents and are closed at this size, in bytes.
-const BLOCK_BYTES: usize = 64 << 10;
-
 /// Where a document lies: its block, and its bytes in the decompressed block.
 struct Place {
     block: u32,
@@ -18,6 +15,8 @@ struct Place {
 /// Documents numbered from 0, in order.
 pub struct Store {
     compressed: bool,
+    /// Blocks hold whole documents and are closed at this size.
+    block_bytes: usize,
     paths: Vec<String>,
     places: Vec<Place>,
     blocks: Vec<Vec<u8>>,
@@ -26,9 +25,9 @@ pub struct Store {
 
 impl Store {
     /// An empty store.
-    pub fn new(compressed: bool) -> Self {
+    pub fn new(compressed: bool, block_bytes: usize) -> Self {
         let (paths, places, blocks) = (Vec::new(), Vec::new(), Vec::new());
-        Self { compressed, paths, places, blocks, open: Vec::new() }
+        Self { compressed, block_bytes, paths, places, blocks, open: Vec::new() }
     }
 
     /// Adds the next document.
@@ -38,7 +37,7 @@ impl Store {
         let end = self.open.len() as u32;
         self.paths.push(path.to_string());
         self.places.push(Place { block: self.blocks.len() as u32, start, end });
-        if self.open.len() >= BLOCK_BYTES {
+        if self.open.len() >= self.block_bytes {
             self.close();
         }
     }
@@ -93,8 +92,8 @@ impl Texts for Store {
             } else {
                 &block[place.start as usize..place.end as usize]
             };
-            let body = std::str::from_utf8(bytes)
-                .map_err(|error| SearchError::Failed(Box::new(error)))?;
+            let body =
+                std::str::from_utf8(bytes).map_err(|error| SearchError::Failed(Box::new(error)))?;
             let path = self.path(number);
             let text = Text { title: "", path, language: "", body };
             if visit(number, text).is_break() {

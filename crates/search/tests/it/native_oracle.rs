@@ -133,7 +133,7 @@ impl Tree {
             assert_eq!(columns.len(), found.lines.len());
             for (line, column) in found.lines.iter().zip(columns) {
                 assert_eq!(line.line, column.line);
-                let column = if pattern.word { 0 } else { column.column };
+                let column = if columns_compare(text, pattern) { column.column } else { 0 };
                 lines.insert((found.number, line.line, column, hash(found.text(line).as_bytes())));
             }
             ControlFlow::Continue(())
@@ -144,7 +144,7 @@ impl Tree {
     /// What ripgrep finds; `None` when it refuses the pattern.
     fn theirs(&self, text: &str, pattern: Pattern) -> Option<BTreeSet<Line>> {
         let mut command = Command::new("rg");
-        command.args(["--no-config", "-uu", "-a", "-n", "--column", "--null", "--no-heading"]);
+        command.args(["--no-config", "-uu", "-a", "-n", "--null", "--no-heading"]);
         command.args(["--color=never", "--no-messages"]);
         command.arg(match pattern.case {
             Case::Smart => "-S",
@@ -157,6 +157,10 @@ impl Tree {
         if pattern.word {
             command.arg("-w");
         }
+        let columns = columns_compare(text, pattern);
+        if columns {
+            command.arg("--column");
+        }
         let output = command.arg("-e").arg(text).arg(&self.root).output().unwrap();
         if output.status.code() == Some(2) {
             return None;
@@ -166,11 +170,14 @@ impl Tree {
             let path_end = record.iter().position(|&byte| byte == 0).unwrap();
             let path = std::str::from_utf8(&record[..path_end]).unwrap();
             let Some(&number) = self.paths.get(path) else { continue };
-            let mut fields = record[path_end + 1..].splitn(3, |&byte| byte == b':');
-            let mut field =
-                || -> u32 { std::str::from_utf8(fields.next().unwrap()).unwrap().parse().unwrap() };
-            let (line, column) = (field(), field());
-            let column = if pattern.word { 0 } else { column };
+            let parts = if columns { 3 } else { 2 };
+            let mut fields = record[path_end + 1..].splitn(parts, |&byte| byte == b':');
+            let mut field = || -> u32 {
+                let digits = std::str::from_utf8(fields.next().unwrap()).unwrap();
+                digits.parse().unwrap_or_else(|_| panic!("{text:?} {pattern:?}: {record:?}"))
+            };
+            let line = field();
+            let column = if columns { field() } else { 0 };
             lines.insert((number, line, column, hash(fields.next().unwrap())));
         }
         Some(lines)
@@ -231,6 +238,13 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Whether ripgrep names the column: not for an empty match at the end of a line, and with `-w` only
+/// in some versions.
+fn columns_compare(text: &str, pattern: Pattern) -> bool {
+    let empty = || regex::Regex::new(text).is_ok_and(|regex| regex.is_match(""));
+    !pattern.word && !text.is_empty() && (pattern.syntax == Syntax::Literal || !empty())
 }
 
 /// A pattern made from a line of the tree, so that most match something; every literal run keeps at
