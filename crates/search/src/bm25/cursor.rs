@@ -7,6 +7,9 @@ use super::list::{Block, List, ListDamage};
 use super::packing::BLOCK;
 use super::scoring::{Norms, bound};
 
+/// How many rows of metadata are read for the bound of one window: beyond, the bound of the list serves.
+const ROWS_MAX: usize = 16;
+
 /// Says that a cursor has passed its last posting.
 pub(super) const END: u32 = u32::MAX;
 
@@ -175,6 +178,9 @@ impl<'a> Cursor<'a> {
         let (mut greatest, mut block) = (self.block_bound, self.at + 1);
         if let Some(list) = self.list.filter(|list| !list.is_short()) {
             while block < self.blocks && list.last_document(block - 1) < high - 1 {
+                if block - self.at > ROWS_MAX {
+                    return self.list_bound;
+                }
                 let row = list.row(block);
                 greatest = greatest.max(bound(self.weight, row.impact, self.scales.ratio));
                 block += 1;

@@ -230,8 +230,7 @@ impl DictionaryWalk<'_> {
         if entry.shared > self.term.len() {
             return Err(Damage);
         }
-        let is_greater = self.entries == 1 || self.term[entry.shared..] < *entry.suffix;
-        if !is_greater && entry.shared + entry.suffix.len() > 0 && entry.shared > 0 {
+        if self.entries > 1 && self.term[entry.shared..] >= *entry.suffix {
             return Err(Damage);
         }
         self.term.truncate(entry.shared);

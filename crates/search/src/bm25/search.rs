@@ -30,12 +30,20 @@ pub(super) struct Run<'r> {
     pub(super) count_all: bool,
     /// Whether [`Run::stop`] ended the search.
     pub(super) stopped: bool,
-    scores: Box<[u32; WINDOW as usize]>,
+    scores: Box<Window>,
+}
+
+/// The scores of the documents of one window, all 0 between windows.
+struct Window {
+    scores: [u32; WINDOW as usize],
+    /// A bit for each document that has a score.
+    marks: [u64; WINDOW as usize / 64],
 }
 
 impl<'r> Run<'r> {
     pub(super) fn new(top: Top, allowed: &'r Allowed, stop: &'r Stop, count_all: bool) -> Self {
-        let scores = Box::new([0; WINDOW as usize]);
+        let scores = [0; WINDOW as usize];
+        let scores = Box::new(Window { scores, marks: [0; WINDOW as usize / 64] });
         Self { top, allowed, stop, seen: 0, count_all, stopped: false, scores }
     }
 
@@ -177,30 +185,47 @@ impl<'r> Run<'r> {
     ) -> Result<(), ListDamage> {
         let (others, leaders) = order.split_at(essential);
         let rest = others.last().map_or(0, |&(sum, _)| sum);
-        let scores = &mut self.scores;
+        let Window { scores, marks } = self.scores.as_mut();
         for &(_, at) in leaders {
             cursors[at].scores_within(low, high, &mut |document, score| {
-                scores[(document - low) as usize % WINDOW as usize] += score;
+                let offset = (document - low) as usize % WINDOW as usize;
+                scores[offset] += score;
+                marks[offset / 64] |= 1 << (offset % 64);
                 Ok(())
             })?;
         }
-        for offset in 0..(high - low) as usize {
-            let mut score = std::mem::take(&mut self.scores[offset % WINDOW as usize]);
-            if score == 0 || score + rest <= self.threshold() {
-                continue;
-            }
-            let document = low + offset as u32;
-            let mut is_lost = false;
-            for &(sum, at) in others.iter().rev() {
-                if score + sum <= self.threshold() {
-                    is_lost = true;
-                    break;
+        for word in 0..(high - low).div_ceil(64) as usize {
+            let mut marks = std::mem::take(&mut self.scores.marks[word]);
+            while marks != 0 {
+                let offset = word * 64 + marks.trailing_zeros() as usize;
+                marks &= marks - 1;
+                let score = std::mem::take(&mut self.scores.scores[offset]);
+                if score + rest > self.threshold() {
+                    let document = low + offset as u32;
+                    self.finish_score(segment, cursors, document, score, others)?;
                 }
-                score += cursors[at].score_of(document)?.unwrap_or(0);
             }
-            if !is_lost && score > self.threshold() {
-                self.offer(segment, document, score);
+        }
+        Ok(())
+    }
+
+    /// Adds what non-essential terms give to a document, as long as it can still pass.
+    fn finish_score(
+        &mut self,
+        segment: &Segment,
+        cursors: &mut [Cursor<'_>],
+        document: u32,
+        mut score: u32,
+        others: &[(u32, usize)],
+    ) -> Result<(), ListDamage> {
+        for &(sum, at) in others.iter().rev() {
+            if score + sum <= self.threshold() {
+                return Ok(());
             }
+            score += cursors[at].score_of(document)?.unwrap_or(0);
+        }
+        if score > self.threshold() {
+            self.offer(segment, document, score);
         }
         Ok(())
     }

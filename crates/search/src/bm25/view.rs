@@ -35,6 +35,8 @@ const INLINE_MERGE_BYTES_MAX: u64 = 4 << 20;
 const BATCH_TEXT_BYTES_MAX: usize = 16 << 20;
 /// A file is rewritten alone when this many percent of its documents are gone.
 const GONE_PERCENT: u64 = 30;
+/// No file is looked at for that before this many percent of all documents are gone.
+const GONE_PERCENT_OF_ALL: u64 = 10;
 
 /// BM25F as a view of the log.
 pub struct Bm25View {
@@ -180,10 +182,10 @@ impl Bm25View {
         if let Some(run) = run_to_merge(&sizes, u64::MAX) {
             return Some(run);
         }
-        let held: u64 = files.iter().map(|part| u64::from(part.segment.documents())).sum();
-        // A quick look first: without enough gone in all there is no file with enough gone.
+        // A quick look first: counting what is gone from each file reads as many bits as it has documents.
+        let held = self.parts.iter().map(|part| u64::from(part.segment.documents())).sum::<u64>();
         let gone_at_least = held.saturating_sub(living.len());
-        if gone_at_least == 0 {
+        if gone_at_least * 100 < held * GONE_PERCENT_OF_ALL || gone_at_least == 0 {
             return None;
         }
         files.iter().enumerate().find_map(|(at, part)| {
@@ -296,19 +298,16 @@ impl View for Bm25View {
 
     fn apply(&mut self, items: &[Addition], through: u64) -> Result<Vec<Refused>, ViewError> {
         let mut last = self.last_number();
-        let mut refused = Vec::new();
+        let (mut accepted, mut refused) = (Vec::with_capacity(items.len()), Vec::new());
         for item in items {
             if last.is_some_and(|last| item.number <= last) {
                 let reason = "its number does not rise above those applied before".to_string();
                 refused.push(Refused { number: item.number, reason });
             } else {
                 last = Some(item.number);
+                accepted.push(item);
             }
         }
-        let accepted: Vec<&Addition> = items
-            .iter()
-            .filter(|item| refused.iter().all(|refused| refused.number != item.number))
-            .collect();
         let mut added = Vec::new();
         for batch in batches(&accepted) {
             let bytes = self.indexer.segment(batch).map_err(ViewError::io("index a batch"))?;
