@@ -133,6 +133,7 @@ impl PipelinesConfig {
         let timeout = said(levels, |o| o.timeout).unwrap_or(Duration::from_secs(30));
         check_duration("timeout", timeout, ms, day)?;
         let attempts = said(levels, |o| o.attempts).unwrap_or(preset.attempts);
+        check_range("attempts", attempts, 1, crate::retry::ATTEMPTS_MAX)?;
         let total_default = timeout.saturating_mul(attempts.saturating_mul(2)).min(day);
         let total_timeout = said(levels, |o| o.total_timeout).unwrap_or(total_default);
         check_duration("total_timeout", total_timeout, ms, day)?;
