@@ -1,5 +1,6 @@
 //! [`Faults`]: where tests and drills make a search method fail.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,13 @@ pub enum Fault {
 /// The fault points of all methods. Clones share them. None is set in normal operation; asking
 /// costs one uncontended lock for each method and query.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<[Mutex<Option<Fault>>; 4]>);
+pub struct Faults(Arc<[Point; 4]>);
+
+#[derive(Debug, Default)]
+struct Point {
+    fault: Mutex<Option<Fault>>,
+    struck: AtomicU64,
+}
 
 /// How often a hanging method looks whether its fault was taken back.
 const HANG_POLL: Duration = Duration::from_millis(5);
@@ -29,17 +36,26 @@ const HANG_POLL: Duration = Duration::from_millis(5);
 impl Faults {
     /// Sets or takes back (`None`) the fault of a method.
     pub fn set(&self, method: Method, fault: Option<Fault>) {
-        *self.0[method as usize].lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.0[method as usize].fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// The fault of a method.
     pub fn get(&self, method: Method) -> Option<Fault> {
-        *self.0[method as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0[method as usize].fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often a fault of this method has struck; for reports of what was injected.
+    pub fn struck(&self, method: Method) -> u64 {
+        self.0[method as usize].struck.load(Ordering::Relaxed)
     }
 
     /// Does what the fault says; `Err` when the method shall answer with an error.
     pub(crate) fn strike(&self, method: Method) -> Result<(), &'static str> {
-        match self.get(method) {
+        let fault = self.get(method);
+        if fault.is_some() {
+            self.0[method as usize].struck.fetch_add(1, Ordering::Relaxed);
+        }
+        match fault {
             None => Ok(()),
             Some(Fault::Error) => Err("injected error"),
             Some(Fault::Panic) => panic!("injected panic"),

@@ -14,7 +14,7 @@ use crate::wire::{SetAsideJson, VerifyJson};
 /// Which index to make anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RebuildJson {
+pub(crate) struct RebuildJson {
     /// `bm25`, `tantivy`, `native` or `semantic`.
     pub method: String,
 }
@@ -22,7 +22,7 @@ pub struct RebuildJson {
 /// Fusion weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct WeightsJson {
+pub(crate) struct WeightsJson {
     /// bm25, tantivy, native, semantic; each 0 or more, not all 0; absent for the defaults.
     pub weights: Option<[f32; 4]>,
 }
