@@ -40,8 +40,8 @@ pub(crate) fn answer(answer: &SearchAnswerJson) {
             method.reason
         );
     }
-    if let Some(refinement) = &answer.refinement {
-        if refinement.done < refinement.total {
+    if let Some(refinement) = &answer.refinement
+        && refinement.done < refinement.total {
             anstream::eprintln!(
                 "{}",
                 styled(
@@ -53,7 +53,6 @@ pub(crate) fn answer(answer: &SearchAnswerJson) {
                 )
             );
         }
-    }
     let shown = answer.results.len();
     let about = if answer.total_is_exact { "" } else { "at least " };
     let summary = format!("{shown} of {about}{} in {:.1} ms", answer.total, answer.duration_ms);

@@ -133,11 +133,10 @@ pub(crate) fn remove_generation(
     generation: u64,
 ) {
     let path = generation_path(folder, kind, generation);
-    if fs.exists(&path).unwrap_or(false) {
-        if let Err(error) = fs.remove_dir_all(&path) {
+    if fs.exists(&path).unwrap_or(false)
+        && let Err(error) = fs.remove_dir_all(&path) {
             tracing::warn!(path = %path.display(), %error, "old view folder stays for now");
         }
-    }
 }
 
 fn read_current(current: &Directory, kind: ViewKind) -> Option<u64> {

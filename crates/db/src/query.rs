@@ -227,13 +227,12 @@ impl<'a> Asked<'a> {
         }
         self.question.stop.set();
         for turn in &mut self.turns {
-            if turn.is_running() {
-                if let TurnState::Running(permit) =
+            if turn.is_running()
+                && let TurnState::Running(permit) =
                     std::mem::replace(&mut turn.state, TurnState::TimedOut)
                 {
                     permit.failure();
                 }
-            }
         }
     }
 
@@ -257,7 +256,7 @@ impl<'a> Asked<'a> {
         let none = !self.turns.iter().any(answered);
         let reports = self.reports(request);
         let incomplete = reports.iter().any(|report| report.status != MethodStatus::Ok);
-        if !none && !(request.strict && incomplete) {
+        if !(none || request.strict && incomplete) {
             return Ok(());
         }
         let faults = self.turns.iter().filter_map(|turn| match &turn.state {

@@ -6,6 +6,9 @@
 //! Order of start: data directory, listener, requests. Order of stop: not ready, no new
 //! connections, running requests, data directory.
 
+// A problem is made at most once in a request; boxing it would only hide its fields.
+#![allow(clippy::result_large_err)]
+
 pub mod config;
 pub mod problem;
 pub mod search_json;
