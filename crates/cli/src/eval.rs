@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use mainstay_db::fusion::{DEPTH, Fusion, TuneQuery, fuse, tune};
 use mainstay_db::relevance::Judged;
-use mainstay_db::{Collection, Db, Document, Method, MethodAnswer, Options, SearchRequest, Weights};
+use mainstay_db::{
+    Collection, Db, Document, Method, MethodAnswer, Options, SearchRequest, Weights,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -139,7 +141,8 @@ fn evaluate(
     arguments: &Arguments,
 ) -> Result<Evaluation, Failure> {
     let documents = read_documents(folder)?;
-    let queries: Vec<QueryLine> = lines(&read_text(&folder.join("queries.jsonl"))?, "queries.jsonl")?;
+    let queries: Vec<QueryLine> =
+        lines(&read_text(&folder.join("queries.jsonl"))?, "queries.jsonl")?;
     let judgements = read_judgements(&folder.join("qrels.tsv"))?;
     let count = documents.len();
     for batch in documents.chunks(1000) {
@@ -147,7 +150,8 @@ fn evaluate(
     }
     data::wait_indexed(collection, "indexing");
     index::wait_refined(collection);
-    let judged: Vec<&QueryLine> = queries.iter().filter(|q| judgements.contains_key(&q.id)).collect();
+    let judged: Vec<&QueryLine> =
+        queries.iter().filter(|q| judgements.contains_key(&q.id)).collect();
     let bar = data::bar(judged.len() as u64, "asking", "queries");
     let mut asked = Vec::new();
     for query in &judged {
@@ -159,8 +163,10 @@ fn evaluate(
         "static" => Weights::INSTANT,
         _ => Weights::REFINED,
     };
-    let mut rows: Vec<Row> =
-        Method::ALL.iter().map(|m| row(&asked, &[*m], &weights, Fusion::Scores, m.name())).collect();
+    let mut rows: Vec<Row> = Method::ALL
+        .iter()
+        .map(|m| row(&asked, &[*m], &weights, Fusion::Scores, m.name()))
+        .collect();
     for (at, one) in Method::ALL.iter().enumerate() {
         for other in &Method::ALL[at + 1..] {
             let name = format!("{one}+{other}");
@@ -283,7 +289,10 @@ fn tuned(asked: &[Asked], start: &Weights) -> Option<TunedJson> {
 
 fn print(result: &Evaluation) {
     println!("\n{}: {} documents, {} queries", result.dataset, result.documents, result.queries);
-    println!("  {:18} {:>8} {:>11} {:>8} {:>11}", "system", "nDCG@10", "Recall@100", "MRR@10", "queries/s");
+    println!(
+        "  {:18} {:>8} {:>11} {:>8} {:>11}",
+        "system", "nDCG@10", "Recall@100", "MRR@10", "queries/s"
+    );
     for row in &result.rows {
         println!(
             "  {:18} {:8.3} {:11.3} {:8.3} {:11.0}",
@@ -293,7 +302,12 @@ fn print(result: &Evaluation) {
     if let Some(tuned) = &result.tuned {
         println!(
             "  tuned weights {:?}: nDCG@10 {:.3} before, {:.3} on held-out queries, gain {:+.3} ({:+.3} to {:+.3})",
-            tuned.weights, tuned.before, tuned.held_out, tuned.gain, tuned.gain_low, tuned.gain_high
+            tuned.weights,
+            tuned.before,
+            tuned.held_out,
+            tuned.gain,
+            tuned.gain_low,
+            tuned.gain_high
         );
     }
 }
@@ -302,7 +316,8 @@ fn print_means(results: &[Evaluation]) {
     println!("\nmean of {} collections", results.len());
     for at in 0..results[0].rows.len() {
         let mean = |figure: &dyn Fn(&Row) -> f64| {
-            results.iter().map(|result| figure(&result.rows[at])).sum::<f64>() / results.len() as f64
+            results.iter().map(|result| figure(&result.rows[at])).sum::<f64>()
+                / results.len() as f64
         };
         println!(
             "  {:18} {:8.3} {:11.3} {:8.3}",
@@ -322,8 +337,7 @@ fn read_documents(folder: &Path) -> Result<Vec<Document>, Failure> {
         let path = folder.join("docs.jsonl.zst");
         let named = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
         let file = std::fs::File::open(&path).map_err(|e| named(&e))?;
-        let mut decoder =
-            ruzstd::decoding::StreamingDecoder::new(file).map_err(|e| named(&e))?;
+        let mut decoder = ruzstd::decoding::StreamingDecoder::new(file).map_err(|e| named(&e))?;
         let mut text = String::new();
         decoder.read_to_string(&mut text).map_err(|e| named(&e))?;
         text
@@ -388,7 +402,8 @@ struct TemporaryFolder(PathBuf);
 impl TemporaryFolder {
     fn new() -> std::io::Result<Self> {
         let name = format!("mainstay-eval-{}-{:?}", std::process::id(), Instant::now());
-        let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let name: String =
+            name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)?;
         Ok(Self(path))

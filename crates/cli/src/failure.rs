@@ -32,7 +32,12 @@ impl Failure {
 
     /// Prints the message and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        anstream::eprintln!("{}error{}: {}", crate::print::BAD, crate::print::BAD.render_reset(), self.message);
+        anstream::eprintln!(
+            "{}error{}: {}",
+            crate::print::BAD,
+            crate::print::BAD.render_reset(),
+            self.message
+        );
         ExitCode::from(self.code)
     }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mainstay_db::{COLLECTION_DEFAULT, Collection, Db, Document, ModelChoice, Options, Value, date};
+use mainstay_db::{
+    COLLECTION_DEFAULT, Collection, Db, Document, ModelChoice, Options, Value, date,
+};
 
 use crate::data;
 use crate::failure::Failure;
@@ -183,7 +185,10 @@ impl Indexer {
         let previous = match State::load(&self.state_path) {
             Ok(state) => state,
             Err(error) => {
-                anstream::eprintln!("{} {error}; every file is read again", styled(WARNING, "note"));
+                anstream::eprintln!(
+                    "{} {error}; every file is read again",
+                    styled(WARNING, "note")
+                );
                 State::default()
             }
         };
@@ -265,8 +270,7 @@ impl Indexer {
                 Change::Changed => {
                     indexed.ids = self.add(file, bytes)?;
                     let known = previous.files.get(&file.name);
-                    let old: Vec<String> =
-                        known.map(|known| known.ids.clone()).unwrap_or_default();
+                    let old: Vec<String> = known.map(|known| known.ids.clone()).unwrap_or_default();
                     let stale: Vec<String> =
                         old.into_iter().filter(|id| !indexed.ids.contains(id)).collect();
                     self.remove(&stale)?;

@@ -31,7 +31,13 @@ struct Program {
     command: Command,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as
     /// `mainstay_db=debug`
-    #[arg(long, global = true, default_value = "warn", env = "MAINSTAY_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "warn",
+        env = "MAINSTAY_LOG",
+        value_name = "FILTER"
+    )]
     log: String,
 }
 

@@ -41,18 +41,19 @@ pub(crate) fn answer(answer: &SearchAnswerJson) {
         );
     }
     if let Some(refinement) = &answer.refinement
-        && refinement.done < refinement.total {
-            anstream::eprintln!(
-                "{}",
-                styled(
-                    QUIET,
-                    &format!(
-                        "meaning: {} of {} passages have the better model's vector so far",
-                        refinement.done, refinement.total
-                    )
+        && refinement.done < refinement.total
+    {
+        anstream::eprintln!(
+            "{}",
+            styled(
+                QUIET,
+                &format!(
+                    "meaning: {} of {} passages have the better model's vector so far",
+                    refinement.done, refinement.total
                 )
-            );
-        }
+            )
+        );
+    }
     let shown = answer.results.len();
     let about = if answer.total_is_exact { "" } else { "at least " };
     let summary = format!("{shown} of {about}{} in {:.1} ms", answer.total, answer.duration_ms);

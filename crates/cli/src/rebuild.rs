@@ -50,11 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn remote(url: &str, arguments: &Arguments) -> Result<(), Failure> {
     /// A rebuild of a large collection takes its time; the server can be watched meanwhile.
     const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-    let url = format!(
-        "{}/admin/collections/{}/rebuild",
-        url.trim_end_matches('/'),
-        arguments.collection
-    );
+    let url =
+        format!("{}/admin/collections/{}/rebuild", url.trim_end_matches('/'), arguments.collection);
     let body = serde_json::json!({ "method": arguments.method.name() });
     let mut response = crate::search::agent(PATIENCE)
         .post(&url)

@@ -141,7 +141,8 @@ impl Arguments {
 
 /// Asks a running server.
 fn ask(url: &str, request: &SearchRequestJson) -> Result<SearchAnswerJson, Failure> {
-    let patience = Duration::from_millis(request.timeout_ms.unwrap_or(2000)) + Duration::from_secs(5);
+    let patience =
+        Duration::from_millis(request.timeout_ms.unwrap_or(2000)) + Duration::from_secs(5);
     let agent = agent(patience);
     let url = format!("{}/search", url.trim_end_matches('/'));
     let mut response = agent

@@ -87,7 +87,9 @@ async fn serve(db: Arc<Db>, config: Config) -> Result<bool, Failure> {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
         }
-        eprintln!("shutting down: running requests are finished first; signal again to cut them off");
+        eprintln!(
+            "shutting down: running requests are finished first; signal again to cut them off"
+        );
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

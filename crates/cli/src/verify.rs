@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use mainstay_db::Options;
 use mainstay_server::wire::VerifyJson;
 
+use crate::data;
 use crate::failure::{FOUND_FAULT, Failure};
 use crate::print::{BAD, GOOD, WARNING, styled};
-use crate::data;
 
 /// Compare the log, the documents and every index
 #[derive(clap::Args)]

@@ -85,10 +85,9 @@ impl Lanes {
             lane.wake.notify_one();
             state.write_off()
         };
-        if replace
-            && let Err(error) = Lane::spawn(lane) {
-                tracing::error!(%method, %error, "cannot replace a stuck search thread");
-            }
+        if replace && let Err(error) = Lane::spawn(lane) {
+            tracing::error!(%method, %error, "cannot replace a stuck search thread");
+        }
         Ok(())
     }
 }

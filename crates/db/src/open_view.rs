@@ -134,9 +134,10 @@ pub(crate) fn remove_generation(
 ) {
     let path = generation_path(folder, kind, generation);
     if fs.exists(&path).unwrap_or(false)
-        && let Err(error) = fs.remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "old view folder stays for now");
-        }
+        && let Err(error) = fs.remove_dir_all(&path)
+    {
+        tracing::warn!(path = %path.display(), %error, "old view folder stays for now");
+    }
 }
 
 fn read_current(current: &Directory, kind: ViewKind) -> Option<u64> {

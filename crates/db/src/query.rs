@@ -230,9 +230,9 @@ impl<'a> Asked<'a> {
             if turn.is_running()
                 && let TurnState::Running(permit) =
                     std::mem::replace(&mut turn.state, TurnState::TimedOut)
-                {
-                    permit.failure();
-                }
+            {
+                permit.failure();
+            }
         }
     }
 

@@ -47,7 +47,8 @@ fn a_deleted_document_is_found_by_no_method() {
 fn valid_documents_of_a_bulk_are_stored_beside_invalid_ones() {
     let fixture = Fixture::new();
     let docs = fixture.docs();
-    let written = docs.put(vec![document("1", "a"), document("", "b"), document("3", "c")]).unwrap();
+    let written =
+        docs.put(vec![document("1", "a"), document("", "b"), document("3", "c")]).unwrap();
     let valid: Vec<bool> = written.documents.iter().map(Result::is_ok).collect();
     assert_eq!(valid, [true, false, true]);
     assert_eq!(docs.ids().unwrap(), ["1", "3"]);
@@ -100,8 +101,7 @@ fn collections_are_created_listed_and_dropped() {
     assert!(matches!(again, Err(DbError::CollectionExists { .. })));
     fixture.db().drop_collection("one").unwrap();
     fixture.reopen();
-    let names: Vec<_> =
-        fixture.db().collections().iter().map(|c| c.name().to_string()).collect();
+    let names: Vec<_> = fixture.db().collections().iter().map(|c| c.name().to_string()).collect();
     assert_eq!(names, ["two"]);
     assert!(matches!(fixture.db().drop_collection("one"), Err(DbError::NoCollection { .. })));
 }

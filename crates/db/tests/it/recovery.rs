@@ -8,7 +8,10 @@ use crate::{Fixture, document, found, put, settle};
 #[test]
 fn everything_is_there_after_a_restart() {
     let mut fixture = Fixture::new();
-    put(&fixture.docs(), (0..50).map(|i| document(&format!("{i}"), &format!("zebra{i}"))).collect());
+    put(
+        &fixture.docs(),
+        (0..50).map(|i| document(&format!("{i}"), &format!("zebra{i}"))).collect(),
+    );
     fixture.docs().delete(&["7".into()]).unwrap();
     fixture.reopen();
     let docs = fixture.docs();
@@ -40,7 +43,10 @@ fn a_copy_of_the_directory_taken_without_closing_holds_every_acknowledged_write(
 fn a_damaged_view_is_rebuilt_from_the_log_while_the_others_serve() {
     for view in ["documents", "bm25", "tantivy", "native", "semantic"] {
         let mut fixture = Fixture::new();
-        put(&fixture.docs(), (0..30).map(|i| document(&format!("{i}"), "zebra crossing")).collect());
+        put(
+            &fixture.docs(),
+            (0..30).map(|i| document(&format!("{i}"), "zebra crossing")).collect(),
+        );
         fixture.db.take().unwrap().close().unwrap();
         let folder = fixture.folder.path().join("collections/docs/views").join(format!("{view}-1"));
         let mut damaged = 0;
@@ -68,7 +74,10 @@ fn compaction_drops_what_is_dead_and_a_rebuild_from_what_is_left_is_the_same() {
     let docs = fixture.docs();
     let text = "zebra crossing ".repeat(400);
     for round in 0..8 {
-        put(&docs, (0..100).map(|i| document(&format!("{i}"), &format!("round{round} {text}"))).collect());
+        put(
+            &docs,
+            (0..100).map(|i| document(&format!("{i}"), &format!("round{round} {text}"))).collect(),
+        );
     }
     docs.delete(&(50..100).map(|i| format!("{i}")).collect::<Vec<_>>()).unwrap();
     docs.checkpoint().unwrap();

@@ -14,7 +14,10 @@ fn each_method_answers_its_own_question() {
     put(
         &docs,
         vec![
-            code("src/http.rs", "pub fn parse_http_request(input: &str) -> Request {\n    todo\n}\n"),
+            code(
+                "src/http.rs",
+                "pub fn parse_http_request(input: &str) -> Request {\n    todo\n}\n",
+            ),
             document("pets.md", "A kitten is a young cat. It plays with the dog all day long."),
             document("cars.md", "The engine of the car was repaired by the mechanic yesterday."),
         ],

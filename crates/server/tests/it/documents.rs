@@ -77,7 +77,8 @@ fn collections_are_created_listed_and_dropped() {
     let again = server.post("/collections", &json!({"name": "docs"}));
     assert_eq!((again.status, again.problem().as_str()), (409, "collection_exists"));
     let listed = server.get("/collections").json();
-    let names: Vec<_> = listed["collections"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    let names: Vec<_> =
+        listed["collections"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
     assert_eq!(names, ["default", "docs"]);
     assert_eq!(server.delete("/collections/docs").status, 204);
     assert_eq!(server.get("/collections/docs").problem(), "collection_not_found");

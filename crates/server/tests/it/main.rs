@@ -112,7 +112,8 @@ impl Answer {
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string)
         };
-        let (kind, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
+        let (kind, retry_after) =
+            (header("content-type").unwrap_or_default(), header("retry-after"));
         let status = response.status().as_u16();
         Self { status, kind, retry_after, body: response.body_mut().read_to_string().unwrap() }
     }

@@ -72,7 +72,10 @@ fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
     let server = with_documents();
     server.options.faults.set(Method::Semantic, Some(Fault::Error));
     let json = server.post("/search", &json!({"query": "zebra"})).json();
-    assert_eq!((json["complete"].clone(), json["level"].clone()), (json!(false), json!("degraded")));
+    assert_eq!(
+        (json["complete"].clone(), json["level"].clone()),
+        (json!(false), json!("degraded"))
+    );
     assert_eq!(json["methods"][3]["status"], "failed");
     assert_eq!(json["results"][0]["id"], "1");
     let strict = server.post("/search", &json!({"query": "zebra", "strict": true}));
@@ -91,8 +94,7 @@ fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
 #[test]
 fn a_method_is_rebuilt_and_verified_over_http() {
     let server = with_documents();
-    let rebuilt =
-        server.post("/admin/collections/default/rebuild", &json!({"method": "bm25"}));
+    let rebuilt = server.post("/admin/collections/default/rebuild", &json!({"method": "bm25"}));
     assert_eq!(rebuilt.status, 204, "{}", rebuilt.body);
     let report = server.post("/admin/collections/default/verify", &json!({})).json();
     assert_eq!(report["clean"], true, "{report:#}");
