@@ -10,7 +10,7 @@ use super::pattern::{parse, without_word_boundaries};
 use super::plan::Plan;
 use crate::request::{Pattern, SearchError, Stop};
 
-/// The largest compiled automaton, in bytes: about 100 repetitions of `\w`. Searching costs at worst
+/// The largest compiled automaton, in bytes: about 80 repetitions of `\w`. Searching costs at worst
 /// a step for each of its states and each byte of text, so this also bounds the time for a line.
 pub const REGEX_BYTES_MAX: usize = 4 << 20;
 /// Memory for states built during a search, for each thread, in bytes.
