@@ -1,2 +1,7 @@
-//! Stub.
+//! The `mainstay` program.
+
+// The subcommands that index folders are the callers.
+#[allow(dead_code)]
+mod folder;
+
 fn main() {}
