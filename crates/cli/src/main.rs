@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The program `mainstay`: one file for each subcommand.
 
 mod data;
@@ -87,12 +86,3 @@ fn log(filter: &str) -> Result<(), failure::Failure> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }
-=======
-//! The `mainstay` program.
-
-// The subcommands that index folders are the callers.
-#[allow(dead_code)]
-mod folder;
-
-fn main() {}
->>>>>>> fulltext
