@@ -2,26 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstay_embed::ModelIdentity;
 use mainstay_resilience::CircuitBreaker;
-use mainstay_search::bitmap::Bitmap;
 use mainstay_search::document::{Document, Invalid};
-use mainstay_search::documents::DocumentsSnapshot;
 use mainstay_search::fusion::Weights;
 use mainstay_search::method::Method;
 use mainstay_search::request::Stop;
-use mainstay_search::view::{ViewError, ViewFigures};
+use mainstay_search::view::ViewFigures;
 use mainstay_storage::fs::FileSystem;
 use mainstay_storage::log::Class;
 use mainstay_storage::{Directory, Log, Record};
 
-use crate::driven::{Driven, Readers, ViewKind};
-use crate::driver::{self, Driver};
+use crate::driven::ViewKind;
 use crate::embedding::Embedding;
+use crate::engine::{Engine, documents_failed};
 use crate::error::DbError;
 use crate::open_view;
 use crate::options::Options;
@@ -41,30 +38,7 @@ const SUBMIT_BYTES_MAX: usize = 4 << 20;
 /// A collection of documents. Clones are handles to the same collection.
 #[derive(Clone)]
 pub struct Collection {
-    pub(crate) inner: Arc<Inner>,
-}
-
-/// What the handles, the drivers and the running queries share.
-pub(crate) struct Inner {
-    pub(crate) folder: PathBuf,
-    pub(crate) fs: Arc<dyn FileSystem>,
-    pub(crate) log: Log,
-    pub(crate) slots: [Arc<Slot>; 5],
-    pub(crate) breakers: [CircuitBreaker; 4],
-    pub(crate) set_aside: SetAside,
-    pub(crate) embedding: RwLock<Arc<Embedding>>,
-    pub(crate) runtime: Arc<Runtime>,
-    pub(crate) maintenance: Arc<crate::maintenance::Maintenance>,
-    pub(crate) options: Options,
-    pub(crate) stopper: Stopper,
-    /// Ends merges and compactions early.
-    pub(crate) stop_work: Stop,
-    name: String,
-    settings: RwLock<Settings>,
-    home: Directory,
-    current: Directory,
-    applied: (Mutex<u64>, Condvar),
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) inner: Arc<Engine>,
 }
 
 /// What became of a bulk write.
@@ -129,8 +103,8 @@ impl Collection {
         settings.store(&home)
     }
 
-    /// Opens a collection: log first, then each view from its checkpoint, then the drivers, which
-    /// replay what the views have not seen. Readers may ask at once.
+    /// Opens a collection: log first, then each view from its checkpoint. Readers may ask at once;
+    /// [`crate::background::start`] then brings the views up to the log's end.
     pub(crate) fn open(
         fs: Arc<dyn FileSystem>,
         folder: PathBuf,
@@ -162,7 +136,7 @@ impl Collection {
         }
         let slots = slots.try_into().map_err(|_| DbError::Internal("five views".into()))?;
         let breakers = Method::ALL.map(|method| options.breaker(&settings.name, method));
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(Engine {
             name: settings.name.clone(),
             folder,
             fs,
@@ -182,27 +156,7 @@ impl Collection {
             applied: (Mutex::new(0), Condvar::new()),
             threads: Mutex::new(Vec::new()),
         });
-        let collection = Self { inner };
-        collection.start()?;
-        Ok(collection)
-    }
-
-    fn start(&self) -> Result<(), DbError> {
-        let mut threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let thread = thread::Builder::new().name(name.to_string()).spawn(run);
-            thread
-                .map(|thread| threads.push(thread))
-                .map_err(DbError::io("start a thread for", &self.inner.folder))
-        };
-        for slot in &self.inner.slots {
-            let driver = Driver::new(Arc::clone(&self.inner), Arc::clone(slot));
-            spawn(slot.kind.name(), Box::new(move || driver.run()))?;
-        }
-        let inner = Arc::clone(&self.inner);
-        spawn("refine", Box::new(move || crate::refine::run(&inner)))?;
-        let inner = Arc::clone(&self.inner);
-        spawn("compact", Box::new(move || crate::compact::run(&inner)))
+        Ok(Self { inner })
     }
 
     /// Stops the background work, makes every view durable, closes the log. Running queries end in
@@ -399,7 +353,7 @@ impl Collection {
     pub fn checkpoint(&self) -> Result<(), DbError> {
         for slot in &self.inner.slots {
             let mut held = slot.held();
-            driver::checkpoint(slot, &mut held)
+            slot.checkpoint(&mut held)
                 .map_err(|source| DbError::View { view: slot.kind.name(), source })?;
         }
         Ok(())
@@ -409,130 +363,4 @@ impl Collection {
     pub fn breaker(&self, method: Method) -> &CircuitBreaker {
         &self.inner.breakers[method as usize]
     }
-}
-
-impl Inner {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn slot(&self, kind: ViewKind) -> &Arc<Slot> {
-        &self.slots[kind.index()]
-    }
-
-    pub(crate) fn settings(&self) -> Settings {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes the settings, in memory only after the file is durable.
-    pub(crate) fn change_settings(
-        &self,
-        change: impl FnOnce(&mut Settings),
-    ) -> Result<(), DbError> {
-        let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = settings.clone();
-        change(&mut changed);
-        changed.store(&self.home)?;
-        *settings = changed;
-        Ok(())
-    }
-
-    pub(crate) fn embedding(&self) -> Arc<Embedding> {
-        Arc::clone(&self.embedding.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn set_embedding(&self, embedding: Arc<Embedding>) {
-        *self.embedding.write().unwrap_or_else(PoisonError::into_inner) = embedding;
-    }
-
-    /// The documents as readers see them.
-    pub(crate) fn documents(&self) -> Result<Arc<DocumentsSnapshot>, DbError> {
-        let published = self.slot(ViewKind::Documents).published();
-        match &published.readers {
-            Some(Readers::Documents(documents)) => Ok(Arc::clone(documents)),
-            _ => Err(DbError::Unanswered {
-                reasons: format!("the stored documents are {}", published.state),
-                retry_after_ms: Some(1000),
-            }),
-        }
-    }
-
-    /// The living documents; none while they are unknown, so that a merge then drops nothing.
-    pub(crate) fn living(&self) -> Bitmap {
-        match self.documents() {
-            Ok(documents) => {
-                let mut living = documents.living().clone();
-                // What the documents view has not seen yet may live.
-                for seq in documents.through() + 1..=self.log.durable_seq() {
-                    living.insert(crate::driven::number_of(seq));
-                }
-                living
-            }
-            Err(_) => Bitmap::full(crate::driven::number_of(self.log.durable_seq()) + 1),
-        }
-    }
-
-    /// Passages with a refined vector, and passages in all.
-    pub(crate) fn refined(&self) -> Option<(u64, u64)> {
-        self.slot(ViewKind::Method(Method::Semantic)).published().refined
-    }
-
-    pub(crate) fn notify_applied(&self) {
-        let (turn, wake) = &self.applied;
-        *turn.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        wake.notify_all();
-    }
-
-    /// Opens a view again from its checkpoint after it panicked.
-    pub(crate) fn reopen(&self, slot: &Slot) {
-        let mut held = slot.held();
-        held.driven = None;
-        let embedding = self.embedding();
-        let (fs, folder) = (&self.fs, &self.folder);
-        match open_view::open_current(fs, folder, &self.current, slot.kind, &embedding, false) {
-            Ok(opened) => *held = opened,
-            Err(error) => {
-                tracing::error!(collection = self.name, view = %slot.kind, %error, "view cannot be opened again");
-            }
-        }
-        slot.publish(&mut held);
-    }
-
-    /// Opens a new, empty generation of a view beside the one that serves.
-    pub(crate) fn open_generation(
-        &self,
-        kind: ViewKind,
-        generation: u64,
-        embedding: &Arc<Embedding>,
-    ) -> Result<Box<dyn Driven>, DbError> {
-        open_view::open_empty(&self.fs, &self.folder, kind, generation, embedding)
-    }
-
-    /// Makes a generation the one that counts, and removes the one before.
-    pub(crate) fn commit_generation(
-        &self,
-        kind: ViewKind,
-        generation: u64,
-        old: u64,
-    ) -> Result<(), DbError> {
-        open_view::set_current(&self.current, kind, generation)?;
-        if old != generation {
-            open_view::remove_generation(&self.fs, &self.folder, kind, old);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn now_ms(&self) -> u64 {
-        now_ms()
-    }
-}
-
-/// The time, in milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn documents_failed(error: mainstay_search::request::SearchError) -> DbError {
-    DbError::View { view: "documents", source: ViewError::Failed(Box::new(error)) }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use mainstay_storage::LogError;
 
-use crate::collection::{Collection, Inner};
+use crate::collection::Collection;
 use crate::driven::number_of;
+use crate::engine::Engine;
 use crate::error::DbError;
 use crate::maintenance::BYTES_PER_SECOND;
 use crate::record::Change;
@@ -27,7 +28,7 @@ impl Collection {
 }
 
 /// Looks from time to time whether compaction pays, until the collection closes.
-pub(crate) fn run(inner: &Arc<Inner>) {
+pub(crate) fn run(inner: &Arc<Engine>) {
     let interval = inner.options.compact_interval;
     if interval.is_zero() {
         return;
@@ -51,7 +52,7 @@ pub(crate) fn run(inner: &Arc<Inner>) {
     }
 }
 
-fn compact(inner: &Arc<Inner>) -> Result<u64, DbError> {
+fn compact(inner: &Arc<Engine>) -> Result<u64, DbError> {
     let through = inner.slots.iter().map(|slot| slot.published().checkpointed).min().unwrap_or(0);
     let documents = inner.documents()?;
     let living = documents.living();

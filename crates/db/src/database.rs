@@ -10,7 +10,9 @@ use mainstay_storage::fs::{self, FileSystem, LockGuard};
 use mainstay_storage::{Directory, RealFs};
 use serde::{Deserialize, Serialize};
 
-use crate::collection::{Collection, now_ms};
+use crate::background;
+use crate::collection::Collection;
+use crate::engine::now_ms;
 use crate::error::DbError;
 use crate::maintenance::Maintenance;
 use crate::options::Options;
@@ -113,13 +115,15 @@ impl Db {
     }
 
     fn open_collection(&self, name: &str) -> Result<Collection, DbError> {
-        Collection::open(
+        let collection = Collection::open(
             Arc::clone(&self.fs),
             self.folder.join("collections").join(name),
             Arc::clone(&self.runtime),
             Arc::clone(&self.maintenance),
             self.options.clone(),
-        )
+        )?;
+        background::start(&collection)?;
+        Ok(collection)
     }
 
     /// Creates a collection; durable when it returns.

@@ -7,6 +7,7 @@ use mainstay_search::bitmap::Bitmap;
 use mainstay_search::document::DocNumber;
 use mainstay_search::documents::DocumentsSnapshot;
 use mainstay_search::method::Method;
+use mainstay_search::semantic::{Refinement, Unrefined};
 use mainstay_search::view::{Addition, Merge, Merged, Searcher, View, ViewError, ViewFigures};
 
 use crate::record::Change;
@@ -91,9 +92,14 @@ pub(crate) trait Driven: Send {
     fn refined(&self) -> Option<(u64, u64)> {
         None
     }
-    /// The semantic view inside, which also takes refined vectors.
-    fn semantic(&mut self) -> Option<&mut crate::semantic::SemanticDriven> {
-        None
+    /// Passages that wait for the refining model, about `limit` of them; none where nothing is
+    /// refined.
+    fn unrefined(&self, _limit: usize, _living: &Bitmap) -> Vec<Unrefined> {
+        Vec::new()
+    }
+    /// Takes vectors of the refining model; answers how many.
+    fn refine(&mut self, _batch: &[Refinement]) -> Result<usize, ViewError> {
+        Ok(0)
     }
 }
 

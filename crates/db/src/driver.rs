@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use mainstay_search::view::{Merged, ViewError};
 
-use crate::collection::Inner;
 use crate::driven::RefusedSeq;
+use crate::engine::Engine;
+
+use crate::panics::panic_message;
 use crate::record::Change;
 use crate::set_aside::SetAsideEntry;
 use crate::slot::{Held, Slot, ViewState};
@@ -41,7 +43,7 @@ const CHECKPOINT_BUSY: Duration = Duration::from_secs(60);
 
 /// Drives one view until the collection closes.
 pub(crate) struct Driver {
-    inner: Arc<Inner>,
+    inner: Arc<Engine>,
     slot: Arc<Slot>,
     merging: Option<Receiver<Result<Merged, ViewError>>>,
     checkpoint_at: Instant,
@@ -72,7 +74,7 @@ enum Fault {
 }
 
 impl Driver {
-    pub(crate) fn new(inner: Arc<Inner>, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(inner: Arc<Engine>, slot: Arc<Slot>) -> Self {
         Self {
             inner,
             slot,
@@ -105,7 +107,7 @@ impl Driver {
             }
         }
         let mut held = self.slot.held();
-        if let Err(error) = checkpoint(&self.slot, &mut held) {
+        if let Err(error) = self.slot.checkpoint(&mut held) {
             tracing::warn!(view = %self.slot.kind, %error, "no checkpoint at shutdown; the log will be replayed");
         }
     }
@@ -234,7 +236,7 @@ impl Driver {
             || changed && waited >= if idle { CHECKPOINT_IDLE } else { CHECKPOINT_BUSY };
         if due {
             self.checkpoint_at = Instant::now();
-            checkpoint(&self.slot, held).map_err(Fault::View)?;
+            self.slot.checkpoint(held).map_err(Fault::View)?;
         }
         Ok(())
     }
@@ -316,29 +318,10 @@ impl Driver {
     }
 }
 
-/// Makes a view durable by itself and notes how far.
-pub(crate) fn checkpoint(slot: &Slot, held: &mut Held) -> Result<(), ViewError> {
-    if let Some(driven) = held.driven.as_mut() {
-        driven.checkpoint()?;
-        held.checkpointed = driven.through();
-        slot.publish(held);
-    }
-    Ok(())
-}
-
 fn ids(changes: &[(u64, Change)]) -> Vec<(u64, String)> {
     let id = |change: &Change| match change {
         Change::Put(document) => document.id.clone(),
         Change::Delete(id) => id.clone(),
     };
     changes.iter().map(|(seq, change)| (*seq, id(change))).collect()
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_string(),
-        (_, Some(text)) => text.clone(),
-        _ => "without a message".to_string(),
-    }
 }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use mainstay_embed::{Embedder, Kind, ModelIdentity, Pool};
 use mainstay_search::request::QueryVector;
 
-use crate::collection::Inner;
 use crate::error::DbError;
 use crate::runtime::Runtime;
 use crate::settings::Settings;
@@ -75,9 +74,11 @@ impl Embedding {
     }
 
     /// The models that the settings name now, whatever made the vectors; for a rebuild.
-    pub(crate) fn for_rebuild(inner: &Inner) -> Result<Arc<Self>, DbError> {
-        let settings = inner.settings();
-        let opened = Self::configured(&inner.runtime, &settings);
+    pub(crate) fn for_rebuild(
+        runtime: &Runtime,
+        settings: &Settings,
+    ) -> Result<Arc<Self>, DbError> {
+        let opened = Self::configured(runtime, settings);
         match opened.fault {
             Some(reason) => Err(DbError::Bound { message: reason }),
             None => Ok(Arc::new(opened)),

@@ -12,9 +12,9 @@ use mainstay_search::native::{LineLimits, LineMatch, Matcher, with_context};
 use mainstay_search::request::{Allowed, MethodAnswer};
 use mainstay_search::snippet::{Shape, SnippetOptions, matching_lines, snippets};
 
-use crate::collection::{Inner, documents_failed};
+use crate::engine::{Engine, documents_failed};
 use crate::error::DbError;
-use crate::query::Question;
+use crate::question::Question;
 use crate::search_answer::{Contribution, Facet, HitLine, HitSnippet, SearchAnswer, SearchHit};
 use crate::search_request::{DEPTH_MAX, Fusion, SearchRequest};
 
@@ -24,7 +24,7 @@ const HIGHLIGHT_BYTES_MAX: usize = 256 << 10;
 
 /// Fills an answer from what the methods found.
 pub(crate) fn fill(
-    inner: &Inner,
+    inner: &Engine,
     request: &SearchRequest,
     question: &Question,
     answers: Vec<(Method, MethodAnswer)>,
@@ -106,7 +106,7 @@ pub(crate) fn browse(
 
 /// The collection's own weights, or the measured defaults: between those for instant vectors and
 /// those for refined ones, by how far refinement has come.
-fn default_weights(inner: &Inner, answer: &SearchAnswer) -> Weights {
+fn default_weights(inner: &Engine, answer: &SearchAnswer) -> Weights {
     if let Some(weights) = inner.settings().weights {
         return weights;
     }

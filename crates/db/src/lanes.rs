@@ -168,6 +168,11 @@ impl State {
     }
 }
 
+/// Processor cores, at least 1.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

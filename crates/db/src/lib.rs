@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+mod background;
 mod collection;
 mod compact;
 mod database;
@@ -27,6 +28,7 @@ mod documents;
 mod driven;
 mod driver;
 mod embedding;
+mod engine;
 mod error;
 mod faults;
 mod files;
@@ -35,7 +37,9 @@ mod lanes;
 mod maintenance;
 mod open_view;
 mod options;
+mod panics;
 mod query;
+mod question;
 mod rebuild;
 mod record;
 mod refine;

@@ -8,23 +8,20 @@ use std::time::{Duration, Instant};
 
 use mainstay_resilience::OwnedPermit;
 use mainstay_search::document::DocNumber;
-use mainstay_search::documents::DocumentsSnapshot;
 use mainstay_search::method::Method;
-use mainstay_search::request::{
-    Allowed, MethodAnswer, Pattern, QueryVector, Request, SearchError, Stop,
-};
+use mainstay_search::request::{Allowed, MethodAnswer, QueryVector, Request, SearchError};
 use mainstay_search::view::Searcher;
 
-use crate::collection::{Collection, Inner, documents_failed};
+use crate::collection::Collection;
 use crate::driven::{Readers, ViewKind};
-use crate::driver::panic_message;
+use crate::engine::{Engine, documents_failed};
 use crate::error::DbError;
 use crate::hits;
+use crate::panics::panic_message;
+use crate::question::Question;
 use crate::search_answer::{Level, MethodReport, MethodStatus, SearchAnswer};
 use crate::search_request::SearchRequest;
 
-/// The share of the time after which methods are asked to answer with what they have.
-const SOFT_SHARE: f64 = 0.85;
 /// The share of a read-your-writes request's time that may pass in waiting for the views.
 const FRESHNESS_SHARE: f64 = 0.5;
 
@@ -110,52 +107,6 @@ impl Collection {
     }
 }
 
-/// What every method is asked; shared with their threads, which may outlive the request.
-pub(crate) struct Question {
-    pub(crate) text: String,
-    pub(crate) pattern: Pattern,
-    pub(crate) documents: Arc<DocumentsSnapshot>,
-    pub(crate) allowed: Allowed,
-    /// Whether a fault in the query language is an error: the user asked for that language alone.
-    strict_language: bool,
-    depth: usize,
-    threads: usize,
-    stop: Stop,
-    begun: Instant,
-    timeout: Duration,
-}
-
-impl Question {
-    fn new(
-        request: &SearchRequest,
-        methods: &[Method],
-        documents: Arc<DocumentsSnapshot>,
-        allowed: Allowed,
-        begun: Instant,
-    ) -> Self {
-        Self {
-            text: request.query.clone(),
-            pattern: request.pattern,
-            documents,
-            allowed,
-            strict_language: methods == [Method::Tantivy],
-            depth: request.depth(),
-            threads: if methods.len() == 1 { cores() } else { 1 },
-            stop: Stop::new(),
-            begun,
-            timeout: request.timeout,
-        }
-    }
-
-    fn soft_deadline(&self) -> Instant {
-        self.begun + self.timeout.mul_f64(SOFT_SHARE)
-    }
-
-    fn hard_deadline(&self) -> Instant {
-        self.begun + self.timeout
-    }
-}
-
 /// What a method's thread sends back.
 struct Reply {
     method: Method,
@@ -165,6 +116,9 @@ struct Reply {
 
 struct Answered {
     answer: MethodAnswer,
+    /// Whether the deadline ended the search early; a method may also stop by itself when more work
+    /// would not change its best hits much, and then only its total is a lower bound.
+    stopped: bool,
     /// Why the answer is only a part, when it is for another reason than the deadline.
     note: Option<String>,
 }
@@ -205,7 +159,7 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn start(inner: &Arc<Inner>, question: &'a Arc<Question>, methods: &[Method]) -> Self {
+    fn start(inner: &Arc<Engine>, question: &'a Arc<Question>, methods: &[Method]) -> Self {
         let (send, replies) = mpsc::channel();
         let turns = methods.iter().map(|&method| ask(inner, question, method, &send)).collect();
         Self { question, turns, replies }
@@ -334,7 +288,7 @@ impl Turn {
                         if let Some(note) = &answered.note {
                             report.status = MethodStatus::Partial;
                             report.reason = note.clone();
-                        } else if !answered.answer.complete {
+                        } else if answered.stopped {
                             report.status = MethodStatus::Partial;
                             report.reason = "the deadline ended the search early".into();
                         } else if self.indexed_through < request.min_seq {
@@ -360,7 +314,12 @@ impl Turn {
 }
 
 /// Asks one method, if its index is there, its breaker admits it and its lane has room.
-fn ask(inner: &Arc<Inner>, question: &Arc<Question>, method: Method, send: &Sender<Reply>) -> Turn {
+fn ask(
+    inner: &Arc<Engine>,
+    question: &Arc<Question>,
+    method: Method,
+    send: &Sender<Reply>,
+) -> Turn {
     let published = inner.slot(ViewKind::Method(method)).published();
     let indexed_through = published.through;
     let skipped = |reason: String, retry_after| Turn {
@@ -399,13 +358,13 @@ fn ask(inner: &Arc<Inner>, question: &Arc<Question>, method: Method, send: &Send
 
 /// Runs on the method's thread.
 fn answer(
-    inner: &Inner,
+    inner: &Engine,
     question: &Question,
     method: Method,
     searcher: &dyn Searcher,
 ) -> Result<Answered, Failure> {
     if question.stop.is_set() {
-        return Ok(Answered { answer: MethodAnswer::default(), note: None });
+        return Ok(Answered { answer: MethodAnswer::default(), stopped: true, note: None });
     }
     let faults = &inner.options.faults;
     faults.strike(method).map_err(|message| Failure::Method(message.to_string()))?;
@@ -432,7 +391,10 @@ fn answer(
         stop: &question.stop,
     };
     match searcher.search(&request) {
-        Ok(answer) => Ok(Answered { answer, note }),
+        Ok(answer) => {
+            let stopped = !answer.complete && question.stop.is_set();
+            Ok(Answered { answer, stopped, note })
+        }
         Err(error @ (SearchError::Query { .. } | SearchError::Bound { .. })) => {
             Err(Failure::Query(error))
         }
@@ -472,11 +434,6 @@ fn measure(answer: &SearchAnswer) {
         metrics::histogram!("mainstay_method_duration_seconds", "method" => report.method.name())
             .record(report.took_ms / 1000.0);
     }
-}
-
-/// Processor cores, at least 1.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn milliseconds(time: Duration) -> f64 {

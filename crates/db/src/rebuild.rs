@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use mainstay_search::method::Method;
 use mainstay_search::view::ViewError;
 
-use crate::collection::{Collection, Inner};
+use crate::collection::Collection;
 use crate::driven::{Driven, ViewKind};
-use crate::driver::panic_message;
 use crate::embedding::Embedding;
+use crate::engine::Engine;
 use crate::error::DbError;
+use crate::panics::panic_message;
 use crate::record::Change;
 use crate::set_aside::SetAsideEntry;
 use crate::slot::{Slot, ViewState};
@@ -45,7 +46,7 @@ const POISON_MAX: usize = 32;
 
 /// Rebuilds one view. At most one rebuild of a view runs at a time; a second one is refused.
 pub(crate) fn rebuild(
-    inner: &Arc<Inner>,
+    inner: &Arc<Engine>,
     kind: ViewKind,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), DbError> {
@@ -63,7 +64,7 @@ pub(crate) fn rebuild(
     let generation = old + 1;
     // A rebuild of `semantic` takes up the model that is configured now, whatever made the old one.
     let embedding = match kind {
-        ViewKind::Method(Method::Semantic) => Embedding::for_rebuild(inner)?,
+        ViewKind::Method(Method::Semantic) => Embedding::for_rebuild(&inner.runtime, &inner.settings())?,
         _ => inner.embedding(),
     };
     let mut suspects = Suspects::default();
@@ -110,7 +111,7 @@ pub(crate) fn rebuild(
 }
 
 struct Rebuild<'a> {
-    inner: &'a Arc<Inner>,
+    inner: &'a Arc<Engine>,
     kind: ViewKind,
     driven: Box<dyn Driven>,
     refused: Vec<SetAsideEntry>,

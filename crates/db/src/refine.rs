@@ -12,8 +12,8 @@ use mainstay_search::method::Method;
 use mainstay_search::semantic::{Refinement, text_to_embed};
 use mainstay_search::view::ViewError;
 
-use crate::collection::Inner;
 use crate::driven::ViewKind;
+use crate::engine::Engine;
 
 /// Passages in one round: a quarter of a second of MiniLM, so that a shutdown waits no longer.
 const ROUND_PASSAGES: usize = 32;
@@ -23,7 +23,7 @@ const IDLE_WAIT: Duration = Duration::from_millis(300);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 /// Refines until the collection closes.
-pub(crate) fn run(inner: &Arc<Inner>) {
+pub(crate) fn run(inner: &Arc<Engine>) {
     let mut failures = 0u32;
     while !inner.stopper.is_set() {
         let pause = match round(inner) {
@@ -44,17 +44,15 @@ pub(crate) fn run(inner: &Arc<Inner>) {
 }
 
 /// Embeds some passages and hands them to the view; answers how many.
-fn round(inner: &Arc<Inner>) -> Result<usize, String> {
+fn round(inner: &Arc<Engine>) -> Result<usize, String> {
     let embedding = inner.embedding();
     let Some(model) = embedding.refined.clone() else { return Ok(0) };
     let Ok(documents) = inner.documents() else { return Ok(0) };
     let slot = inner.slot(ViewKind::Method(Method::Semantic));
     let waiting = {
-        let mut held = slot.held();
-        let Some(semantic) = held.driven.as_mut().and_then(|driven| driven.semantic()) else {
-            return Ok(0);
-        };
-        semantic.unrefined(ROUND_PASSAGES, documents.living())
+        let held = slot.held();
+        let Some(driven) = &held.driven else { return Ok(0) };
+        driven.unrefined(ROUND_PASSAGES, documents.living())
     };
     let mut keys: Vec<(DocNumber, u32)> = Vec::new();
     let mut texts = Vec::new();
@@ -87,10 +85,8 @@ fn round(inner: &Arc<Inner>) -> Result<usize, String> {
     if !Arc::ptr_eq(&embedding, &inner.embedding()) {
         return Ok(0);
     }
-    let Some(semantic) = held.driven.as_mut().and_then(|driven| driven.semantic()) else {
-        return Ok(0);
-    };
-    semantic.refine(&batch).map_err(|e: ViewError| e.to_string())?;
+    let Some(driven) = held.driven.as_mut() else { return Ok(0) };
+    driven.refine(&batch).map_err(|e: ViewError| e.to_string())?;
     slot.publish(&mut held);
     metrics::counter!("mainstay_refined_passages_total").increment(batch.len() as u64);
     Ok(batch.len())

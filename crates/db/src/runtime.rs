@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mainstay_embed::{EmbedError, ModelChoice, Opened, Pool, PoolSettings};
 
 use crate::error::DbError;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, cores};
 use crate::options::Options;
-use crate::query::cores;
 
 /// The threads and models that all collections share.
 pub(crate) struct Runtime {

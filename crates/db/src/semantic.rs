@@ -35,16 +35,6 @@ impl SemanticDriven {
         Ok(Self { view, embedding, refines })
     }
 
-    /// Passages that wait for the refining model, about `limit` of them.
-    pub(crate) fn unrefined(&self, limit: usize, living: &Bitmap) -> Vec<Unrefined> {
-        self.view.unrefined(limit, living)
-    }
-
-    /// Takes vectors of the refining model.
-    pub(crate) fn refine(&mut self, batch: &[Refinement]) -> Result<usize, ViewError> {
-        self.view.refine(batch)
-    }
-
     fn item(&self, addition: &Addition) -> Result<SemanticItem, ViewError> {
         let cut = passages(&addition.document);
         let mut vectors = Vec::new();
@@ -124,7 +114,11 @@ impl Driven for SemanticDriven {
         self.refines.then_some((progress.done, progress.total))
     }
 
-    fn semantic(&mut self) -> Option<&mut SemanticDriven> {
-        Some(self)
+    fn unrefined(&self, limit: usize, living: &Bitmap) -> Vec<Unrefined> {
+        self.view.unrefined(limit, living)
+    }
+
+    fn refine(&mut self, batch: &[Refinement]) -> Result<usize, ViewError> {
+        self.view.refine(batch)
     }
 }

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use mainstay_search::view::ViewFigures;
+use mainstay_search::view::{ViewError, ViewFigures};
 
 use crate::driven::{Driven, Readers, ViewKind};
 
@@ -128,6 +128,16 @@ impl Slot {
                 published.refined = driven.refined();
             }
         });
+    }
+
+    /// Makes the view durable by itself and notes how far.
+    pub(crate) fn checkpoint(&self, held: &mut Held) -> Result<(), ViewError> {
+        if let Some(driven) = held.driven.as_mut() {
+            driven.checkpoint()?;
+            held.checkpointed = driven.through();
+            self.publish(held);
+        }
+        Ok(())
     }
 
     /// Changes what the view is said to be able to do.

@@ -2,8 +2,9 @@
 
 use mainstay_search::bitmap::Bitmap;
 
-use crate::collection::{Collection, documents_failed};
+use crate::collection::Collection;
 use crate::driven::{ViewKind, number_of};
+use crate::engine::documents_failed;
 use crate::error::DbError;
 use crate::record::Change;
 
