@@ -5,7 +5,7 @@
 
 use super::list::{Block, List, ListDamage};
 use super::packing::BLOCK;
-use super::scoring::{Norms, bound};
+use super::scoring::{Bounds, Norms};
 
 /// How many rows of metadata are read for the bound of one window: beyond, the bound of the list serves.
 const ROWS_MAX: usize = 16;
@@ -19,8 +19,7 @@ pub(super) struct Scales<'a> {
     pub(super) norms: &'a Norms,
     /// Length codes of the segment's documents.
     pub(super) lengths: &'a [u8],
-    /// See [`bound`].
-    pub(super) ratio: f32,
+    pub(super) bounds: Bounds<'a>,
 }
 
 pub(super) struct Cursor<'a> {
@@ -66,7 +65,7 @@ impl<'a> Cursor<'a> {
             list.documents(0, &mut cursor.block)?;
             cursor.hold_all();
         } else {
-            cursor.list_bound = bound(weight, list.impact, scales.ratio);
+            cursor.list_bound = scales.bounds.bound(weight, list.peak);
             cursor.enter(0);
         }
         Ok(cursor)
@@ -121,12 +120,24 @@ impl<'a> Cursor<'a> {
             Some(list) if block < self.blocks => {
                 let row = list.row(block);
                 self.last_document = row.last_document;
-                self.block_bound = bound(self.weight, row.impact, self.scales.ratio);
+                self.block_bound = self.scales.bounds.bound(self.weight, row.peak);
             }
             _ => {
                 self.last_document = END;
                 self.block_bound = 0;
             }
+        }
+    }
+
+    /// Passes blocks whose bound is at most `least`, and answers where the block then at hand begins.
+    pub(super) fn skip_blocks(&mut self, least: u32) -> u32 {
+        let Some(list) = self.list.filter(|list| !list.is_short()) else { return 0 };
+        while self.at < self.blocks && self.block_bound <= least {
+            self.enter(self.at + 1);
+        }
+        match self.at.checked_sub(1) {
+            Some(before) => list.last_document(before).saturating_add(1),
+            None => 0,
         }
     }
 
@@ -182,7 +193,7 @@ impl<'a> Cursor<'a> {
                     return self.list_bound;
                 }
                 let row = list.row(block);
-                greatest = greatest.max(bound(self.weight, row.impact, self.scales.ratio));
+                greatest = greatest.max(self.scales.bounds.bound(self.weight, row.peak));
                 block += 1;
             }
         }

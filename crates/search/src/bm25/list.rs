@@ -2,25 +2,28 @@
 //!
 //! A list of fewer than 128 postings is a run of varints. A longer one consists of blocks of 128, packed,
 //! a last block of varints for the rest, then one row of metadata for each block, and at last the
-//! greatest impact of all:
+//! peak of all:
 //!
 //! ```text
 //! varints:  (document − the one before − 1) · 2 + (frequency = 1), then the frequency where it is not 1
 //! packed:   128 gaps, 128 frequencies − 1
-//! row:      last document (4 bytes), end of its data (4), greatest impact, bits of a gap,
-//!           bits of a frequency (1 each), padding (1)
+//! row:      last document (4 bytes), end of its data (4), peak (2), bits of a gap, bits of a
+//!           frequency (1 each)
 //! ```
 //!
 //! Reading checks every offset, and that documents rise and stay below the segment's count, so damaged
 //! bytes give an error or wrong numbers within bounds, and never a panic.
 
 use super::packing::{BLOCK, bits_needed, pack, packed_bytes, put_varint, take_varint_u32, unpack};
+use super::scoring::Peak;
 
 /// The bytes of a row of metadata.
 pub(super) const ROW_BYTES: usize = 12;
 
 /// The bits of a gap from which the sum of a block could pass 32 bits, so that order has to be checked.
 const WIDE_GAP_BITS: u32 = 24;
+
+const NO_PEAK: (f32, Peak) = (-1.0, Peak { frequency: 0, code: 0 });
 
 /// A list is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +49,10 @@ pub(super) struct ListWriter {
     rows: Vec<u8>,
     last: Option<u32>,
     start: usize,
-    /// Of the block at hand.
-    impact: u8,
-    /// Of the finished blocks.
-    list_impact: u8,
+    /// The greatest saturation in the block at hand, and whose it is.
+    peak: (f32, Peak),
+    /// The same for the finished blocks.
+    list_peak: (f32, Peak),
 }
 
 impl ListWriter {
@@ -59,8 +62,8 @@ impl ListWriter {
             rows: Vec::new(),
             last: None,
             start: 0,
-            impact: 0,
-            list_impact: 0,
+            peak: NO_PEAK,
+            list_peak: NO_PEAK,
         }
     }
 
@@ -70,18 +73,28 @@ impl ListWriter {
         self.rows.clear();
         self.last = None;
         self.start = out.len();
-        self.impact = 0;
-        self.list_impact = 0;
+        self.peak = NO_PEAK;
+        self.list_peak = NO_PEAK;
     }
 
-    /// Adds a posting; documents rise.
+    /// Adds a posting of a document whose length has `code`; documents rise. `saturation` is what the
+    /// frequency comes to in a document of that length.
     #[inline]
-    pub(super) fn push(&mut self, document: u32, frequency: u32, impact: u8, out: &mut Vec<u8>) {
+    pub(super) fn push(
+        &mut self,
+        document: u32,
+        frequency: u32,
+        code: u8,
+        saturation: f32,
+        out: &mut Vec<u8>,
+    ) {
         let at = self.block.length;
         self.block.documents[at] = document;
         self.block.frequencies[at] = frequency;
         self.block.length = at + 1;
-        self.impact = self.impact.max(impact);
+        if saturation > self.peak.0 {
+            self.peak = (saturation, Peak::new(frequency, code));
+        }
         if at + 1 == BLOCK {
             self.flush_packed(out);
         }
@@ -96,7 +109,7 @@ impl ListWriter {
         }
         out.extend(&self.rows);
         if !is_short {
-            out.push(self.list_impact);
+            out.extend([self.list_peak.1.frequency, self.list_peak.1.code]);
         }
         u32::try_from(out.len() - self.start).is_ok()
     }
@@ -139,11 +152,13 @@ impl ListWriter {
     fn row(&mut self, last_document: u32, end: usize, gap_bits: u8, frequency_bits: u8) {
         self.rows.extend(last_document.to_le_bytes());
         self.rows.extend(((end - self.start) as u32).to_le_bytes());
-        self.rows.extend([self.impact, gap_bits, frequency_bits, 0]);
+        self.rows.extend([self.peak.1.frequency, self.peak.1.code, gap_bits, frequency_bits]);
         self.last = Some(last_document);
         self.block.length = 0;
-        self.list_impact = self.list_impact.max(self.impact);
-        self.impact = 0;
+        if self.peak.0 > self.list_peak.0 {
+            self.list_peak = self.peak;
+        }
+        self.peak = NO_PEAK;
     }
 }
 
@@ -162,8 +177,8 @@ pub(super) struct List<'a> {
     length: usize,
     /// Every document is below this.
     documents: u32,
-    /// The greatest impact; of a short list, which keeps none, the greatest possible.
-    pub(super) impact: u8,
+    /// The peak of all blocks; of a short list, which keeps none, the greatest possible.
+    pub(super) peak: Peak,
 }
 
 /// A row of metadata.
@@ -171,7 +186,7 @@ pub(super) struct List<'a> {
 pub(super) struct Row {
     pub(super) last_document: u32,
     end: usize,
-    pub(super) impact: u8,
+    pub(super) peak: Peak,
     gap_bits: u8,
     frequency_bits: u8,
 }
@@ -185,12 +200,13 @@ impl<'a> List<'a> {
         }
         let rows_count = if length < BLOCK { 0 } else { length.div_ceil(BLOCK) };
         if rows_count == 0 {
-            return Ok(Self { data: bytes, rows: &[], length, documents, impact: u8::MAX });
+            return Ok(Self { data: bytes, rows: &[], length, documents, peak: Peak::default() });
         }
-        let (&impact, bytes) = bytes.split_last().ok_or(ListDamage)?;
+        let (bytes, &[frequency, code]) = bytes.split_last_chunk().ok_or(ListDamage)?;
+        let peak = Peak { frequency, code };
         let data_bytes = bytes.len().checked_sub(rows_count * ROW_BYTES).ok_or(ListDamage)?;
         let (data, rows) = bytes.split_at(data_bytes);
-        Ok(Self { data, rows: rows.as_chunks().0, length, documents, impact })
+        Ok(Self { data, rows: rows.as_chunks().0, length, documents, peak })
     }
 
     /// How many blocks there are; at least 1.
@@ -205,10 +221,11 @@ impl<'a> List<'a> {
 
     #[inline]
     pub(super) fn row(&self, block: usize) -> Row {
-        let [a, b, c, d, e, f, g, h, impact, gap_bits, frequency_bits, _] = self.rows[block];
+        let [a, b, c, d, e, f, g, h, frequency, code, gap_bits, frequency_bits] = self.rows[block];
         let last_document = u32::from_le_bytes([a, b, c, d]);
         let end = u32::from_le_bytes([e, f, g, h]) as usize;
-        Row { last_document, end, impact, gap_bits, frequency_bits }
+        let peak = Peak { frequency, code };
+        Row { last_document, end, peak, gap_bits, frequency_bits }
     }
 
     #[inline]
@@ -312,7 +329,7 @@ mod tests {
         let (mut out, mut writer) = (vec![9, 9, 9], ListWriter::new());
         writer.begin(&out);
         for (&document, &frequency) in postings {
-            writer.push(document, frequency, 1, &mut out);
+            writer.push(document, frequency, 1, 0.5, &mut out);
         }
         assert!(writer.end(&mut out));
         out.split_off(3)

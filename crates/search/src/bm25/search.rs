@@ -79,35 +79,46 @@ impl<'r> Run<'r> {
                 self.stopped = true;
                 return Ok(());
             }
-            let Some(high) = self.window(cursors, low, documents) else { return Ok(()) };
-            self.within(segment, cursors, low, high, &mut order)?;
+            let Some((from, high)) = self.window(cursors, low, documents) else { return Ok(()) };
+            self.within(segment, cursors, from, high, &mut order)?;
             low = high;
         }
         Ok(())
     }
 
-    /// Where the window from `low` ends; `None` when nothing from there on can pass the threshold.
-    fn window(&self, cursors: &mut [Cursor<'_>], low: u32, documents: u32) -> Option<u32> {
+    /// The next window at or behind `low` in which something could pass the threshold; `None` when
+    /// there is none.
+    fn window(&self, cursors: &mut [Cursor<'_>], low: u32, documents: u32) -> Option<(u32, u32)> {
         let threshold = self.threshold();
-        let (mut sum, mut essential, mut end) = (0, 0, END);
-        for cursor in cursors.iter_mut().filter(|cursor| !cursor.is_at_end()) {
+        let (mut sum, mut essential, mut end, mut leader) = (0, 0, END, 0);
+        for (at, cursor) in cursors.iter_mut().enumerate() {
+            if cursor.is_at_end() {
+                continue;
+            }
             sum += cursor.list_bound;
             if sum > threshold {
                 cursor.skip(low);
                 if !cursor.is_at_end() {
                     essential += 1;
                     end = end.min(cursor.block_end());
+                    leader = at;
                 }
             }
         }
-        let high = match essential {
-            0 => return None,
-            1 => end.saturating_add(1),
-            _ => end
-                .saturating_add(1)
-                .clamp(low.saturating_add(WINDOW_MIN), low.saturating_add(WINDOW)),
-        };
-        Some(high.min(documents))
+        let (mut from, mut high) = (low, end.saturating_add(1));
+        if essential == 0 {
+            return None;
+        } else if essential == 1 {
+            let others: u32 = cursors[..leader].iter().map(|cursor| cursor.list_bound).sum();
+            from = cursors[leader].skip_blocks(threshold.saturating_sub(others)).max(low);
+            if cursors[leader].is_at_end() {
+                return None;
+            }
+            high = cursors[leader].block_end().saturating_add(1);
+        } else {
+            high = high.clamp(low.saturating_add(WINDOW_MIN), low.saturating_add(WINDOW));
+        }
+        Some((from, high.min(documents)))
     }
 
     /// Searches the documents from `low` to before `high`.

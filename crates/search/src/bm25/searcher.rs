@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cursor::{Cursor, Scales};
 use super::dictionary::Location;
-use super::scoring::{Norms, SCORE_SUM_MAX, idf};
+use super::scoring::{Bounds, Norms, SCORE_SUM_MAX, idf};
 use super::search::Run;
 use super::segment::{Segment, average};
 use super::top::Top;
@@ -90,8 +90,8 @@ impl Bm25Searcher {
     ) -> Result<Vec<Cursor<'a>>, SearchError> {
         let segment = &self.segments[at];
         let now = average(self.total_length, self.documents);
-        let ratio = (now.max(1.0) / segment.average_length().max(1.0)).max(1.0);
-        let scales = Scales { norms, lengths: segment.lengths(), ratio };
+        let bounds = Bounds::new(norms, now, segment.average_length());
+        let scales = Scales { norms, lengths: segment.lengths(), bounds };
         let broken = || damaged(segment, "a list of postings is broken");
         let mut cursors = Vec::new();
         for term in terms {

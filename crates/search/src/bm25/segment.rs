@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::dictionary::{Dictionary, DictionaryWriter, Location};
 use super::list::{List, ListDamage, ListWriter};
-use super::scoring::{Norms, impact_code, length_of_code};
+use super::scoring::{Norms, length_of_code};
 use crate::document::DocNumber;
 use crate::view::ViewError;
 
@@ -130,7 +130,7 @@ impl Segment {
         self.total_length
     }
 
-    /// The average length of its documents, as it was used for impacts.
+    /// The average length of its documents, as it was used to find peaks.
     pub(super) fn average_length(&self) -> f32 {
         average(self.total_length, u64::from(self.documents))
     }
@@ -313,8 +313,9 @@ impl<'a, W: Write> SegmentWriter<'a, W> {
 
     #[inline]
     fn push_posting(&mut self, ordinal: u32, frequency: u32) {
-        let saturation = self.norms.saturation(frequency, self.lengths[ordinal as usize]);
-        self.postings.push(ordinal, frequency, impact_code(saturation), &mut self.buffer);
+        let code = self.lengths[ordinal as usize];
+        let saturation = self.norms.saturation(frequency, code);
+        self.postings.push(ordinal, frequency, code, saturation, &mut self.buffer);
     }
 
     /// Ends a term; a term without postings is left out. Terms rise.
