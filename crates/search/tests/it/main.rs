@@ -14,4 +14,5 @@ mod native_limits;
 mod native_oracle;
 mod relevance;
 mod semantic;
+mod semantic_recall;
 mod snippet;
