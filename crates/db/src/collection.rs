@@ -14,7 +14,7 @@ use mainstay_search::request::Stop;
 use mainstay_search::view::ViewFigures;
 use mainstay_storage::fs::FileSystem;
 use mainstay_storage::log::Class;
-use mainstay_storage::{Directory, Log, Record};
+use mainstay_storage::{Directory, Log, LogOptions, Record};
 
 use crate::driven::ViewKind;
 use crate::embedding::Embedding;
@@ -123,17 +123,24 @@ impl Collection {
             settings.spaces = embedding.identities();
             settings.store(&home)?;
         }
-        let (log, recovery) = Log::open(Arc::clone(&fs), &folder.join("log"), options.log.clone())?;
-        tracing::info!(collection = settings.name, ?recovery, "log opened");
         let set_aside = SetAside::open(directory("set-aside")?)
             .map_err(DbError::io("open", folder.join("set-aside")))?;
         let current = directory("current")?;
+        let log_path = folder.join("log");
+        let is_new = !fs.exists(&log_path).map_err(DbError::io("look for", &log_path))?;
         let mut slots = Vec::new();
+        // What a view has made durable proves that the log held it: a log that ends earlier is
+        // damaged, not torn.
+        let mut durable_seq_min = 0;
         for kind in ViewKind::ALL {
-            let empty = log.durable_seq() == 0;
-            let held = open_view::open_current(&fs, &folder, &current, kind, &embedding, empty)?;
+            let held =
+                open_view::open_current(&fs, &folder, &current, kind, &embedding, is_new)?;
+            durable_seq_min = durable_seq_min.max(held.checkpointed);
             slots.push(Arc::new(Slot::new(kind, held)));
         }
+        let log_options = LogOptions { durable_seq_min, ..options.log.clone() };
+        let (log, recovery) = Log::open(Arc::clone(&fs), &log_path, log_options)?;
+        tracing::info!(collection = settings.name, ?recovery, "log opened");
         let slots = slots.try_into().map_err(|_| DbError::Internal("five views".into()))?;
         let breakers = Method::ALL.map(|method| options.breaker(&settings.name, method));
         let inner = Arc::new(Engine {

@@ -141,11 +141,15 @@ impl Driver {
     fn advance(&mut self, held: &mut Held) -> Result<bool, Fault> {
         let Some(driven) = held.driven.as_mut() else { return Ok(false) };
         let from = driven.through() + 1;
-        let mut entries = self.inner.log.read(from, BATCH_BYTES).map_err(Fault::Log)?;
-        if from <= self.careful_through {
-            entries.truncate(1);
+        let batch = self.inner.log.read_batch(from, BATCH_BYTES).map_err(Fault::Log)?;
+        let (mut entries, mut last) = (batch.entries, batch.next_seq - 1);
+        if last < from {
+            return Ok(false);
         }
-        let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(false) };
+        if from <= self.careful_through && entries.len() > 1 {
+            entries.truncate(1);
+            last = entries[0].seq;
+        }
         let mut changes = Vec::with_capacity(entries.len());
         for entry in &entries {
             if self.inner.set_aside.contains(self.slot.kind.name(), entry.seq) {

@@ -34,12 +34,12 @@ pub(crate) fn open_current(
     current: &Directory,
     kind: ViewKind,
     embedding: &Arc<Embedding>,
-    log_is_empty: bool,
+    is_new: bool,
 ) -> Result<Held, DbError> {
     let generation = read_current(current, kind);
     remove_others(fs, folder, kind, generation);
     let Some(generation) = generation else {
-        if log_is_empty {
+        if is_new {
             let driven = open_empty(fs, folder, kind, 1, embedding)?;
             set_current(current, kind, 1)?;
             let driven = Some(driven);

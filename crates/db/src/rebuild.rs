@@ -164,11 +164,15 @@ impl Rebuild<'_> {
     /// Applies the next batch; answers whether there was one.
     fn advance(&mut self) -> Result<bool, DbError> {
         let from = (self.driven.through() + 1).max(self.inner.log.first_seq());
-        let mut entries = self.inner.log.read(from, BATCH_BYTES)?;
-        if self.suspects.is_careful(from) {
-            entries.truncate(1);
+        let batch = self.inner.log.read_batch(from, BATCH_BYTES)?;
+        let (mut entries, mut last) = (batch.entries, batch.next_seq - 1);
+        if last < from {
+            return Ok(false);
         }
-        let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(false) };
+        if self.suspects.is_careful(from) && entries.len() > 1 {
+            entries.truncate(1);
+            last = entries[0].seq;
+        }
         let living = self.inner.documents().ok();
         let mut changes = Vec::with_capacity(entries.len());
         let mut ids = std::collections::HashMap::new();

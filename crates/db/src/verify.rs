@@ -115,9 +115,11 @@ impl Collection {
         let mut truth = Truth { living: Default::default(), put: Bitmap::new(), records: 0 };
         let mut from = log.first_seq();
         while from <= through {
-            let entries = log.read(from, READ_BYTES)?;
-            let Some(last) = entries.last().map(|entry| entry.seq) else { break };
-            for entry in entries.into_iter().filter(|entry| entry.seq <= through) {
+            let batch = log.read_batch(from, READ_BYTES)?;
+            if batch.next_seq <= from {
+                break;
+            }
+            for entry in batch.entries.into_iter().filter(|entry| entry.seq <= through) {
                 truth.records += 1;
                 match Change::decode(entry.kind, &entry.payload) {
                     Ok(Change::Put(document)) => {
@@ -131,7 +133,7 @@ impl Collection {
                     Err(_) => {}
                 }
             }
-            from = last + 1;
+            from = batch.next_seq;
         }
         Ok(truth)
     }
