@@ -179,7 +179,7 @@ fn pipes_are_passed_over_and_folders_without_rights_reported() {
     let _socket = UnixListener::bind(folder.path().join("socket")).unwrap();
     let closed = folder.path().join("closed");
     write(folder.path(), "closed/x.rs", "x");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let seen = Seen::of(folder.path(), &WalkOptions::default());
     // The superuser reads everything: then the file is found instead.
     let is_superuser = fs::read_dir(&closed).is_ok();
