@@ -226,7 +226,7 @@ fn ours(texts: &[String]) -> Ready<'_> {
     let searcher = view.searcher();
     let allowed = Allowed::new(Bitmap::full(number), None);
     let ask = move |query: &str| {
-        let request = Request {
+        let request = Request { strict: false,
             text: query,
             pattern: Pattern::default(),
             vectors: &[],

@@ -133,8 +133,7 @@ impl Collection {
         // damaged, not torn.
         let mut durable_seq_min = 0;
         for kind in ViewKind::ALL {
-            let held =
-                open_view::open_current(&fs, &folder, &current, kind, &embedding, is_new)?;
+            let held = open_view::open_current(&fs, &folder, &current, kind, &embedding, is_new)?;
             durable_seq_min = durable_seq_min.max(held.checkpointed);
             slots.push(Arc::new(Slot::new(kind, held)));
         }

@@ -64,7 +64,9 @@ pub(crate) fn rebuild(
     let generation = old + 1;
     // A rebuild of `semantic` takes up the model that is configured now, whatever made the old one.
     let embedding = match kind {
-        ViewKind::Method(Method::Semantic) => Embedding::for_rebuild(&inner.runtime, &inner.settings())?,
+        ViewKind::Method(Method::Semantic) => {
+            Embedding::for_rebuild(&inner.runtime, &inner.settings())?
+        }
         _ => inner.embedding(),
     };
     let mut suspects = Suspects::default();

@@ -108,6 +108,7 @@ fn main() {
         for _ in 0..5 {
             for (query, best) in queries.iter().zip(&mut times) {
                 let request = Request {
+                    strict: false,
                     text: query,
                     pattern: Pattern::default(),
                     vectors: &[],

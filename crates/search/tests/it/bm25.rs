@@ -37,6 +37,7 @@ fn ask_with(
     stop: &Stop,
 ) -> MethodAnswer {
     let request = Request {
+        strict: false,
         text,
         pattern: Pattern::default(),
         vectors: &[],
@@ -448,7 +449,7 @@ proptest! {
                 prop_assert_eq!(view.verify().is_err(), is_changed);
                 let searcher = view.searcher();
                 for text in ["alpha beta", "gamma", "wj wk wl omega"] {
-                    let request = Request {
+                    let request = Request { strict: false,
                         text, pattern: Pattern::default(), vectors: &[], limit: 5, allowed: &everything(),
                         texts: &NoTexts, threads: 1, stop: &Stop::new(),
                     };

@@ -121,6 +121,7 @@ fn ndcg(collection: &Collection, chain: Chain) -> f64 {
     for (id, text) in &collection.queries {
         let Some(grades) = collection.grades.get(id) else { continue };
         let request = Request {
+            strict: false,
             text,
             pattern: Pattern::default(),
             vectors: &[],

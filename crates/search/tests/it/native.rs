@@ -100,6 +100,7 @@ impl Corpus {
     ) -> T {
         let allowed = Allowed::new(self.living.clone(), filter.cloned());
         with(&Request {
+            strict: false,
             text,
             pattern,
             vectors: &[],
@@ -394,7 +395,11 @@ fn a_ranked_search_for_what_stands_everywhere_ends_early_and_says_so() {
     let corpus = Corpus::bodies(&vec!["needle\n"; 2_500]);
     let search = |limit| {
         corpus.ask("needle", LITERAL, None, |request| {
-            corpus.view.searcher().search(&Request { limit, ..request.clone() }).unwrap()
+            corpus
+                .view
+                .searcher()
+                .search(&Request { strict: false, limit, ..request.clone() })
+                .unwrap()
         })
     };
     let answer = search(5);

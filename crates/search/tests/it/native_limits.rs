@@ -100,6 +100,7 @@ fn a_set_stop_ends_the_search_with_what_it_has() {
         let texts = StopAfter { body: bodies[0], left: AtomicU64::new(after), stop: &stop };
         let allowed = Allowed::new(corpus.living.clone(), None);
         let request = Request {
+            strict: false,
             text: "e n", // Too short for a selective plan, so every document is read.
             pattern: Pattern::default(),
             vectors: &[],
@@ -166,6 +167,7 @@ impl Texts for Needles {
 fn ask(view: &NativeView, text: &str) -> Result<u64, SearchError> {
     let allowed = Allowed::new(Bitmap::full(300), None);
     let request = Request {
+        strict: false,
         text,
         pattern: Pattern { syntax: Syntax::Regex, ..LITERAL },
         vectors: &[],

@@ -116,6 +116,7 @@ impl Tree {
         let matcher = Matcher::new(text, pattern)?;
         let allowed = Allowed::new(Bitmap::full(self.paths.len() as u32), None);
         let request = Request {
+            strict: false,
             text,
             pattern,
             vectors: &[],
