@@ -2,17 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod analysis;
+mod bm25;
+mod bm25_relevance;
 mod documents;
+mod documents_columns;
+mod documents_damage;
 mod full_text;
 mod fusion;
 mod native;
 mod native_limits;
 mod native_oracle;
 mod relevance;
-mod snippet;
-//! Integration tests of the search floor: one binary.
-#![allow(clippy::unwrap_used)]
-
 mod semantic;
-mod documents_columns;
-mod documents_damage;
+mod semantic_recall;
+mod snippet;
