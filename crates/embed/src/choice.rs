@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use mainstay_resilience::Pipelines;
+
 use crate::embedder::Embedder;
 use crate::error::EmbedError;
 use crate::folder::{FolderModel, open_folder};
@@ -51,20 +53,31 @@ pub struct Opened {
     pub refined: Option<Arc<dyn Embedder>>,
 }
 
-/// Opens the embedders of `choice`; keys come from the environment.
+/// Opens the embedders of `choice`; keys come from the environment, and a remote provider gets a
+/// pipeline of its own.
 ///
 /// # Errors
 /// Whatever opening the model returns, and [`EmbedError::KeyMissing`].
 pub fn open(choice: &ModelChoice) -> Result<Opened, EmbedError> {
-    open_with_keys(choice, |variable| std::env::var(variable).ok())
+    open_with(choice, Remote::new, |variable| std::env::var(variable).ok())
 }
 
-/// As [`open`], with `key_of` in place of the environment.
+/// As [`open`], with the pipelines of the process and `key_of` in place of the environment.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_with_keys(
+pub fn open_within(
     choice: &ModelChoice,
+    pipelines: &Pipelines,
+    key_of: impl Fn(&str) -> Option<String>,
+) -> Result<Opened, EmbedError> {
+    let remote = |settings| Remote::with_pipelines(settings, pipelines.clone());
+    open_with(choice, remote, key_of)
+}
+
+fn open_with(
+    choice: &ModelChoice,
+    remote: impl Fn(RemoteSettings) -> Result<Remote, EmbedError>,
     key_of: impl Fn(&str) -> Option<String>,
 ) -> Result<Opened, EmbedError> {
     match choice {
@@ -75,12 +88,11 @@ pub fn open_with_keys(
         ModelChoice::Static => Ok(Opened::first(StaticModel::built_in()?)),
         ModelChoice::MiniLm => Ok(Opened::refined(Transformer::built_in()?)),
         ModelChoice::Folder(path) => Ok(match open_folder(path)? {
-            FolderModel::Static(model) => Opened::first(Arc::new(model)),
-            FolderModel::Transformer(model) => Opened::refined(Arc::new(model)),
+            FolderModel::Static(model) => Opened::first(model),
+            FolderModel::Transformer(model) => Opened::refined(model),
         }),
         ModelChoice::Remote(choice) => {
-            let remote = Remote::new(choice.settings(key_of)?)?;
-            Ok(Opened::refined(Arc::new(remote)))
+            Ok(Opened::refined(Arc::new(remote(choice.settings(key_of)?)?)))
         }
     }
 }
@@ -190,10 +202,13 @@ mod tests {
     #[test]
     fn the_key_comes_from_the_variable_that_was_named() {
         let key_of = |variable: &str| (variable == "THE_KEY").then(|| "secret".to_owned());
-        assert!(open_with_keys(&remote("THE_KEY"), key_of).is_ok());
-        let error = open_with_keys(&remote("OTHER_KEY"), key_of).unwrap_err();
+        let pipelines = Pipelines::new(Default::default()).unwrap();
+        let open = |variable: &str| open_within(&remote(variable), &pipelines, key_of);
+        assert!(open("THE_KEY").is_ok());
+        let error = open("OTHER_KEY").unwrap_err();
         assert!(error.to_string().contains("OTHER_KEY"), "{error}");
-        assert!(open_with_keys(&remote(""), key_of).is_ok());
-        assert!(open_with_keys(&remote("EMPTY"), |_| Some(" ".into())).is_err());
+        assert!(open("").is_ok());
+        let blank = |_: &str| Some(" ".to_owned());
+        assert!(open_within(&remote("BLANK"), &pipelines, blank).is_err());
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use mainstay_resilience::{Classify, ErrorKind, Verdict};
+
 use crate::identity::ModelIdentity;
 
 /// Every failure of this crate; each variant names the thing that failed and what to do.
@@ -188,33 +190,23 @@ pub enum RemoteCause {
     ServerError,
     /// The answer is not what the protocol says.
     BadAnswer,
+    /// Nothing was sent: the provider's breaker is open, or a limit of ours was reached.
+    Refused,
 }
 
 impl RemoteCause {
-    /// Whether another attempt can help.
-    pub fn is_retryable(self) -> bool {
+    /// The place of the cause in the taxonomy of everything external.
+    pub fn kind(self) -> ErrorKind {
         match self {
-            Self::Timeout | Self::Connection | Self::RateLimit | Self::ServerError => true,
-            Self::Authentication
-            | Self::PermissionDenied
-            | Self::NotFound
-            | Self::BadRequest
-            | Self::BadAnswer => false,
-        }
-    }
-
-    /// The cause in the words of the error taxonomy, as in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Connection => "connection",
-            Self::RateLimit => "rate_limit",
-            Self::Authentication => "authentication",
-            Self::PermissionDenied => "permission_denied",
-            Self::NotFound => "not_found",
-            Self::BadRequest => "bad_request",
-            Self::ServerError => "server_error",
-            Self::BadAnswer => "unknown",
+            Self::Timeout => ErrorKind::Timeout,
+            Self::Connection => ErrorKind::Connection,
+            Self::RateLimit => ErrorKind::RateLimit,
+            Self::Authentication => ErrorKind::Authentication,
+            Self::PermissionDenied => ErrorKind::PermissionDenied,
+            Self::NotFound => ErrorKind::NotFound,
+            Self::BadRequest => ErrorKind::BadRequest,
+            Self::ServerError => ErrorKind::ServerError,
+            Self::BadAnswer | Self::Refused => ErrorKind::Unknown,
         }
     }
 
@@ -229,11 +221,14 @@ impl RemoteCause {
             Self::BadRequest => "the provider does not accept this request",
             Self::ServerError => "the provider is failing; it is retried later",
             Self::BadAnswer => "the URL may not be an OpenAI-compatible embeddings endpoint",
+            Self::Refused => "it is tried again by itself when the provider had time to recover",
         }
     }
 }
 
 impl fmt::Display for EmbedError {
+    // Long because there is one arm a variant: cut in two, the compiler would no longer find a
+    // variant that was forgotten.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownModel { found } => write!(
@@ -319,8 +314,7 @@ impl fmt::Display for RemoteFailure {
         let Self { provider, cause, attempts, message } = self;
         write!(
             f,
-            "embedding provider {provider} failed with {} after {attempts} attempts ({message}): {}",
-            cause.as_str(),
+            "embedding provider {provider} failed after {attempts} attempts ({message}): {}",
             cause.hint()
         )
     }
@@ -333,6 +327,32 @@ impl std::error::Error for EmbedError {
         match self {
             Self::Unreadable { source, .. } => Some(source),
             _ => None,
+        }
+    }
+}
+
+impl Classify for EmbedError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Remote(failure) => failure.cause.kind(),
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::QueueFull { .. } => ErrorKind::RateLimit,
+            Self::Missing { .. } => ErrorKind::NotFound,
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::PermissionDenied
+            }
+            Self::Unreadable { .. } => ErrorKind::Unknown,
+            Self::Inference { .. } | Self::Panicked { .. } | Self::Closed => ErrorKind::Unknown,
+            _ => ErrorKind::BadRequest,
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let verdict = Verdict::failure(self.kind());
+        match self {
+            // The attempts that make sense were made where the provider was called.
+            Self::Remote(_) | Self::Closed => verdict.without_retry(),
+            _ => verdict,
         }
     }
 }

@@ -8,16 +8,21 @@
 //! | `1_Pooling/config.json` | mean or first token |
 //! | `sentence_bert_config.json`, `config.json` | how many tokens are read |
 //! | `config_sentence_transformers.json` | what is put before queries and passages |
-//! | `model.safetensors` with a tensor `embeddings` | a static table instead of a graph |
+//! | `model.safetensors` | a BERT checkpoint when there is no graph; a static table when `config.json` says `model2vec` |
+//! | `*.gguf` | a BERT model with its tokeniser; no other file is read then |
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::bert::{BertSizes, onnx_from};
+use crate::checkpoint::Checkpoint;
 use crate::embedder::Embedder;
 use crate::error::EmbedError;
+use crate::gguf::Gguf;
 use crate::model_file::{self, ModelBytes, SETTINGS_BYTES_MAX, WEIGHTS_BYTES_MAX, fingerprint};
+use crate::safetensors::Safetensors;
 use crate::static_model::StaticModel;
 use crate::tokenizer_file::{TokenizerFile, case_of};
 use crate::transformer::{Pooling, Transformer, TransformerSettings};
@@ -26,6 +31,9 @@ use crate::transformer::{Pooling, Transformer, TransformerSettings};
 /// attention grows with the square.
 const TOKENS_MAX: usize = 512;
 
+/// Tokens read of a text at least: below this, nothing is left between the tokens around it.
+const TOKENS_MIN: usize = 8;
+
 /// What sentence-transformers calls the modules that are understood here, without their package.
 const MODULES: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
 
@@ -33,32 +41,41 @@ const MODULES: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
 #[derive(Debug)]
 pub enum FolderModel {
     /// A token table: fast enough to embed passages while they are written.
-    Static(StaticModel),
+    Static(Arc<StaticModel>),
     /// A transformer.
-    Transformer(Transformer),
+    Transformer(Arc<Transformer>),
 }
 
 impl FolderModel {
     /// The model, whichever it is.
     pub fn into_embedder(self) -> Arc<dyn Embedder> {
         match self {
-            Self::Static(model) => Arc::new(model),
-            Self::Transformer(model) => Arc::new(model),
+            Self::Static(model) => model,
+            Self::Transformer(model) => model,
         }
     }
 }
 
-/// Opens the model at `path`: a folder, or one of its `.onnx` files when there are several.
+/// Opens the model at `path`: a folder, one of its `.onnx` files when there are several, or a
+/// `.gguf` file.
 ///
 /// # Errors
 /// [`EmbedError::Missing`], [`EmbedError::Unreadable`], [`EmbedError::TooLarge`],
 /// [`EmbedError::Damaged`], [`EmbedError::UnsupportedTokenizer`], [`EmbedError::UnsupportedModel`].
 pub fn open_folder(path: &Path) -> Result<FolderModel, EmbedError> {
     let folder = ModelFolder::find(path)?;
+    if let Weights::Gguf(file) = &folder.weights {
+        return open_gguf(file).map(|model| FolderModel::Transformer(Arc::new(model)));
+    }
     let tokenizer = folder.tokenizer()?;
     match &folder.weights {
-        Weights::Onnx(file) => folder.transformer(file, tokenizer).map(FolderModel::Transformer),
-        Weights::Table(file) => folder.table(file, tokenizer).map(FolderModel::Static),
+        Weights::Table(file) => {
+            folder.table(file, tokenizer).map(|model| FolderModel::Static(Arc::new(model)))
+        }
+        weights => {
+            let model = folder.transformer(weights, tokenizer)?;
+            Ok(FolderModel::Transformer(Arc::new(model)))
+        }
     }
 }
 
@@ -72,6 +89,8 @@ struct ModelFolder {
 enum Weights {
     Onnx(PathBuf),
     Table(PathBuf),
+    Checkpoint(PathBuf),
+    Gguf(PathBuf),
 }
 
 /// A tokeniser and the bytes that decided it.
@@ -82,16 +101,18 @@ struct FoundTokenizer {
 
 impl ModelFolder {
     fn find(path: &Path) -> Result<Self, EmbedError> {
-        let named = path.extension().is_some_and(|extension| extension == "onnx");
-        let root = match named {
-            true => root_of(path),
-            false => path.to_owned(),
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let (root, weights) = match extension {
+            Some("onnx") => (root_of(path), Some(Weights::Onnx(path.to_owned()))),
+            Some("gguf") => (root_of(path), Some(Weights::Gguf(path.to_owned()))),
+            _ => (path.to_owned(), None),
         };
         if !model_file::is_folder(&root) {
             return Err(EmbedError::Missing { path: root, wanted: "model folder" });
         }
-        let mut folder =
-            Self { root, weights: Weights::Onnx(path.to_owned()), config: Value::Null };
+        let named = weights.is_some();
+        let weights = weights.unwrap_or(Weights::Table(PathBuf::new()));
+        let mut folder = Self { root, weights, config: Value::Null };
         folder.config = folder.json("config.json")?;
         if !named {
             folder.weights = folder.find_weights()?;
@@ -100,9 +121,10 @@ impl ModelFolder {
     }
 
     fn find_weights(&self) -> Result<Weights, EmbedError> {
-        let table = self.root.join("model.safetensors");
-        if self.config["model_type"] == "model2vec" && model_file::is_file(&table) {
-            return Ok(Weights::Table(table));
+        let safetensors = self.root.join("model.safetensors");
+        let has_safetensors = model_file::is_file(&safetensors);
+        if self.config["model_type"] == "model2vec" && has_safetensors {
+            return Ok(Weights::Table(safetensors));
         }
         for name in ["model.onnx", "onnx/model.onnx"] {
             let file = self.root.join(name);
@@ -110,23 +132,36 @@ impl ModelFolder {
                 return Ok(Weights::Onnx(file));
             }
         }
-        let mut others = onnx_files(&self.root.join("onnx"))?;
-        match others.len() {
-            0 => Err(EmbedError::Missing {
+        let onnx = self.files("onnx", "model", ".onnx")?;
+        let gguf = self.files("", "", ".gguf")?;
+        match (&onnx[..], has_safetensors, &gguf[..]) {
+            ([one], _, _) => Ok(Weights::Onnx(one.clone())),
+            (_, true, _) => Ok(Weights::Checkpoint(safetensors)),
+            ([], false, [one]) => Ok(Weights::Gguf(one.clone())),
+            ([], false, []) => Err(EmbedError::Missing {
                 path: self.root.clone(),
-                wanted: "model.onnx, onnx/model*.onnx or Model2Vec model.safetensors",
+                wanted: "model.onnx, onnx/model*.onnx, model.safetensors or *.gguf",
             }),
-            1 => Ok(Weights::Onnx(others.remove(0))),
-            _ => Err(EmbedError::UnsupportedModel {
+            ([first, ..], ..) | ([], false, [first, ..]) => Err(EmbedError::UnsupportedModel {
                 file: self.root.display().to_string(),
                 reason: format!(
-                    "it has {} ONNX files and none is called model.onnx: give the path of one, \
-                     such as {}",
-                    others.len(),
-                    others[0].display()
+                    "it has {} models and none is called model.onnx: give the path of one, such \
+                     as {}",
+                    onnx.len().max(gguf.len()),
+                    first.display()
                 ),
             }),
         }
+    }
+
+    /// Files in the folder `inner` whose names begin and end so, sorted by name.
+    fn files(&self, inner: &str, begin: &str, end: &str) -> Result<Vec<PathBuf>, EmbedError> {
+        let mut files = model_file::list(&self.root.join(inner))?;
+        files.retain(|file| {
+            let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            name.starts_with(begin) && name.ends_with(end)
+        });
+        Ok(files)
     }
 
     fn tokenizer(&self) -> Result<FoundTokenizer, EmbedError> {
@@ -167,20 +202,31 @@ impl ModelFolder {
         )
     }
 
-    fn transformer(&self, file: &Path, found: FoundTokenizer) -> Result<Transformer, EmbedError> {
-        let weights = model_file::read(file, "ONNX model", WEIGHTS_BYTES_MAX)?;
+    fn transformer(
+        &self,
+        weights: &Weights,
+        found: FoundTokenizer,
+    ) -> Result<Transformer, EmbedError> {
+        let (Weights::Onnx(file)
+        | Weights::Checkpoint(file)
+        | Weights::Table(file)
+        | Weights::Gguf(file)) = weights;
+        let bytes = model_file::read(file, "model weights", WEIGHTS_BYTES_MAX)?;
         let mut settings = self.settings()?;
-        settings.sha256 = fingerprint(&[
-            ("weights", &weights),
-            ("tokenizer", &found.bytes),
-            ("pooling", settings.pooling.as_str().as_bytes()),
-            ("normalised", &[u8::from(settings.normalised)]),
-            ("tokens_max", &(settings.tokens_max as u64).to_le_bytes()),
-            ("query_prompt", settings.query_prompt.as_bytes()),
-            ("passage_prompt", settings.passage_prompt.as_bytes()),
-        ]);
+        settings.sha256 = hash(&bytes, &found.bytes, &settings);
         settings.name = self.name();
-        Transformer::open(settings, ModelBytes::Owned(weights), found.tokenizer)
+        let graph = match weights {
+            Weights::Checkpoint(_) => self.checkpoint_graph(file, bytes)?,
+            _ => bytes,
+        };
+        Transformer::open(settings, ModelBytes::Owned(graph), found.tokenizer)
+    }
+
+    fn checkpoint_graph(&self, file: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, EmbedError> {
+        let config = self.root.join("config.json").display().to_string();
+        let sizes = BertSizes::from_config(&config, &self.config)?;
+        let tensors = Safetensors::parse(&file.display().to_string(), ModelBytes::Owned(bytes))?;
+        onnx_from(&sizes, &Checkpoint { tensors })
     }
 
     /// What the configuration files say; name and hash are left empty.
@@ -246,8 +292,6 @@ impl ModelFolder {
         let stated = self.json("sentence_bert_config.json")?["max_seq_length"].as_u64();
         let positions = self.config["max_position_embeddings"].as_u64();
         let tokens = [stated, positions].into_iter().flatten().min().unwrap_or(u64::MAX);
-        // Below this, nothing is left between the tokens around a text.
-        const TOKENS_MIN: usize = 8;
         Ok(usize::try_from(tokens).unwrap_or(TOKENS_MAX).clamp(TOKENS_MIN, TOKENS_MAX))
     }
 
@@ -275,12 +319,37 @@ fn root_of(file: &Path) -> PathBuf {
     }
 }
 
-/// Files `model*.onnx` in `folder`, sorted by name.
-fn onnx_files(folder: &Path) -> Result<Vec<PathBuf>, EmbedError> {
-    let mut files = model_file::list(folder)?;
-    files.retain(|file| {
-        let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        name.starts_with("model") && name.ends_with(".onnx")
-    });
-    Ok(files)
+/// Opens a BERT model in GGUF.
+fn open_gguf(path: &Path) -> Result<Transformer, EmbedError> {
+    let bytes = model_file::read(path, "GGUF model", WEIGHTS_BYTES_MAX)?;
+    let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let mut settings = TransformerSettings {
+        name: stem.unwrap_or_else(|| path.display().to_string()),
+        sha256: String::new(),
+        pooling: Pooling::Mean,
+        normalised: true,
+        tokens_max: TOKENS_MAX,
+        query_prompt: String::new(),
+        passage_prompt: String::new(),
+    };
+    settings.sha256 = hash(&bytes, b"", &settings);
+    let gguf = Gguf::parse(&path.display().to_string(), bytes)?;
+    let sizes = gguf.sizes()?;
+    settings.pooling = gguf.pooling()?;
+    settings.tokens_max = sizes.positions.clamp(TOKENS_MIN, TOKENS_MAX);
+    let graph = onnx_from(&sizes, &gguf)?;
+    Transformer::open(settings, ModelBytes::Owned(graph), gguf.tokenizer()?)
+}
+
+/// The identity of a transformer: everything that decides its vectors.
+fn hash(weights: &[u8], tokenizer: &[u8], settings: &TransformerSettings) -> String {
+    fingerprint(&[
+        ("weights", weights),
+        ("tokenizer", tokenizer),
+        ("pooling", settings.pooling.as_str().as_bytes()),
+        ("normalised", &[u8::from(settings.normalised)]),
+        ("tokens_max", &(settings.tokens_max as u64).to_le_bytes()),
+        ("query_prompt", settings.query_prompt.as_bytes()),
+        ("passage_prompt", settings.passage_prompt.as_bytes()),
+    ])
 }

@@ -18,6 +18,7 @@ mod character;
 mod identifier;
 mod wordpiece;
 
+mod half;
 mod model_file;
 mod safetensors;
 mod tokenizer_file;
@@ -26,7 +27,15 @@ mod hash_model;
 mod static_model;
 mod transformer;
 
+mod onnx_graph;
+
+mod bert;
+
+mod ggml;
+mod gguf;
+
 mod catalog;
+mod checkpoint;
 mod folder;
 
 mod openai;
@@ -43,7 +52,7 @@ mod worker;
 
 pub use cache::{CacheCounters, QueryCache};
 pub use catalog::BuiltIn;
-pub use choice::{ModelChoice, Opened, RemoteChoice, open, open_with_keys};
+pub use choice::{ModelChoice, Opened, RemoteChoice, open, open_within};
 pub use counters::PoolCounters;
 pub use embedder::{Embedder, Kind, Vectors};
 pub use error::{EmbedError, RemoteCause, RemoteFailure};
@@ -52,7 +61,7 @@ pub use hash_model::HashModel;
 pub use identity::ModelIdentity;
 pub use openai::ApiKey;
 pub use pool::{Pool, PoolSettings, Ticket};
-pub use remote::{Remote, RemoteSettings};
+pub use remote::{Remote, RemoteSettings, SERVICE};
 pub use static_model::StaticModel;
 pub use transformer::Transformer;
 pub use wordpiece::WordPiece;

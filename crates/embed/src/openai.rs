@@ -5,8 +5,9 @@
 //! provider repeats it in an error.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use mainstay_resilience::{Classify, ErrorKind, Verdict, parse_retry_after};
 use serde::{Deserialize, Serialize};
 use ureq::Agent;
 use ureq::http::{StatusCode, Uri};
@@ -68,6 +69,15 @@ pub(crate) struct Endpoint {
 }
 
 /// Why an exchange gave no vectors.
+#[derive(Debug)]
+pub(crate) enum AskError {
+    /// It failed.
+    Failed(Failure),
+    /// It went well, but what came back must not be used.
+    Unusable(EmbedError),
+}
+
+/// An exchange that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) cause: RemoteCause,
@@ -143,14 +153,12 @@ impl Endpoint {
     }
 
     /// Asks once for the vectors of `texts`, each of `dimension` numbers.
-    ///
-    /// The outer error is final; the inner one may be worth another attempt.
     pub(crate) fn ask(
         &self,
         texts: &[&str],
         dimension: usize,
         timeout: Duration,
-    ) -> Result<Result<Vectors, Failure>, EmbedError> {
+    ) -> Result<Vectors, AskError> {
         let question = Question {
             model: &self.model,
             input: texts,
@@ -164,19 +172,19 @@ impl Endpoint {
         }
         let mut response = match request.send_json(&question) {
             Ok(response) => response,
-            Err(error) => return Ok(Err(self.transport_failure(&error))),
+            Err(error) => return Err(AskError::Failed(self.transport_failure(&error))),
         };
         if response.status() != StatusCode::OK {
             let retry_after = retry_after(response.headers());
             let body = response.body_mut().with_config().limit(ERROR_BYTES_MAX).read_to_vec();
             let failure = self.refusal(response.status(), &body.unwrap_or_default(), retry_after);
-            return Ok(Err(failure));
+            return Err(AskError::Failed(failure));
         }
         let bytes_max = texts.len() as u64 * (dimension as u64 * NUMBER_BYTES_MAX + 1024);
         let limit = bytes_max.max(ANSWER_BYTES_MIN);
         match response.body_mut().with_config().limit(limit).read_to_vec() {
             Ok(body) => self.read_answer(&body, texts.len(), dimension),
-            Err(error) => Ok(Err(self.transport_failure(&error))),
+            Err(error) => Err(AskError::Failed(self.transport_failure(&error))),
         }
     }
 
@@ -185,39 +193,46 @@ impl Endpoint {
         body: &[u8],
         text_count: usize,
         dimension: usize,
-    ) -> Result<Result<Vectors, Failure>, EmbedError> {
+    ) -> Result<Vectors, AskError> {
         let bad = |message: String| {
             let cause = RemoteCause::BadAnswer;
-            Ok(Err(Failure { cause, message: self.without_key(&message), retry_after: None }))
+            let message = self.without_key(&message);
+            Err(AskError::Failed(Failure { cause, message, retry_after: None }))
         };
         let answer: Answer = match serde_json::from_slice(body) {
             Ok(answer) => answer,
             Err(error) => return bad(format!("the answer is not what the protocol says: {error}")),
         };
-        let model = || self.model.clone();
-        if answer.data.len() != text_count {
-            let found = answer.data.len();
-            return Err(EmbedError::WrongCount { model: model(), expected: text_count, found });
-        }
         let Some(items) = in_order(&answer.data) else {
             return bad("the answer repeats or leaves out an index".into());
         };
+        self.vectors_of(&items, text_count, dimension).map_err(AskError::Unusable)
+    }
+
+    fn vectors_of(
+        &self,
+        items: &[&Item],
+        text_count: usize,
+        dimension: usize,
+    ) -> Result<Vectors, EmbedError> {
+        let model = || self.model.clone();
+        if items.len() != text_count {
+            let found = items.len();
+            return Err(EmbedError::WrongCount { model: model(), expected: text_count, found });
+        }
         let mut data = Vec::with_capacity(text_count * dimension);
-        for (text_index, item) in items.into_iter().enumerate() {
+        for (text_index, item) in items.iter().enumerate() {
             let found = item.embedding.len();
             if found != dimension {
-                return Err(EmbedError::WrongDimension {
-                    model: model(),
-                    expected: dimension,
-                    found,
-                });
+                let model = model();
+                return Err(EmbedError::WrongDimension { model, expected: dimension, found });
             }
             data.extend(item.embedding.iter().map(|number| number.unwrap_or(f64::NAN) as f32));
             if !data[text_index * dimension..].iter().all(|number| number.is_finite()) {
                 return Err(EmbedError::NotFinite { model: model(), text_index });
             }
         }
-        Vectors::from_data(&self.model, dimension, data).map(Ok)
+        Vectors::from_data(&self.model, dimension, data)
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Failure {
@@ -280,5 +295,26 @@ fn message_of(body: &[u8]) -> String {
 
 fn retry_after(headers: &ureq::http::HeaderMap) -> Option<Duration> {
     let value = headers.get("retry-after")?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+    parse_retry_after(value, SystemTime::now())
+}
+
+impl Classify for AskError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed(failure) => failure.cause.kind(),
+            Self::Unusable(error) => error.kind(),
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let verdict = Verdict::failure(self.kind());
+        match self {
+            // The same question gets the same nonsense.
+            Self::Failed(failure) if failure.cause == RemoteCause::BadAnswer => {
+                verdict.without_retry()
+            }
+            Self::Failed(failure) => verdict.with_retry_after(failure.retry_after),
+            Self::Unusable(_) => verdict.without_retry(),
+        }
+    }
 }

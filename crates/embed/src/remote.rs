@@ -1,20 +1,27 @@
 //! A remote provider that speaks the OpenAI embeddings protocol.
 //!
-//! Invariants: no call is longer than its attempts allow; what fails for a reason that another
-//! attempt cannot mend is not tried again; no vector of another dimension, with NaN, or in another
-//! order than the texts leaves this file.
+//! Invariants: every request goes through the pipeline of the service [`SERVICE`] and the
+//! provider's address, which decides on time, attempts and breaker; no vector of another dimension,
+//! with NaN, or in another order than the texts leaves this file.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use mainstay_resilience::{
+    Attempt, Clock, Context, Deadline, Error, Pipelines, PipelinesConfig, Priority,
+};
+
 use crate::embedder::{Embedder, Kind, Vectors, normalise};
-use crate::error::{EmbedError, RemoteFailure};
+use crate::error::{EmbedError, RemoteCause, RemoteFailure};
 use crate::identity::ModelIdentity;
 use crate::model_file::fingerprint;
-use crate::openai::{ApiKey, Endpoint, Failure};
+use crate::openai::{ApiKey, AskError, Endpoint, Failure};
 
-/// How to reach a provider and how hard to try.
+/// The name under which the toolkit's configuration knows providers of embeddings; the endpoint is
+/// scheme, host and port.
+pub const SERVICE: &str = "embedding";
+
+/// How to reach a provider. Time, attempts and breaker are configured in the pipelines.
 #[derive(Debug, Clone)]
 pub struct RemoteSettings {
     /// Base address, such as `https://api.openai.com/v1`; `/embeddings` is added.
@@ -27,12 +34,6 @@ pub struct RemoteSettings {
     pub dimension: usize,
     /// Whether to ask the provider for this dimension, for models that offer several.
     pub asks_dimension: bool,
-    /// Time for one attempt in milliseconds. Default 30,000.
-    pub timeout_ms: u64,
-    /// Attempts in all, at least 1. Default 3.
-    pub attempts_max: u32,
-    /// Wait before the second attempt in milliseconds; doubles with each one. Default 1,000.
-    pub backoff_base_ms: u64,
     /// Texts in one request. Default 64.
     pub batch_texts_max: usize,
     /// Bytes of text in one request. Default 256 KiB.
@@ -51,9 +52,6 @@ impl RemoteSettings {
             key: None,
             dimension,
             asks_dimension: false,
-            timeout_ms: 30_000,
-            attempts_max: 3,
-            backoff_base_ms: 1_000,
             batch_texts_max: 64,
             batch_bytes_max: 256 << 10,
             text_bytes_max: 24 << 10,
@@ -65,13 +63,11 @@ impl RemoteSettings {
             true => Ok(()),
             false => Err(EmbedError::Setting { name, value, allowed }),
         };
-        let (dimension, attempts) = (self.dimension, self.attempts_max);
+        let dimension = self.dimension;
         // No provider offers vectors of more than a few thousand numbers.
         let fits = (1..=65_536).contains(&dimension);
         check(fits, "dimension", dimension.to_string(), "1 to 65536")?;
-        check((1..=10).contains(&attempts), "attempts_max", attempts.to_string(), "1 to 10")?;
         check(!self.model.is_empty(), "model", "empty".into(), "the provider's name of a model")?;
-        check(self.timeout_ms > 0, "timeout_ms", "0".into(), "1 or more")?;
         check(self.batch_texts_max > 0, "batch_texts_max", "0".into(), "1 or more")?;
         check(self.batch_bytes_max > 0, "batch_bytes_max", "0".into(), "1 or more")?;
         check(
@@ -83,27 +79,37 @@ impl RemoteSettings {
     }
 }
 
-/// Wait between attempts at most, before jitter.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// A provider that asks for a longer wait is not waited for: the caller has better uses for the
-/// thread, and its breaker keeps the time.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
-
 /// A model behind an address.
-#[derive(Debug)]
 pub struct Remote {
     identity: ModelIdentity,
     settings: RemoteSettings,
     endpoint: Endpoint,
+    pipelines: Pipelines,
 }
 
 impl Remote {
-    /// Checks the settings; makes no connection.
+    /// Checks the settings; makes no connection. Requests go through a pipeline of their own with
+    /// the toolkit's preset for external services: 30 s for an attempt, 3 attempts, and a breaker.
     ///
     /// # Errors
     /// [`EmbedError::Setting`].
     pub fn new(settings: RemoteSettings) -> Result<Self, EmbedError> {
+        let pipelines = Pipelines::new(PipelinesConfig::default()).map_err(|error| {
+            let value = error.to_string();
+            EmbedError::Setting { name: "pipelines", value, allowed: "a valid preset" }
+        })?;
+        Self::with_pipelines(settings, pipelines)
+    }
+
+    /// As [`new`](Self::new), with the pipelines of the process, which must be on the system's
+    /// clock for deadlines to mean anything.
+    ///
+    /// # Errors
+    /// [`EmbedError::Setting`].
+    pub fn with_pipelines(
+        settings: RemoteSettings,
+        pipelines: Pipelines,
+    ) -> Result<Self, EmbedError> {
         settings.check()?;
         let mut endpoint = Endpoint::new(&settings.url, &settings.model, settings.key.clone())?;
         endpoint.dimensions = settings.asks_dimension.then_some(settings.dimension);
@@ -120,15 +126,15 @@ impl Remote {
             normalised: true,
             tokens_max: 0,
         };
-        Ok(Self { identity, settings, endpoint })
+        Ok(Self { identity, settings, endpoint, pipelines })
     }
 
     fn embed_until(
         &self,
         texts: &[&str],
+        kind: Kind,
         deadline: Option<Instant>,
     ) -> Result<Vectors, EmbedError> {
-        let begin = Instant::now();
         let dimension = self.identity.dimension;
         let mut data = vec![0.0; texts.len() * dimension];
         // A text without content is not sent: providers refuse it, and it has the zero vector.
@@ -140,13 +146,14 @@ impl Remote {
             .collect();
         for batch in self.batches(&sent) {
             let batch_texts: Vec<&str> = batch.iter().map(|(_, text)| *text).collect();
-            let vectors = self.ask(&batch_texts, begin, deadline).map_err(|error| match error {
-                // The position in the batch means nothing to the caller.
-                EmbedError::NotFinite { model, text_index } => {
-                    EmbedError::NotFinite { model, text_index: batch[text_index].0 }
-                }
-                error => error,
-            })?;
+            let vectors =
+                self.ask(&batch_texts, context(kind, deadline)?).map_err(|error| match error {
+                    // The position in the batch means nothing to the caller.
+                    EmbedError::NotFinite { model, text_index } => {
+                        EmbedError::NotFinite { model, text_index: batch[text_index].0 }
+                    }
+                    error => error,
+                })?;
             for ((at, _), vector) in batch.iter().zip(vectors.iter()) {
                 let target = &mut data[at * dimension..(at + 1) * dimension];
                 target.copy_from_slice(vector);
@@ -174,58 +181,78 @@ impl Remote {
         batches
     }
 
-    /// Asks for one batch, again if that can help.
-    fn ask(
-        &self,
-        texts: &[&str],
-        begin: Instant,
-        deadline: Option<Instant>,
-    ) -> Result<Vectors, EmbedError> {
-        let mut attempts = 0;
-        loop {
-            let timeout = self.time_left(begin, deadline)?;
-            attempts += 1;
-            let failure = match self.endpoint.ask(texts, self.identity.dimension, timeout)? {
-                Ok(vectors) => return Ok(vectors),
-                Err(failure) => failure,
-            };
-            let wait = backoff(&self.settings, attempts, failure.retry_after, jitter());
-            let too_late =
-                deadline.is_some_and(|end| end.saturating_duration_since(Instant::now()) <= wait);
-            let last = attempts >= self.settings.attempts_max;
-            if last || too_late || wait > RETRY_AFTER_MAX || !failure.cause.is_retryable() {
-                return Err(self.final_failure(failure, attempts));
+    /// Asks for one batch, as often as the pipeline allows.
+    fn ask(&self, texts: &[&str], context: Context) -> Result<Vectors, EmbedError> {
+        let ask = |attempt: Attempt| {
+            let left = attempt.deadline().remaining(attempt.began());
+            self.endpoint.ask(texts, self.identity.dimension, left.min(ATTEMPT_MAX))
+        };
+        let provider = &self.endpoint.provider;
+        self.pipelines.run(SERVICE, provider, context, ask).map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: Error<AskError>) -> EmbedError {
+        let attempts = match &error {
+            Error::Exhausted(exhausted) => exhausted.errors().len(),
+            Error::Rejected(_) => 0,
+            Error::Operation(_) | Error::TimedOut(_) => 1,
+            // Whatever else a policy makes of a call, it was made.
+            _ => 1,
+        };
+        let refused = match &error {
+            Error::Rejected(rejection) => Some(rejection.to_string()),
+            _ => None,
+        };
+        let timed_out = error.is_timeout();
+        let failure = match (error.into_operation(), refused) {
+            (Some(AskError::Unusable(error)), _) => return error,
+            (Some(AskError::Failed(failure)), _) => failure,
+            (None, Some(message)) => {
+                Failure { cause: RemoteCause::Refused, message, retry_after: None }
             }
-            tracing::debug!(
-                provider = self.endpoint.provider,
-                cause = failure.cause.as_str(),
-                attempts,
-                wait_ms = wait.as_millis(),
-                "embedding request failed"
-            );
-            std::thread::sleep(wait);
-        }
-    }
-
-    /// Time for the next attempt.
-    fn time_left(&self, begin: Instant, deadline: Option<Instant>) -> Result<Duration, EmbedError> {
-        let timeout = Duration::from_millis(self.settings.timeout_ms);
-        let Some(deadline) = deadline else { return Ok(timeout) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let waited_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-            return Err(EmbedError::Timeout { waited_ms });
-        }
-        Ok(left.min(timeout))
-    }
-
-    fn final_failure(&self, failure: Failure, attempts: u32) -> EmbedError {
+            (None, None) => {
+                let cause = if timed_out { RemoteCause::Timeout } else { RemoteCause::Refused };
+                Failure { cause, message: "a limit was reached".into(), retry_after: None }
+            }
+        };
         EmbedError::Remote(RemoteFailure {
             provider: self.endpoint.provider.clone(),
             cause: failure.cause,
-            attempts,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             message: failure.message,
         })
+    }
+}
+
+/// Longest time for an attempt when the pipeline sets none: what the toolkit's presets give.
+const ATTEMPT_MAX: Duration = Duration::from_secs(30);
+
+/// What the pipeline is told of a call.
+fn context(kind: Kind, deadline: Option<Instant>) -> Result<Context, EmbedError> {
+    let deadline = match deadline {
+        None => Deadline::NEVER,
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(EmbedError::Timeout { waited_ms: 0 });
+            }
+            Deadline::after(&Clock::system(), left)
+        }
+    };
+    let priority = match kind {
+        Kind::Query => Priority::Normal,
+        Kind::Passage => Priority::Background,
+    };
+    Ok(Context::within(deadline).priority(priority))
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote")
+            .field("identity", &self.identity)
+            .field("settings", &self.settings)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -234,17 +261,17 @@ impl Embedder for Remote {
         &self.identity
     }
 
-    fn embed(&self, texts: &[&str], _kind: Kind) -> Result<Vectors, EmbedError> {
-        self.embed_until(texts, None)
+    fn embed(&self, texts: &[&str], kind: Kind) -> Result<Vectors, EmbedError> {
+        self.embed_until(texts, kind, None)
     }
 
     fn embed_by(
         &self,
         texts: &[&str],
-        _kind: Kind,
+        kind: Kind,
         deadline: Instant,
     ) -> Result<Vectors, EmbedError> {
-        self.embed_until(texts, Some(deadline))
+        self.embed_until(texts, kind, Some(deadline))
     }
 
     fn batch_texts(&self) -> usize {
@@ -256,26 +283,6 @@ fn has_content(c: char) -> bool {
     !c.is_whitespace() && !c.is_control() && !matches!(c, '\u{FEFF}' | '\u{200B}')
 }
 
-/// How long to wait after attempt number `attempts`: doubling from the base, at most
-/// [`BACKOFF_MAX`], lengthened by `jitter` in [0, 1) of a tenth; never less than the provider asks.
-fn backoff(
-    settings: &RemoteSettings,
-    attempts: u32,
-    retry_after: Option<Duration>,
-    jitter: f64,
-) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(20);
-    let base = Duration::from_millis(settings.backoff_base_ms);
-    let wait = base.saturating_mul(1 << doublings).min(BACKOFF_MAX);
-    wait.max(retry_after.unwrap_or_default()).mul_f64(1.0 + 0.1 * jitter)
-}
-
-/// A number in [0, 1) that differs between processes and calls: the standard library seeds its
-/// hashers from the system.
-fn jitter() -> f64 {
-    RandomState::new().hash_one(0) as f64 / 2f64.powi(64)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -283,22 +290,6 @@ mod tests {
 
     fn settings() -> RemoteSettings {
         RemoteSettings::new("http://127.0.0.1:1/v1", "m", 2)
-    }
-
-    #[test]
-    fn waits_double_up_to_five_seconds_and_jitter_adds_at_most_a_tenth() {
-        let wait = |attempts, jitter| backoff(&settings(), attempts, None, jitter).as_millis();
-        assert_eq!([1, 2, 3, 4, 60].map(|n| wait(n, 0.0)), [1000, 2000, 4000, 5000, 5000]);
-        assert_eq!(wait(1, 1.0), 1100);
-        assert!((0..100).all(|_| (0.0..1.0).contains(&jitter())));
-    }
-
-    #[test]
-    fn the_provider_s_wish_is_a_lower_bound() {
-        let wait = |seconds| backoff(&settings(), 1, Some(Duration::from_secs(seconds)), 0.0);
-        assert_eq!(wait(7), Duration::from_secs(7));
-        assert_eq!(wait(0), Duration::from_secs(1));
-        assert!(wait(u64::MAX / 4) > RETRY_AFTER_MAX);
     }
 
     #[test]
@@ -323,9 +314,7 @@ mod tests {
     fn settings_out_of_range_are_refused_by_name() {
         for (name, settings) in [
             ("dimension", RemoteSettings { dimension: 0, ..settings() }),
-            ("attempts_max", RemoteSettings { attempts_max: 0, ..settings() }),
             ("model", RemoteSettings { model: String::new(), ..settings() }),
-            ("timeout_ms", RemoteSettings { timeout_ms: 0, ..settings() }),
             ("batch_texts_max", RemoteSettings { batch_texts_max: 0, ..settings() }),
             ("url", RemoteSettings { url: "ftp://host/x".into(), ..settings() }),
             ("url", RemoteSettings { url: "host".into(), ..settings() }),

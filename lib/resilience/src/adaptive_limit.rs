@@ -26,6 +26,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use law::{Memory, Sample};
 use shares::Shares;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,10 +161,15 @@ struct WindowSum {
 }
 
 /// A slot with the time at which it was taken.
-#[must_use = "a permit that is dropped at once gives its slot back"]
-pub struct AdaptivePermit<'a> {
-    shared: &'a Shared,
+struct Held<S: Deref<Target = Shared>> {
+    shared: S,
     began: Tick,
+    caller: Option<u64>,
+    in_flight: u64,
+}
+
+/// What an admitted call must remember.
+struct Admitted {
     caller: Option<u64>,
     in_flight: u64,
 }
@@ -227,7 +233,27 @@ impl AdaptiveLimit {
     /// # Errors
     /// The refusal: full, priority too low, or share exceeded.
     pub fn try_acquire(&self, context: Context) -> Result<AdaptivePermit<'_>, Rejection> {
-        self.0.admit(context.priority, context.caller, self.0.clock.now())
+        Ok(AdaptivePermit(self.hold(context.priority, context.caller, self.0.clock.now())?))
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), with a permit that may outlive this handle.
+    ///
+    /// # Errors
+    /// As [`try_acquire`](Self::try_acquire).
+    pub fn try_acquire_owned(&self, context: Context) -> Result<OwnedAdaptivePermit, Rejection> {
+        let (shared, began) = (Arc::clone(&self.0), self.0.clock.now());
+        let Admitted { caller, in_flight } = shared.admit(context.priority, context.caller)?;
+        Ok(OwnedAdaptivePermit(Held { shared, began, caller, in_flight }))
+    }
+
+    fn hold(
+        &self,
+        priority: Priority,
+        caller: Option<u64>,
+        began: Tick,
+    ) -> Result<Held<&Shared>, Rejection> {
+        let Admitted { caller, in_flight } = self.0.admit(priority, caller)?;
+        Ok(Held { shared: &self.0, began, caller, in_flight })
     }
 
     /// The limit now.
@@ -270,12 +296,7 @@ impl AdaptiveLimit {
 }
 
 impl Shared {
-    fn admit(
-        &self,
-        priority: Priority,
-        caller: Option<u64>,
-        now: Tick,
-    ) -> Result<AdaptivePermit<'_>, Rejection> {
+    fn admit(&self, priority: Priority, caller: Option<u64>) -> Result<Admitted, Rejection> {
         let limit = self.slots.limit();
         let ceiling = |level: u32| (limit * ADMITTED_PERCENT[level as usize]).div_ceil(100);
         let Some(in_flight) = self.slots.try_take(ceiling(priority.level())) else {
@@ -295,7 +316,7 @@ impl Shared {
                 return Err(self.refuse(Reason::ShareExceeded { share }));
             }
         }
-        Ok(AdaptivePermit { shared: self, began: now, caller, in_flight })
+        Ok(Admitted { caller, in_flight })
     }
 
     #[cold]
@@ -362,27 +383,10 @@ impl WindowSum {
     }
 }
 
-impl AdaptivePermit<'_> {
-    /// The call succeeded; its duration counts.
-    pub fn success(self) {
+impl<S: Deref<Target = Shared>> Held<S> {
+    fn settle(&self, verdict: &Verdict) {
         let now = self.shared.clock.now();
-        self.learn(&Verdict::success(), now);
-    }
-
-    /// The call timed out or was refused for load: the limit may be too high.
-    pub fn overloaded(self) {
-        let now = self.shared.clock.now();
-        self.learn(&Verdict::failure(ErrorKind::Timeout), now);
-    }
-
-    /// The call says nothing about load, for example a fast failure.
-    pub fn ignore(self) {}
-
-    /// Records a verdict: successes by their duration, timeouts and rate limits as overload,
-    /// everything else not at all.
-    pub fn record(self, outcome: impl Into<Verdict>) {
-        let now = self.shared.clock.now();
-        self.learn(&outcome.into(), now);
+        self.learn(verdict, now);
     }
 
     fn learn(&self, verdict: &Verdict, now: Tick) {
@@ -395,7 +399,7 @@ impl AdaptivePermit<'_> {
     }
 }
 
-impl Drop for AdaptivePermit<'_> {
+impl<S: Deref<Target = Shared>> Drop for Held<S> {
     fn drop(&mut self) {
         if let Some(caller) = self.caller {
             lock(&self.shared.shares).give_back(caller);
@@ -404,9 +408,55 @@ impl Drop for AdaptivePermit<'_> {
     }
 }
 
+/// The methods that both permits share.
+macro_rules! permit {
+    ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)?, $handle:ty) => {
+        $(#[$doc])*
+        #[must_use = "a permit that is dropped at once gives its slot back"]
+        pub struct $name $(<$life>)? (Held<$handle>);
+
+        impl $(<$life>)? $name $(<$life>)? {
+            /// The call succeeded; its duration counts.
+            pub fn success(self) {
+                self.0.settle(&Verdict::success());
+            }
+
+            /// The call timed out or was refused for load: the limit may be too high.
+            pub fn overloaded(self) {
+                self.0.settle(&Verdict::failure(ErrorKind::Timeout));
+            }
+
+            /// The call says nothing about load, for example a fast failure.
+            pub fn ignore(self) {}
+
+            /// Records a verdict: successes by their duration, timeouts and rate limits as
+            /// overload, everything else not at all.
+            pub fn record(self, outcome: impl Into<Verdict>) {
+                self.0.settle(&outcome.into());
+            }
+        }
+
+        impl $(<$life>)? fmt::Debug for $name $(<$life>)? {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0.shared.name)
+            }
+        }
+    };
+}
+
+permit! {
+    /// A slot, borrowing its limit; given back when dropped.
+    AdaptivePermit<'a>, &'a Shared
+}
+
+permit! {
+    /// A slot that outlives the borrow of its limit; given back when dropped.
+    OwnedAdaptivePermit, Arc<Shared>
+}
+
 impl<T: Send, E: Send> Strategy<T, E> for AdaptiveLimit {
     async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let permit = match self.0.admit(attempt.priority, attempt.caller, attempt.began()) {
+        let permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),
         };
@@ -418,7 +468,7 @@ impl<T: Send, E: Send> Strategy<T, E> for AdaptiveLimit {
 
 impl<T, E> BlockingStrategy<T, E> for AdaptiveLimit {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let permit = match self.0.admit(attempt.priority, attempt.caller, attempt.began()) {
+        let permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),
         };
@@ -442,11 +492,5 @@ impl Describe for AdaptiveLimit {
 impl fmt::Debug for AdaptiveLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AdaptiveLimit({}, {} of {})", self.0.name, self.in_use(), self.limit())
-    }
-}
-
-impl fmt::Debug for AdaptivePermit<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AdaptivePermit({})", self.shared.name)
     }
 }

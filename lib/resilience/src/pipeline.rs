@@ -267,6 +267,22 @@ impl<C, S> PipelineBuilder<C, S> {
         PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper, parts }
     }
 
+    /// Appends a policy if there is one; without, the chain goes on as if nothing had been said.
+    pub fn then_if<P: Describe>(
+        self,
+        policy: Option<P>,
+    ) -> PipelineBuilder<Chain<C, Optional<P>>, S> {
+        let mut parts = self.parts;
+        parts.extend(policy.as_ref().map(Describe::part));
+        let chain = Chain { outer: self.chain, inner: Optional(policy) };
+        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper, parts }
+    }
+
+    /// As [`sleeper`](Self::sleeper), also for [`NoSleeper`].
+    pub(crate) fn wait_with<Other>(self, sleeper: Other) -> PipelineBuilder<C, Other> {
+        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper, parts: self.parts }
+    }
+
     /// Waits with `sleeper`; without one the pipeline only runs blocking.
     pub fn sleeper<Other: Sleeper>(self, sleeper: Other) -> PipelineBuilder<C, Other> {
         PipelineBuilder { chain: self.chain, clock: self.clock, sleeper, parts: self.parts }
@@ -291,6 +307,28 @@ impl<C, S> PipelineBuilder<C, S> {
             env: Env::new(self.clock, precision, self.sleeper),
             parts: self.parts.into(),
         })
+    }
+}
+
+/// A policy that may be absent; then the chain goes on as if it were not there.
+#[derive(Clone, Debug)]
+pub struct Optional<P>(Option<P>);
+
+impl<T: Send, E: Send, P: Strategy<T, E>> Strategy<T, E> for Optional<P> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        match &self.0 {
+            Some(policy) => policy.execute(attempt, next).await,
+            None => next.run(attempt).await,
+        }
+    }
+}
+
+impl<T, E, P: BlockingStrategy<T, E>> BlockingStrategy<T, E> for Optional<P> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        match &self.0 {
+            Some(policy) => policy.execute_blocking(attempt, next),
+            None => next.run(attempt),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod config;
 mod stats;
 
+pub(crate) use config::ATTEMPTS_MAX;
 pub use config::RetryConfig;
 pub use stats::RetryStats;
 
@@ -281,7 +282,7 @@ impl<'a, E> Course<'a, E> {
         let asked_too_much = retry_after.is_some_and(|asked| asked > config.retry_after_max);
         let needed = shared.stats.typical().max(config.attempt_time_min);
         let end = done.at.after(wait).after(needed);
-        let too_late = attempt.deadline().is_set() && end > attempt.deadline().tick();
+        let too_late = attempt.deadline().is_set() && end >= attempt.deadline().tick();
         if asked_too_much || too_late {
             let gave_up = Some(GaveUp::DeadlineTooClose);
             return Step::Finish(self.finish(attempt, done, gave_up, retry_after));

@@ -13,3 +13,26 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration
     let text = Cow::<'de, str>::deserialize(from)?;
     human_duration::parse("duration", &text).map_err(de::Error::custom)
 }
+
+/// The same for durations that may be absent.
+pub(crate) mod optional {
+    use super::{Cow, Deserialize, Deserializer, Duration, Serializer, de, human_duration};
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.serialize_some(&human_duration::format(*value)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<Cow<'de, str>>::deserialize(from)?;
+        text.map(|text| human_duration::parse("duration", &text).map_err(de::Error::custom))
+            .transpose()
+    }
+}

@@ -100,7 +100,7 @@ fn one_of_several_onnx_files_is_chosen_by_its_path() {
     assert!(open_folder(folder.path()).is_ok(), "the only one needs no choice");
     fs::copy(onnx.join("model_int8.onnx"), onnx.join("model_other.onnx")).unwrap();
     let error = refused(&folder).to_string();
-    assert!(error.contains("2 ONNX files") && error.contains("model_int8.onnx"), "{error}");
+    assert!(error.contains("2 models") && error.contains("model_int8.onnx"), "{error}");
     assert_eq!(
         open_folder(&onnx.join("model_other.onnx")).unwrap().identity().dimension,
         BuiltIn::MiniLm.identity().dimension
@@ -157,4 +157,96 @@ fn settings_that_would_be_ignored_are_refused_by_name() {
         let error = refused(&folder).to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures")
+}
+
+/// Compares with what `models/reproduce/tiny_bert.py` computed without this crate.
+fn agrees_with_the_reference(model: &dyn Embedder, vectors: &Path) {
+    for line in fs::read_to_string(vectors).unwrap().lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = record["text"].as_str().unwrap();
+        let expected: Vec<f32> = serde_json::from_value(record["vector"].clone()).unwrap();
+        let vector = model.embed(&[text], Kind::Passage).unwrap().into_data();
+        for (a, b) in vector.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-4, "{text}: {vector:?} instead of {expected:?}");
+        }
+    }
+}
+
+/// S5: a sentence model in safetensors.
+#[test]
+fn a_bert_checkpoint_in_safetensors_gives_the_vectors_of_the_reference() {
+    let folder = fixtures().join("tiny-bert");
+    let model = open_folder(&folder).unwrap();
+    assert_eq!((model.identity().dimension, model.identity().tokens_max), (32, 64));
+    agrees_with_the_reference(&*model, &folder.join("vectors.jsonl"));
+    // f32 weights: short texts share an inference, which changes the last digits at most.
+    contract::check(&*model, &Tolerance(1e-5));
+}
+
+/// S5: a sentence model in GGUF, with every element type that is read.
+#[test]
+fn a_bert_model_in_gguf_gives_the_vectors_of_the_reference() {
+    let model = open_folder(&fixtures().join("tiny-bert.gguf")).unwrap();
+    assert_eq!(model.identity().name, "tiny-bert");
+    agrees_with_the_reference(&*model, &fixtures().join("tiny-bert.jsonl"));
+    contract::check(&*model, &Tolerance(1e-5));
+}
+
+#[test]
+fn a_folder_with_one_gguf_file_is_that_model() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(fixtures().join("tiny-bert.gguf"), folder.path().join("a.gguf")).unwrap();
+    assert_eq!(open_folder(folder.path()).unwrap().identity().name, "a");
+    fs::copy(fixtures().join("tiny-bert.gguf"), folder.path().join("b.gguf")).unwrap();
+    assert!(refused(&folder).to_string().contains("2 models"));
+}
+
+#[test]
+fn a_checkpoint_that_is_no_plain_bert_is_refused_by_name() {
+    for (from, to, expected) in [
+        ("\"bert\"", "\"mpnet\"", "model_type mpnet"),
+        ("\"gelu\"", "\"relu\"", "hidden_act relu"),
+        ("\"hidden_size\": 32", "\"hidden_size\": 33", "impossible"),
+        ("\"hidden_size\": 32", "\"hidden_size\": 0", "impossible"),
+        ("\"hidden_size\": 32", "\"hidden_size\": 64", "has shape"),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "encoder.layer.2"),
+        ("\"vocab_size\"", "\"words\"", "vocab_size is null"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["model.safetensors", "vocab.txt"] {
+            fs::copy(fixtures().join("tiny-bert").join(name), folder.path().join(name)).unwrap();
+        }
+        let config = fs::read_to_string(fixtures().join("tiny-bert/config.json")).unwrap();
+        assert!(config.contains(from));
+        write(&folder, "config.json", &config.replace(from, to));
+        let error = refused(&folder).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Changed and cut files give a model or an error, never a panic and never memory without bound.
+#[test]
+fn a_damaged_gguf_file_is_refused_or_opened_without_a_panic() {
+    let whole = fs::read(fixtures().join("tiny-bert.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    for length in (0..whole.len()).step_by(491) {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = open_folder(&path).unwrap_err();
+        assert!(matches!(error, EmbedError::Damaged { .. }), "{length}: {error}");
+    }
+    let mut opened = 0;
+    for change in 0..200usize {
+        let mut damaged = whole.clone();
+        // The header ends before byte 3,000; there each change matters most.
+        let at = change * 7919 % 3000;
+        damaged[at] ^= 1 << (change % 8);
+        fs::write(&path, &damaged).unwrap();
+        opened += usize::from(open_folder(&path).is_ok());
+    }
+    assert!(opened < 200, "some change must matter");
 }

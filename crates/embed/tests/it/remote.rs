@@ -8,20 +8,36 @@ use mainstay_embed::{
     RemoteFailure, RemoteSettings,
 };
 
+use mainstay_resilience::{Event, ManualClock, NoSleeper, Observer, Pipelines, PipelinesConfig};
+
 use crate::contract::{self, Tolerance};
 use crate::provider::{Provider, Reply, provider};
 
 const DIMENSION: usize = 4;
 
 fn settings(provider: &Provider) -> RemoteSettings {
-    RemoteSettings {
-        backoff_base_ms: 0,
-        ..RemoteSettings::new(&provider.url, "some-model", DIMENSION)
-    }
+    RemoteSettings::new(&provider.url, "some-model", DIMENSION)
 }
 
 fn remote(provider: &Provider) -> Remote {
-    Remote::new(settings(provider)).unwrap()
+    remote_with(settings(provider))
+}
+
+/// On a clock that moves instead of sleeping, so waits between attempts cost nothing.
+fn remote_with(settings: RemoteSettings) -> Remote {
+    let nobody: Arc<dyn Observer> = Arc::new(|_: &Event<'_>| ());
+    let clock = ManualClock::new().clock();
+    let pipelines = Pipelines::with(PipelinesConfig::default(), clock, NoSleeper, nobody).unwrap();
+    Remote::with_pipelines(settings, pipelines).unwrap()
+}
+
+/// On the system's clock, with short attempts.
+fn impatient_remote(provider: &Provider) -> Remote {
+    let mut config = PipelinesConfig::default();
+    config.defaults.timeout = Some(Duration::from_millis(50));
+    config.defaults.attempts = Some(2);
+    config.defaults.backoff_base = Some(Duration::from_millis(1));
+    Remote::with_pipelines(settings(provider), Pipelines::new(config).unwrap()).unwrap()
 }
 
 fn raw(status: u16, body: &str) -> Reply {
@@ -50,7 +66,7 @@ fn the_request_is_what_the_protocol_asks_for() {
     let provider = provider(vec![Reply::Vectors(DIMENSION)]);
     let key = Some(ApiKey::new("key-1").unwrap());
     let settings = RemoteSettings { key, asks_dimension: true, ..settings(&provider) };
-    Remote::new(settings).unwrap().embed(&["a", "b"], Kind::Query).unwrap();
+    remote_with(settings).embed(&["a", "b"], Kind::Query).unwrap();
     let seen = provider.seen.recv().unwrap();
     assert_eq!(seen.path, "/v1/embeddings");
     assert_eq!(seen.authorization.as_deref(), Some("Bearer key-1"));
@@ -77,7 +93,7 @@ fn answers_are_put_in_the_order_of_the_texts() {
 fn many_texts_go_in_several_requests_and_empty_ones_in_none() {
     let provider = provider(vec![Reply::Vectors(DIMENSION)]);
     let settings = RemoteSettings { batch_texts_max: 2, ..settings(&provider) };
-    let model = Remote::new(settings).unwrap();
+    let model = remote_with(settings);
     let vectors = model.embed(&["a", "", "b", " ", "c"], Kind::Passage).unwrap();
     assert_eq!(vectors.len(), 5);
     let inputs: Vec<_> = provider.seen.try_iter().map(|seen| seen.body["input"].clone()).collect();
@@ -88,7 +104,7 @@ fn many_texts_go_in_several_requests_and_empty_ones_in_none() {
 fn a_long_text_is_cut_between_characters() {
     let provider = provider(vec![Reply::Vectors(DIMENSION)]);
     let settings = RemoteSettings { text_bytes_max: 5, ..settings(&provider) };
-    Remote::new(settings).unwrap().embed(&["ééééé"], Kind::Passage).unwrap();
+    remote_with(settings).embed(&["ééééé"], Kind::Passage).unwrap();
     assert_eq!(provider.seen.recv().unwrap().body["input"][0], "éé");
 }
 
@@ -169,8 +185,7 @@ fn a_repeated_index_is_refused() {
 #[test]
 fn silence_ends_with_the_timeout_of_each_attempt() {
     let provider = provider(vec![Reply::Silence]);
-    let settings = RemoteSettings { timeout_ms: 20, attempts_max: 2, ..settings(&provider) };
-    let error = Remote::new(settings).unwrap().embed(&["a"], Kind::Passage).unwrap_err();
+    let error = impatient_remote(&provider).embed(&["a"], Kind::Passage).unwrap_err();
     let EmbedError::Remote(failure) = error else { panic!("{error}") };
     assert_eq!((failure.cause, failure.attempts), (RemoteCause::Timeout, 2));
 }
@@ -178,7 +193,7 @@ fn silence_ends_with_the_timeout_of_each_attempt() {
 #[test]
 fn a_deadline_cuts_the_timeout_short_and_leaves_no_second_attempt() {
     let provider = provider(vec![Reply::Silence]);
-    let model = remote(&provider);
+    let model = Remote::new(settings(&provider)).unwrap();
     let deadline = Instant::now() + Duration::from_millis(20);
     let error = model.embed_by(&["a"], Kind::Query, deadline).unwrap_err();
     let EmbedError::Remote(failure) = error else { panic!("{error}") };
@@ -190,7 +205,7 @@ fn a_deadline_cuts_the_timeout_short_and_leaves_no_second_attempt() {
 #[test]
 fn a_pool_gives_up_on_a_silent_provider_at_the_deadline_of_the_query() {
     let provider = provider(vec![Reply::Silence]);
-    let model: Arc<dyn Embedder> = Arc::new(remote(&provider));
+    let model: Arc<dyn Embedder> = Arc::new(Remote::new(settings(&provider)).unwrap());
     let pool = Pool::start(PoolSettings { workers: 1, ..PoolSettings::default() }).unwrap();
     let error = pool.embed_query(&model, "a", Duration::from_millis(20)).unwrap_err();
     let gave_up = match &error {
@@ -202,13 +217,24 @@ fn a_pool_gives_up_on_a_silent_provider_at_the_deadline_of_the_query() {
 }
 
 #[test]
+fn a_provider_that_keeps_failing_is_left_alone_for_a_while() {
+    let provider = provider(vec![raw(500, "")]);
+    let model = remote(&provider);
+    let causes = [(); 3].map(|()| match model.embed(&["a"], Kind::Passage).unwrap_err() {
+        EmbedError::Remote(failure) => failure.cause,
+        error => panic!("{error}"),
+    });
+    assert_eq!(causes[2], RemoteCause::Refused);
+    assert_eq!(provider.seen.try_iter().count(), 5, "five failures in a row open the breaker");
+}
+
+#[test]
 fn nobody_listening_is_a_connection_failure() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
-    let settings =
-        RemoteSettings { backoff_base_ms: 0, ..RemoteSettings::new(&url, "m", DIMENSION) };
-    let error = Remote::new(settings).unwrap().embed(&["a"], Kind::Passage).unwrap_err();
+    let settings = RemoteSettings::new(&url, "m", DIMENSION);
+    let error = remote_with(settings).embed(&["a"], Kind::Passage).unwrap_err();
     let EmbedError::Remote(failure) = error else { panic!("{error}") };
     assert_eq!((failure.cause, failure.attempts), (RemoteCause::Connection, 3));
 }
@@ -217,7 +243,7 @@ fn nobody_listening_is_a_connection_failure() {
 fn a_key_that_the_provider_repeats_is_not_passed_on() {
     let provider = provider(vec![raw(401, r#"{"error": {"message": "bad key key-1\nsorry"}}"#)]);
     let key = Some(ApiKey::new("key-1").unwrap());
-    let model = Remote::new(RemoteSettings { key, ..settings(&provider) }).unwrap();
+    let model = remote_with(RemoteSettings { key, ..settings(&provider) });
     let error = model.embed(&["a"], Kind::Passage).unwrap_err().to_string();
     assert!(error.contains("bad key (key) sorry") && !error.contains("key-1"), "{error}");
 }
@@ -226,7 +252,7 @@ fn a_key_that_the_provider_repeats_is_not_passed_on() {
 fn providers_models_and_dimensions_have_different_identities() {
     let identity = |url: &str, model: &str, dimension| {
         let settings = RemoteSettings::new(url, model, dimension);
-        Remote::new(settings).unwrap().identity().clone()
+        remote_with(settings).identity().clone()
     };
     let one = identity("http://a/v1", "m", 4);
     assert_eq!(one, identity("http://a/v1/", "m", 4));

@@ -3,7 +3,7 @@
 //! Compatibility forms are composed (NFKC), upper case becomes lower case, and accents of Latin, Greek,
 //! Arabic and Hebrew letters go. Marks that carry meaning of their own stay: vowels of Indic scripts,
 //! the Cyrillic `й` and `ї`. Letters without a decomposition follow the usual transcription (`ß` to
-//! `ss`, `ø` to `o`); the Arabic rules are those of Lucene's `ArabicNormalizer`.
+//! `ss`, `ø` to `o`). Forms of Arabic letters are left to the stemmer, which knows where they matter.
 
 use std::ops::Range;
 
@@ -41,12 +41,10 @@ fn fold_character(character: char, out: &mut String) {
         'ħ' => out.push('h'),
         'ς' => out.push('σ'),
         'ё' => out.push('е'),
-        'ى' => out.push('ي'),
-        'ة' => out.push('ه'),
         // Tatweel stretches a word and says nothing.
         '\u{640}' => {}
         _ if is_accent(character) => {}
-        '\u{c0}'..='\u{3ff}' | '\u{600}'..='\u{6ff}' | '\u{1e00}'..='\u{1fff}' => {
+        '\u{c0}'..='\u{3ff}' | '\u{1e00}'..='\u{1fff}' => {
             decompose_canonical(character, |part| {
                 if !is_accent(part) {
                     out.push(part);
@@ -62,6 +60,12 @@ fn is_accent(character: char) -> bool {
     matches!(character,
         '\u{300}'..='\u{36f}' | '\u{591}'..='\u{5c7}' | '\u{610}'..='\u{61a}'
         | '\u{64b}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6ed}')
+}
+
+/// Whether the word has a letter that only Vietnamese uses: with a hook, a dot below, or two marks.
+/// There, accents tell words apart; elsewhere they are as often left out as written.
+pub(super) fn is_vietnamese(word: &str) -> bool {
+    word.nfc().any(|character| matches!(character, 'ơ' | 'Ơ' | 'ư' | 'Ư' | '\u{1ea0}'..='\u{1ef9}'))
 }
 
 /// Whether the character only modifies the one before it.
@@ -124,7 +128,7 @@ mod tests {
             ("Ёлка", "елка"),
             ("край", "край"),
             ("مُحَمَّد", "محمد"),
-            ("أحمد", "احمد"),
+            ("أحمد", "أحمد"),
         ] {
             assert_eq!(folded(word), expected, "{word}");
         }

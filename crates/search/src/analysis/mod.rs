@@ -9,7 +9,8 @@
 //!    of one character finds something; longer queries ask for the pairs only.
 //! 3. A word of several parts (`snake_case`, `camelCase`, `HTTPServer2`) becomes its parts *and* the
 //!    whole without its underscores, so that `httpServer`, `http_server` and `httpserver` meet.
-//! 4. [`fold`] takes case, compatibility forms and accents away.
+//! 4. [`fold`] takes case, compatibility forms and accents away. Vietnamese words keep their accents,
+//!    which tell words apart there, and are indexed without them as well, for those who type none.
 //! 5. [`stem`] takes endings off, by the rules that the script of the word implies.
 //!
 //! Stop words are indexed, and left out of a query when something else remains in it.
@@ -44,8 +45,8 @@ pub const CHAIN_VERSION: u32 = 1;
 pub enum TextKind {
     /// To be found: everything that a query could ask for is produced.
     Document,
-    /// To find with: stop words are left out where something else remains, and single characters of
-    /// unsegmented scripts are left out where pairs ask more precisely.
+    /// To find with: stop words are left out where something else remains, and other forms of a word
+    /// (without its accents, single characters) where the one as typed asks more precisely.
     Query,
 }
 
@@ -145,10 +146,26 @@ pub(crate) struct QueryTerm {
 /// The part that a term plays in its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The word itself, one part of it, or a pair of characters: counts for the length of a text.
+    /// The word itself, one part of it, or a pair of characters.
     Own,
-    /// A whole beside its parts, or a character beside its pairs: does not count again.
-    Beside,
+    /// The same as [`Role::Own`], and a stop word.
+    Stop,
+    /// A whole beside its parts.
+    Whole,
+    /// Another form beside the one before: a word without its accents, a character beside its pairs.
+    Variant,
+}
+
+impl Role {
+    /// Whether the term counts for the length of a text: stop words and variants say nothing more.
+    pub(crate) fn has_length(self) -> bool {
+        matches!(self, Self::Own | Self::Whole)
+    }
+
+    /// Whether the term takes a position of its own.
+    fn has_position(self) -> bool {
+        matches!(self, Self::Own | Self::Stop)
+    }
 }
 
 /// The chain with its buffers.
@@ -167,43 +184,31 @@ impl Analyzer {
 
     /// The terms of a text to be found.
     pub(crate) fn document(&mut self, text: &str, visit: &mut dyn FnMut(Token<'_>)) {
-        let mut position = 0u32;
+        let mut place = Place::default();
         for word in words(text) {
-            let mut own = 0u32;
             self.word(text, &word, &mut |term, range, role| {
-                let at = match role {
-                    Role::Own => position.saturating_add(own),
-                    Role::Beside => position.saturating_add(own.saturating_sub(1)),
-                };
-                own += u32::from(role == Role::Own);
-                visit(Token { term, range, position: at });
+                visit(Token { term, range, position: place.of(role) });
             });
-            position = position.saturating_add(own);
+            place.end_word();
         }
     }
 
     /// The terms of a text to find with.
     pub(crate) fn query(&mut self, text: &str) -> Vec<QueryTerm> {
         let mut terms: Vec<QueryTerm> = Vec::new();
-        let mut position = 0u32;
+        let mut place = Place::default();
+        let drops_stop_words = self.chain.stop_words;
         for word in words(text) {
-            let run = word.class == Class::Unsegmented && self.chain.pairs;
             let before = terms.len();
-            let mut own = 0u32;
             self.word(text, &word, &mut |term, range, role| {
-                if run && role == Role::Beside && terms.len() > before {
+                let position = place.of(role);
+                if role == Role::Variant && terms.len() > before {
                     return;
                 }
-                let at = position.saturating_add(own);
-                own += u32::from(role == Role::Own);
-                terms.push(QueryTerm { term: term.to_string(), range, position: at, stop: false });
+                let stop = role == Role::Stop && drops_stop_words;
+                terms.push(QueryTerm { term: term.to_string(), range, position, stop });
             });
-            if self.chain.stop_words && word.class == Class::Ascii {
-                for term in &mut terms[before..] {
-                    term.stop = stop_words::is_stop_word(&text[term.range.clone()]);
-                }
-            }
-            position = position.saturating_add(own);
+            place.end_word();
         }
         if terms.iter().any(|term| !term.stop) {
             terms.retain(|term| !term.stop);
@@ -223,49 +228,65 @@ impl Analyzer {
         }
         let end = floor_boundary(text, word.end.min(word.start + WORD_BYTES_MAX));
         let own = &text[word.start..end];
+        if !self.chain.split || !identifier::may_have_parts(own) {
+            let role = if stop_words::is_stop_word(own) { Role::Stop } else { Role::Own };
+            return self.form(text, word.start..end, role, visit);
+        }
         let mut count = 0;
-        if self.chain.split && identifier::may_have_parts(own) {
-            self.whole.clear();
-            for part in parts(own) {
-                let range = word.start + part.start..word.start + part.end;
-                self.fold(&text[range.clone()]);
-                self.whole.push_str(&self.folded);
-                count += 1;
-                let term = self.stemmed();
-                if !term.is_empty() {
-                    visit(term, range, Role::Own);
-                }
-            }
-            if count > 1 {
-                std::mem::swap(&mut self.folded, &mut self.whole);
-                let term = self.stemmed();
-                if !term.is_empty() {
-                    visit(term, word.start..end, Role::Beside);
-                }
-            }
-            return;
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.clear();
+        for part in parts(own) {
+            let range = word.start + part.start..word.start + part.end;
+            self.folded.clear();
+            fold::fold(&text[range.clone()], self.chain.fold, &mut self.folded);
+            whole.push_str(&self.folded);
+            count += 1;
+            let is_stop = stop_words::is_stop_word(&text[range.clone()]);
+            self.form(text, range, if is_stop { Role::Stop } else { Role::Own }, visit);
         }
-        self.fold(own);
-        let term = self.stemmed();
-        if !term.is_empty() {
-            visit(term, word.start..end, Role::Own);
+        if count > 1 {
+            self.folded.clone_from(&whole);
+            self.emit(word.start..end, Role::Whole, visit);
         }
+        self.whole = whole;
     }
 
-    fn fold(&mut self, word: &str) {
+    /// The terms of a word without parts: with its accents, where they count, and without.
+    fn form(
+        &mut self,
+        text: &str,
+        range: Range<usize>,
+        role: Role,
+        visit: &mut dyn FnMut(&str, Range<usize>, Role),
+    ) {
+        let own = &text[range.clone()];
         self.folded.clear();
-        fold::fold(word, self.chain.fold, &mut self.folded);
-        let cut = floor_boundary(&self.folded, TERM_BYTES_MAX);
-        self.folded.truncate(cut);
+        if self.chain.fold && fold::is_vietnamese(own) {
+            fold::fold(own, false, &mut self.folded);
+            self.emit(range.clone(), role, visit);
+            self.folded.clear();
+            fold::fold(own, true, &mut self.folded);
+            return self.emit(range, Role::Variant, visit);
+        }
+        fold::fold(own, self.chain.fold, &mut self.folded);
+        self.emit(range, role, visit);
     }
 
-    fn stemmed(&mut self) -> &str {
+    /// Cuts, stems and hands on what is folded.
+    fn emit(
+        &mut self,
+        range: Range<usize>,
+        role: Role,
+        visit: &mut dyn FnMut(&str, Range<usize>, Role),
+    ) {
         let cut = floor_boundary(&self.folded, TERM_BYTES_MAX);
         self.folded.truncate(cut);
         if self.chain.stem {
             stem::stem(&mut self.folded);
         }
-        &self.folded
+        if !self.folded.is_empty() {
+            visit(&self.folded, range, role);
+        }
     }
 
     /// A run of an unsegmented script: every pair, and every character beside them.
@@ -283,10 +304,36 @@ impl Analyzer {
             if !fold::is_mark(*character) {
                 buffer.clear();
                 buffer.push(*character);
-                let role = if alone { Role::Own } else { Role::Beside };
+                let role = if alone { Role::Own } else { Role::Variant };
                 visit(&buffer, range.clone(), role);
             }
         }
+    }
+}
+
+/// Counts positions.
+#[derive(Default)]
+struct Place {
+    next: u32,
+    /// How many positions the word at hand has taken.
+    taken: u32,
+}
+
+impl Place {
+    fn of(&mut self, role: Role) -> u32 {
+        let position = match role {
+            Role::Whole => self.next.saturating_sub(self.taken),
+            Role::Variant => self.next.saturating_sub(self.taken.min(1)),
+            Role::Own | Role::Stop => self.next,
+        };
+        let step = u32::from(role.has_position());
+        self.next = self.next.saturating_add(step);
+        self.taken += step;
+        position
+    }
+
+    fn end_word(&mut self) {
+        self.taken = 0;
     }
 }
 

@@ -1,39 +1,32 @@
 //! [`compile`]: the text of a query to tantivy's query.
 //!
-//! tantivy's grammar makes the tree, which is bounded in depth first because its parser recurses.
-//! The leaves are ours: they know identifiers, stems, patterns, ranges and edit distance. Values of
-//! attributes go through tantivy's own query parser, which knows their types.
+//! [`super::grammar`] makes the tree. The leaves are ours: they know identifiers, stems, patterns,
+//! ranges and edit distance. Values of attributes go through tantivy's own query parser, which knows
+//! their types.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use regex::bytes::RegexBuilder;
 use rust_stemmers::Stemmer;
+use tantivy::Term;
 use tantivy::query::{
     AllQuery, BooleanQuery, BoostQuery, ConstScoreQuery, EmptyQuery, FuzzyTermQuery, Occur,
     PhrasePrefixQuery, PhraseQuery, Query, QueryParser, RangeQuery, TermQuery,
 };
 use tantivy::query_grammar::{
-    Delimiter, UserInputAst, UserInputBound, UserInputLeaf, UserInputLiteral, parse_query,
-    parse_query_lenient,
+    Delimiter, UserInputAst, UserInputBound, UserInputLeaf, UserInputLiteral,
 };
 use tantivy::schema::{Field, IndexRecordOption};
-use tantivy::time::OffsetDateTime;
-use tantivy::time::format_description::well_known::Rfc3339;
-use tantivy::{DateTime, Term};
 
+use super::bounds::{as_bound, attribute_bounds};
 use super::expansion::{Expansion, WordPattern};
+use super::grammar::parse;
 use super::schema::{FIELDS, Fields};
 use super::steady::Steady;
 use super::words::{Kind, fold, is_word_char, stemmer, tokenizers, words};
 use crate::request::{SearchError, Stop};
 
-/// The deepest nesting of parentheses and `NOT`: the parser recurses, and each level takes about
-/// 2 KiB of a stack of at least 2 MiB.
-const DEPTH_MAX: usize = 64;
-/// The most words, phrases and ranges in one query.
-const LEAVES_MAX: usize = 512;
 /// Plain words are cut after this many different ones: a pasted page should still be answered.
 const PLAIN_WORDS_MAX: usize = 128;
 /// The largest weight that `^` gives.
@@ -50,9 +43,6 @@ const TAGS_BOOST: f32 = 1.5;
 const PATH_BOOST: f32 = 1.2;
 /// A word at an edit distance counts less than the word itself.
 const FUZZY_BOOST: f32 = 0.5;
-
-/// How many places are tried to find where a query stops to make sense.
-const ENDS_TRIED_MAX: usize = 64;
 
 /// What can be searched.
 const FIELD_NAMES: &str = "id, title, body, path, language, tags and attributes.NAME";
@@ -75,7 +65,7 @@ pub(super) struct Compiled {
 /// Reads `text`. A fault is an error when `strict`; otherwise the whole text is read as plain words.
 pub(super) fn compile(text: &str, strict: bool, stop: &Stop) -> Result<Compiled, SearchError> {
     let compiler = Compiler { text, fields: &FIELDS, stemmer: stemmer(), stop, strict };
-    let clause = match compiler.parse() {
+    let clause = match parse(text).and_then(|tree| compiler.tree(tree)) {
         Ok(clause) => clause,
         Err(error) if strict => return Err(error),
         Err(_) => compiler.plain_words(),
@@ -153,24 +143,6 @@ struct Compiler<'a> {
 type Target = (Field, f32);
 
 impl Compiler<'_> {
-    fn parse(&self) -> Result<Clause, SearchError> {
-        check_depth(self.text)?;
-        let tree = match catch_unwind(AssertUnwindSafe(|| parse_query(self.text))) {
-            Ok(Ok(tree)) => tree,
-            _ => return Err(syntax_error(self.text)),
-        };
-        let leaves = count_leaves(&tree);
-        if leaves > LEAVES_MAX {
-            return Err(SearchError::Bound {
-                message: format!(
-                    "the query has {leaves} words, phrases and ranges, the bound is {LEAVES_MAX}; \
-                     use fewer, or a filter"
-                ),
-            });
-        }
-        self.tree(tree)
-    }
-
     /// Every word of the text as an alternative, without the most frequent ones.
     fn plain_words(&self) -> Clause {
         let mut found = Vec::new();
@@ -329,7 +301,7 @@ impl Compiler<'_> {
             return self.leaf(UserInputLeaf::Exists { field: name.to_string() });
         }
         let [from, to] = if field == self.fields.attributes {
-            self.attribute_bounds(&path, texts).ok_or_else(|| {
+            attribute_bounds(self.fields.attributes, &path, texts).ok_or_else(|| {
                 let message = "the bounds of a range must both be numbers, dates such as \
                                2024-01-31T00:00:00Z, or words";
                 self.fault(message.into(), name)
@@ -341,50 +313,8 @@ impl Compiler<'_> {
                     .map(|text| Term::from_field_text(field, &text))
             })
         };
-        let range = RangeQuery::new(bound(lower, from), bound(upper, to));
+        let range = RangeQuery::new(as_bound(lower, from), as_bound(upper, to));
         Ok(Clause::Query(Box::new(range)))
-    }
-
-    /// The bounds of a range as terms of one type; `None` when they have none in common.
-    fn attribute_bounds(&self, path: &str, texts: [Option<&str>; 2]) -> Option<[Option<Term>; 2]> {
-        if path.is_empty() {
-            return None;
-        }
-        let base = || Term::from_field_json_path(self.fields.attributes, path, true);
-        let numbers =
-            texts.map(|text| text.map(|text| text.parse().ok().filter(|n: &f64| n.is_finite())));
-        if !numbers.contains(&Some(None)) {
-            return Some(numbers.map(|number| {
-                number.flatten().map(|number| {
-                    let mut term = base();
-                    term.append_type_and_fast_value(number);
-                    term
-                })
-            }));
-        }
-        let dates = texts.map(|text| text.map(date));
-        if !dates.contains(&Some(None)) {
-            return Some(dates.map(|date| {
-                date.flatten().map(|date| {
-                    let mut term = base();
-                    term.append_type_and_fast_value(date);
-                    term
-                })
-            }));
-        }
-        let is_word = |at: usize| {
-            numbers[at].is_none_or(|number| number.is_none())
-                && dates[at].is_none_or(|date| date.is_none())
-        };
-        (is_word(0) && is_word(1)).then(|| {
-            texts.map(|text| {
-                text.map(|text| {
-                    let mut term = base();
-                    term.append_type_and_str(text);
-                    term
-                })
-            })
-        })
     }
 
     /// Hands a leaf to tantivy's parser, which knows the types of values.
@@ -652,22 +582,6 @@ impl Compiler<'_> {
     }
 }
 
-fn bound(written: &UserInputBound, term: Option<Term>) -> Bound<Term> {
-    match (written, term) {
-        (UserInputBound::Exclusive(_), Some(term)) => Bound::Excluded(term),
-        (_, Some(term)) => Bound::Included(term),
-        (_, None) => Bound::Unbounded,
-    }
-}
-
-/// A point in time by RFC 3339, or a day, which begins at midnight UTC.
-fn date(text: &str) -> Option<DateTime> {
-    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
-    let date = parse(text).or_else(|| parse(&format!("{text}T00:00:00Z")))?;
-    let nanos = i64::try_from(date.unix_timestamp_nanos()).ok()?;
-    Some(DateTime::from_timestamp_nanos(nanos))
-}
-
 /// `word~` and `word~N`; `~name` and `a~b` are plain text.
 fn fuzzy(text: &str) -> Option<(&str, u8)> {
     let (word, distance) = text.rsplit_once('~')?;
@@ -678,72 +592,6 @@ fn fuzzy(text: &str) -> Option<(&str, u8)> {
         return Some((word, 1));
     }
     distance.parse().ok().map(|distance| (word, distance))
-}
-
-fn count_leaves(tree: &UserInputAst) -> usize {
-    match tree {
-        UserInputAst::Clause(children) => children.iter().map(|(_, tree)| count_leaves(tree)).sum(),
-        UserInputAst::Boost(tree, _) => count_leaves(tree),
-        UserInputAst::Leaf(leaf) => match leaf.as_ref() {
-            UserInputLeaf::Set { elements, .. } => elements.len(),
-            _ => 1,
-        },
-    }
-}
-
-/// Counts every `(` and `NOT` that no `)` has closed, quoted or not: a bound errs on the safe side.
-fn check_depth(text: &str) -> Result<(), SearchError> {
-    let mut open = 0usize;
-    let mut negations = 0usize;
-    for (at, word) in text.match_indices(['(', ')', 'N']) {
-        match word {
-            "(" => open += 1,
-            ")" => open = open.saturating_sub(1),
-            _ if text[at..].starts_with("NOT") => negations += 1,
-            _ => {}
-        }
-        if open + negations > DEPTH_MAX {
-            return Err(SearchError::Query {
-                message: format!(
-                    "parentheses and NOT are nested too deep, the bound is {DEPTH_MAX}; simplify the \
-                     query or put the text in quotes"
-                ),
-                position: Some(at),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The strict grammar only says no; the lenient one knows where.
-fn syntax_error(text: &str) -> SearchError {
-    let errors = catch_unwind(AssertUnwindSafe(|| parse_query_lenient(text).1)).unwrap_or_default();
-    let help = "put text with special characters in \"quotes\"";
-    match errors.first() {
-        Some(error) => {
-            let mut position = error.pos.min(text.len());
-            while !text.is_char_boundary(position) {
-                position -= 1;
-            }
-            let message = format!("syntax error: {}; {help}", error.message);
-            SearchError::Query { message, position: Some(position) }
-        }
-        None => {
-            let message = format!("syntax error; {help}");
-            SearchError::Query { message, position: end_of_sense(text) }
-        }
-    }
-}
-
-/// Where the longest beginning that can be read ends, among those that end before a special
-/// character. Only so many are tried: each is a parse.
-fn end_of_sense(text: &str) -> Option<usize> {
-    let is_special = |c: char| "\"'()[]{}^:\\".contains(c);
-    let ends = text.match_indices(is_special).map(|(at, _)| at).take(ENDS_TRIED_MAX);
-    ends.filter(|&at| {
-        catch_unwind(AssertUnwindSafe(|| parse_query(&text[..at]).is_ok())).unwrap_or(false)
-    })
-    .max()
 }
 
 #[cfg(test)]

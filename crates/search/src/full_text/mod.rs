@@ -9,7 +9,8 @@
 //! - [`part`] is one immutable index of one segment: built from a batch, or merged from others;
 //! - [`manifest`] says which parts are durable and how far they reach in the log;
 //! - [`view`] is the list of parts: it applies, checkpoints and merges;
-//! - [`language`] turns a query into tantivy's query, [`expansion`] finds the terms of a pattern;
+//! - [`grammar`] and [`language`] turn a query into tantivy's query, [`bounds`] types its ranges,
+//!   [`expansion`] finds the words of a pattern, [`steady`] may be excluded;
 //! - [`searcher`] runs it over all parts with statistics of the whole.
 //!
 //! # The query language
@@ -31,7 +32,9 @@
 //! A backslash takes a special character literally. A word in code is found whole and by its parts:
 //! `parseHttpRequest`, `parse_http_request`, `http request`.
 
+mod bounds;
 mod expansion;
+mod grammar;
 mod language;
 mod manifest;
 mod part;

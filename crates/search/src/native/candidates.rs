@@ -11,24 +11,42 @@ use super::segment::{Entry, Segment};
 use crate::document::DocNumber;
 use crate::request::{Allowed, Stop};
 
-/// A document that may match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
-    pub(super) number: DocNumber,
-    /// Whether the trigrams of its title were among those that qualified.
-    pub(super) title: bool,
-    /// Where in the body a match may lie, rising: the first window, and the further ones.
-    pub(super) windows: std::ops::Range<usize>,
+/// Units between two looks at the stop flag: well below a millisecond.
+const STOP_EVERY: usize = 4096;
+
+/// A document that may match. Small: a pattern without trigrams makes every document one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    number: DocNumber,
+    /// Where its windows begin; they end where those of the next candidate begin.
+    first: u32,
 }
 
-/// The candidates of one query, in order of document number, and all their windows.
+/// The candidates of one query, in order of document number, and where to look in each.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    pub(super) documents: Vec<Candidate>,
-    pub(super) windows: Vec<Window>,
+    documents: Vec<Candidate>,
+    windows: Vec<Window>,
 }
 
 impl Candidates {
+    /// How many documents there are.
+    pub(super) fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// The document at a position.
+    pub(super) fn number(&self, at: usize) -> DocNumber {
+        self.documents[at].number
+    }
+
+    /// Where in the body of the document at a position a match may lie, rising; everywhere when empty.
+    pub(super) fn windows(&self, at: usize) -> &[Window] {
+        let first = self.documents[at].first as usize;
+        let end = self.documents.get(at + 1).map_or(self.windows.len(), |next| next.first as usize);
+        &self.windows[first..end]
+    }
+
     /// Adds those of a segment whose numbers are above all added before. An empty answer with `stop`
     /// set means nothing.
     pub(super) fn add(
@@ -42,7 +60,10 @@ impl Candidates {
         let mut units = Vec::new();
         gather(&node, segment, stop, &mut units)?;
         let unit_count = segment.unit_count();
-        for unit in units.into_iter().take_while(|&unit| unit < unit_count) {
+        for (step, unit) in units.into_iter().take_while(|&unit| unit < unit_count).enumerate() {
+            if step % STOP_EVERY == 0 && stop.is_set() {
+                break;
+            }
             self.add_unit(segment, unit, allowed);
         }
         Ok(())
@@ -52,39 +73,27 @@ impl Candidates {
         let unit = segment.unit(index);
         let goes_on =
             index + 1 < segment.unit_count() && segment.unit(index + 1).document == unit.document;
+        let first = self.windows.len() as u32;
         if unit.offset == 0 && !goes_on {
-            for document in segment.documents_of(index) {
-                let number = segment.number(document);
-                if allowed.contains(number) {
-                    self.push(number, true, Window { start: 0, end: usize::MAX, line: 0 });
-                }
-            }
+            let numbers = segment.documents_of(index).map(|document| segment.number(document));
+            let allowed = numbers.filter(|&number| allowed.contains(number));
+            self.documents.extend(allowed.map(|number| Candidate { number, first }));
             return;
         }
         let number = segment.number(unit.document);
         if !allowed.contains(number) {
             return;
         }
-        let start = unit.offset as usize;
-        let end = if goes_on { start + unit.bytes as usize } else { usize::MAX };
-        if let (Some(last), Some(window)) = (self.documents.last_mut(), self.windows.last_mut())
-            && last.number == number
-        {
-            if window.end == start {
-                window.end = end;
-            } else {
-                self.windows.push(Window { start, end, line: unit.line });
-                last.windows.end += 1;
-            }
-            return;
+        let start = unit.offset;
+        let end = if goes_on { start.saturating_add(unit.bytes) } else { u32::MAX };
+        let continues = self.documents.last().is_some_and(|last| last.number == number);
+        match self.windows.last_mut() {
+            Some(window) if continues && window.end == start => window.end = end,
+            _ => self.windows.push(Window { start, end, line: unit.line }),
         }
-        self.push(number, start == 0, Window { start, end, line: unit.line });
-    }
-
-    fn push(&mut self, number: DocNumber, title: bool, window: Window) {
-        let at = self.windows.len();
-        self.windows.push(window);
-        self.documents.push(Candidate { number, title, windows: at..at + 1 });
+        if !continues {
+            self.documents.push(Candidate { number, first });
+        }
     }
 }
 

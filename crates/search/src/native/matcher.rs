@@ -10,7 +10,7 @@ use super::pattern::{parse, without_word_boundaries};
 use super::plan::Plan;
 use crate::request::{Pattern, SearchError, Stop};
 
-/// The largest compiled automaton, in bytes: about 100 repetitions of `\w`. Searching costs at worst
+/// The largest compiled automaton, in bytes: about 80 repetitions of `\w`. Searching costs at worst
 /// a step for each of its states and each byte of text, so this also bounds the time for a line.
 pub const REGEX_BYTES_MAX: usize = 4 << 20;
 /// Memory for states built during a search, for each thread, in bytes.
@@ -68,6 +68,10 @@ pub struct LineMatch {
     pub matches: Vec<Range<usize>>,
 }
 
+/// Takes a matching line: its number (from 1) and range. The scratch may be used to look closer.
+pub(super) type LineVisitor<'a> =
+    &'a mut dyn FnMut(&mut Scratch, u32, Range<usize>) -> ControlFlow<()>;
+
 /// A line of the body shown around matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextLine {
@@ -115,12 +119,17 @@ impl Matcher {
         if limits.lines_max == 0 {
             return lines;
         }
-        let window = Window { start: 0, end: body.len(), line: 0 };
         let mut found = Vec::new();
-        self.scan(body.as_bytes(), window, &mut scratch, &Stop::new(), &mut |_, number, range| {
-            found.push((number, range));
-            if found.len() < limits.lines_max { ControlFlow::Continue(()) } else { BREAK }
-        });
+        self.scan(
+            body.as_bytes(),
+            Window::WHOLE,
+            &mut scratch,
+            &Stop::new(),
+            &mut |_, number, range| {
+                found.push((number, range));
+                if found.len() < limits.lines_max { ControlFlow::Continue(()) } else { BREAK }
+            },
+        );
         for (line, range) in found {
             let matches =
                 self.matches(body.as_bytes(), &range, &mut scratch, limits.matches_max.max(1));
@@ -143,19 +152,19 @@ impl Matcher {
         window: Window,
         scratch: &mut Scratch,
         stop: &Stop,
-        each: &mut dyn FnMut(&mut Scratch, u32, Range<usize>) -> ControlFlow<()>,
+        each: LineVisitor<'_>,
     ) -> bool {
-        let mut counted = window.start;
-        let mut line = window.line;
-        let mut start = window.start;
-        while start < window.end {
+        let window_end = (window.end as usize).min(text.len());
+        let mut start = window.start as usize;
+        let (mut counted, mut line) = (start, window.line);
+        while start < window_end {
             if stop.is_set() {
                 return false;
             }
-            let end = match text.get(start + self.window_bytes..window.end) {
+            let end = match text.get(start + self.window_bytes..window_end) {
                 Some(rest) => memchr::memchr(b'\n', rest)
-                    .map_or(window.end, |at| start + self.window_bytes + at + 1),
-                None => window.end,
+                    .map_or(window_end, |at| start + self.window_bytes + at + 1),
+                None => window_end,
             };
             let mut at = start;
             while let Some(range) = self.next_line(&text[..end], at, scratch) {
@@ -250,10 +259,17 @@ const BREAK: ControlFlow<()> = ControlFlow::Break(());
 /// A part of a text that starts at a line's start and ends at a line's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
-    pub(super) start: usize,
-    pub(super) end: usize,
+    /// Its first byte.
+    pub(super) start: u32,
+    /// Behind its last byte; anything beyond the text means its end.
+    pub(super) end: u32,
     /// Lines before `start`.
     pub(super) line: u32,
+}
+
+impl Window {
+    /// A whole text.
+    pub(super) const WHOLE: Self = Self { start: 0, end: u32::MAX, line: 0 };
 }
 
 fn next_character(text: &[u8], at: usize) -> usize {

@@ -17,8 +17,8 @@ use super::trigram::{Trigram, trigram};
 const EXACT_MAX: usize = 64;
 /// The most strings in a set of beginnings or ends.
 const EDGE_MAX: usize = 32;
-/// The most characters (after folding) of a class that is spelled out.
-const CLASS_MAX: usize = 16;
+/// The most characters (after folding) of a class that is spelled out: room for `\s` and `[a-z]`.
+const CLASS_MAX: usize = 32;
 /// Copies of a repeated part that are looked at.
 const COPIES_MAX: u32 = 4;
 /// The most trigrams in a plan: beyond it a part of the pattern is left to verification.

@@ -261,9 +261,13 @@ impl Block<'_> {
             }
             let zeros = window.trailing_zeros();
             quotient += zeros;
-            at += zeros as usize + 1;
-            let low = self.window(at) & mask;
-            at += self.parameter as usize;
+            let used = zeros + 1 + self.parameter;
+            // Nearly always the whole code lies in the bits already read.
+            let low = match used <= 56 {
+                true => window >> (zeros + 1) & mask,
+                false => self.window(at + zeros as usize + 1) & mask,
+            };
+            at += used as usize;
             let gap = (u64::from(quotient) << self.parameter) | low;
             let unit = u64::from(next) + gap;
             if unit >= u64::from(self.last) {

@@ -2,16 +2,16 @@
 //!
 //! A query runs in three steps: the plan of its pattern leaves candidates (`candidates`), their
 //! texts are visited in order by up to [`Request::threads`] threads, and the lines that the plan
-//! could not exclude are searched. The total is exact, because every candidate is verified, unless
-//! [`Request::stop`] ended the work.
+//! could not exclude are searched. Every candidate is verified, so the total is exact, unless
+//! [`Request::stop`] ended the work or a ranked search has seen enough ([`RANKED_MATCHES_MIN`]).
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use super::candidates::{Candidate, Candidates};
-use super::matcher::{Matcher, Scratch, Window};
+use super::candidates::Candidates;
+use super::matcher::{LineVisitor, Matcher, Scratch, Window};
 use super::score::Scorer;
 use super::segment::Segment;
 use super::workers::in_order;
@@ -22,6 +22,11 @@ use crate::view::Searcher;
 /// Candidates that one thread takes at a time: enough to pay for the hand-over, few enough to share
 /// the work evenly and to decompress few blocks twice.
 const CHUNK_DOCUMENTS: usize = 64;
+/// A ranked search ends when so many documents matched, or so many for each hit that is wanted: what
+/// stands in thousands of documents is no longer found by where it stands, and the deadline of a
+/// search is short. [`Snapshot::enumerate`] has no such end.
+const RANKED_MATCHES_MIN: usize = 2_000;
+const RANKED_FOR_EACH_HIT: usize = 10;
 /// Below this many candidates, starting a thread takes longer than searching them.
 const SHARED_DOCUMENTS_MIN: usize = 24;
 
@@ -128,10 +133,10 @@ impl Snapshot {
         mut each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<bool, SearchError> {
         let candidates = self.candidates(request, matcher)?;
-        let documents = candidates.documents.as_slice();
-        let threads = if documents.len() < SHARED_DOCUMENTS_MIN { 1 } else { request.threads };
-        let chunk_documents = CHUNK_DOCUMENTS.min(documents.len().div_ceil(threads.max(1))).max(1);
-        let chunks = documents.len().div_ceil(chunk_documents);
+        let documents = candidates.len();
+        let threads = if documents < SHARED_DOCUMENTS_MIN { 1 } else { request.threads };
+        let chunk_documents = CHUNK_DOCUMENTS.min(documents.div_ceil(threads.max(1))).max(1);
+        let chunks = documents.div_ceil(chunk_documents);
         let (mut complete, mut error) = (!request.stop.is_set(), None);
         in_order(
             threads,
@@ -139,11 +144,11 @@ impl Snapshot {
             || matcher.scratch(),
             |scratch, chunk| {
                 let start = chunk * chunk_documents;
-                let end = (start + chunk_documents).min(documents.len());
-                let windows = candidates.windows.as_slice();
+                let end = (start + chunk_documents).min(documents);
+                let candidates = &candidates;
                 let work =
-                    Work { request, matcher, scratch, windows, candidate: None, complete: true };
-                work.chunk(&documents[start..end], &check)
+                    Work { request, matcher, scratch, candidates, at: start, complete: true };
+                work.chunk(start..end, &check)
             },
             |chunk: Chunk<T>| {
                 complete &= chunk.complete;
@@ -164,19 +169,21 @@ impl Snapshot {
 impl Searcher for Snapshot {
     fn search(&self, request: &Request<'_>) -> Result<MethodAnswer, SearchError> {
         let matcher = Matcher::new(request.text, request.pattern)?;
+        let enough = RANKED_MATCHES_MIN.max(request.limit.saturating_mul(RANKED_FOR_EACH_HIT));
         let mut best = BinaryHeap::new();
         let mut total = 0;
         let verify = |work: &mut Work<'_>, text: Text<'_>| work.hit(text);
-        let complete = self.verify(request, &matcher, verify, |hit| {
+        let all = self.verify(request, &matcher, verify, |hit| {
             total += 1;
             best.push(Ranked(hit));
             if best.len() > request.limit {
                 best.pop();
             }
-            ControlFlow::Continue(())
+            if total < enough { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let hits = best.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect();
-        Ok(MethodAnswer { hits, total, total_is_exact: complete, complete })
+        let complete = all || total >= enough;
+        Ok(MethodAnswer { hits, total: total as u64, total_is_exact: all, complete })
     }
 }
 
@@ -208,30 +215,29 @@ struct Work<'a> {
     request: &'a Request<'a>,
     matcher: &'a Matcher,
     scratch: &'a mut Scratch,
-    windows: &'a [Window],
+    candidates: &'a Candidates,
     /// The candidate whose text is being looked at.
-    candidate: Option<&'a Candidate>,
+    at: usize,
     complete: bool,
 }
 
 impl<'a> Work<'a> {
     fn chunk<T>(
         mut self,
-        documents: &'a [Candidate],
+        range: Range<usize>,
         check: &impl Fn(&mut Work<'_>, Text<'_>) -> Option<T>,
     ) -> Chunk<T> {
         let mut results = Vec::new();
         if self.request.stop.is_set() {
             return Chunk { results, complete: false, error: None };
         }
-        let numbers: Vec<DocNumber> = documents.iter().map(|document| document.number).collect();
-        let mut at = 0;
+        let candidates = self.candidates;
+        let numbers: Vec<DocNumber> = range.clone().map(|at| candidates.number(at)).collect();
         let visited = self.request.texts.visit(&numbers, &mut |number, text| {
-            while documents.get(at).is_some_and(|document| document.number < number) {
-                at += 1;
+            while self.at < range.end && candidates.number(self.at) < number {
+                self.at += 1;
             }
-            self.candidate = documents.get(at).filter(|document| document.number == number);
-            if self.candidate.is_some() {
+            if self.at < range.end && candidates.number(self.at) == number {
                 results.extend(check(&mut self, text));
             }
             self.complete &= !self.request.stop.is_set();
@@ -241,19 +247,15 @@ impl<'a> Work<'a> {
     }
 
     /// Calls `each` with every matching line of the candidate's windows.
-    fn scan(
-        &mut self,
-        body: &[u8],
-        each: &mut dyn FnMut(&mut Scratch, u32, Range<usize>) -> ControlFlow<()>,
-    ) {
-        let windows = self.candidate.and_then(|it| self.windows.get(it.windows.clone()));
-        for window in windows.unwrap_or_default() {
-            let mut window = *window;
-            window.end = window.end.min(body.len());
-            if window.start > 0 && body.get(window.start - 1) != Some(&b'\n') {
-                // The store holds another text than the one indexed: look at all of it.
-                window = Window { start: 0, end: body.len(), line: 0 };
-            }
+    fn scan(&mut self, body: &[u8], each: LineVisitor<'_>) {
+        let line_start =
+            |it: &Window| it.start == 0 || body.get(it.start as usize - 1) == Some(&b'\n');
+        let windows = match self.candidates.windows(self.at) {
+            some @ [_, ..] if some.iter().all(line_start) => some,
+            // A short document; or the store holds another text than the one indexed.
+            _ => &[Window::WHOLE],
+        };
+        for &window in windows {
             let mut ended = false;
             let done = self.matcher.scan(
                 body,
@@ -274,12 +276,13 @@ impl<'a> Work<'a> {
     }
 
     fn title_matches(&mut self, text: Text<'_>) -> bool {
-        self.candidate.is_some_and(|candidate| candidate.title)
+        // The trigrams of the title are in the first unit of the document.
+        self.candidates.windows(self.at).first().is_none_or(|window| window.start == 0)
             && self.matcher.matches_in(text.title, self.scratch)
     }
 
     fn lines(&mut self, text: Text<'_>) -> Option<DocumentLines> {
-        let number = self.candidate?.number;
+        let number = self.candidates.number(self.at);
         let mut found = DocumentLines { number, ..DocumentLines::default() };
         let body = text.body.as_bytes();
         self.scan(body, &mut |_, line, range| {
@@ -295,7 +298,7 @@ impl<'a> Work<'a> {
     }
 
     fn hit(&mut self, text: Text<'_>) -> Option<Hit> {
-        let number = self.candidate?.number;
+        let number = self.candidates.number(self.at);
         let body = text.body.as_bytes();
         let matcher = self.matcher;
         let mut scorer = Scorer::default();

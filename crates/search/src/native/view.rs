@@ -7,8 +7,8 @@
 //! 2. A part is immutable. Readers hold their own list of parts, so nothing here disturbs them.
 //! 3. Files that the last written manifest names are removed only after a manifest without them is
 //!    durable. Files that no manifest names are removed when the view is opened.
-//! 4. Parts below [`Sizes::inline_bytes_max`] are merged during `apply`, never by a planned merge; larger
-//!    ones only by planned merges. So a planned merge always finds its sources again.
+//! 4. The newest parts that are all below [`Sizes::inline_bytes_max`] are merged during `apply` only;
+//!    those before them by planned merges only. So a planned merge always finds its sources again.
 
 use std::io::BufWriter;
 use std::sync::Arc;
@@ -235,29 +235,25 @@ fn crowded_tail(parts: &[Part], inline_bytes_max: u64) -> Option<usize> {
     })
 }
 
-/// The neighbours that a planned merge should join, if any.
+/// The neighbours that a planned merge should join, if any: never the newest small segments.
 fn planned_run(
     parts: &[Part],
     living: &Bitmap,
     inline_bytes_max: u64,
 ) -> Option<std::ops::Range<usize>> {
     let large = |part: &Part| part.segment.bytes() >= inline_bytes_max;
-    for class in tier(inline_bytes_max)..=tier(MERGED_BYTES_MAX) {
+    let parts = &parts[..parts.iter().rposition(large)? + 1];
+    for class in 0..=tier(MERGED_BYTES_MAX) {
         let mut start = 0;
-        for run in parts.chunk_by(|a, b| {
-            let fits = |part| large(part) && tier(part.segment.bytes()) <= class;
-            fits(a) && fits(b)
-        }) {
+        let fits = |part: &Part| tier(part.segment.bytes()) <= class;
+        for run in parts.chunk_by(|a, b| fits(a) && fits(b)) {
             let mut bytes = 0;
-            let count = run
-                .iter()
-                .take(SOURCES_MAX)
-                .take_while(|part| {
-                    bytes += part.segment.bytes();
-                    bytes <= MERGED_BYTES_MAX
-                })
-                .count();
-            if count >= MERGE_FACTOR && large(&run[0]) {
+            let joined = run.iter().take(SOURCES_MAX).take_while(|part| {
+                bytes += part.segment.bytes();
+                bytes <= MERGED_BYTES_MAX
+            });
+            let count = joined.count();
+            if count >= MERGE_FACTOR {
                 return Some(start..start + count);
             }
             start += run.len();
@@ -268,7 +264,7 @@ fn planned_run(
         let alive = part.segment.numbers().filter(|&number| living.contains(number)).count() as u64;
         (documents - alive) * REMOVED_SHARE >= documents
     };
-    parts.iter().position(|part| large(part) && wasteful(part)).map(|at| at..at + 1)
+    parts.iter().position(wasteful).map(|at| at..at + 1)
 }
 
 /// A merged segment on its way from the merging thread to `install`.

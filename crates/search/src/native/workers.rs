@@ -82,7 +82,7 @@ pub(super) fn in_order<S, T: Send>(
         // Also ends the workers when `deliver` panics, or the scope would wait for them for ever.
         let _guard = EndOnPanic(&shared);
         for _ in 0..threads {
-            scope.spawn(&worker);
+            scope.spawn(worker);
         }
         while let Some(result) = take(&shared, chunks) {
             if deliver(result).is_break() {

@@ -287,6 +287,16 @@ impl Segment {
     /// The first row at or behind `from` whose document is `number` or higher.
     pub(crate) fn first_row_from(&self, number: DocNumber, from: usize) -> usize {
         let (mut low, mut high) = (from.min(self.rows), self.rows);
+        // Callers mostly go on a little way: doubling steps find the end of a short search.
+        let mut step = 1;
+        while low + step < high {
+            if self.number(low + step) >= number {
+                high = low + step;
+                break;
+            }
+            low += step;
+            step *= 2;
+        }
         while low < high {
             let middle = low.midpoint(high);
             if self.number(middle) < number {

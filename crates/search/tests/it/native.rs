@@ -138,13 +138,11 @@ pub(crate) const LITERAL: Pattern =
 pub(crate) const REGEX: Pattern =
     Pattern { syntax: Syntax::Regex, case: Case::Sensitive, word: false };
 
-/// What a scan without an index finds: for each document whether the title matches, and its lines.
-fn naive(
-    corpus: &Corpus,
-    text: &str,
-    pattern: Pattern,
-    filter: Option<&Bitmap>,
-) -> Vec<(DocNumber, bool, Vec<(u32, String)>)> {
+/// A document, whether its title matches, and its matching lines.
+type Expected = (DocNumber, bool, Vec<(u32, String)>);
+
+/// What a scan without an index finds.
+fn naive(corpus: &Corpus, text: &str, pattern: Pattern, filter: Option<&Bitmap>) -> Vec<Expected> {
     let source = match pattern.syntax {
         Syntax::Literal => regex::escape(text),
         Syntax::Regex => text.to_string(),
@@ -389,4 +387,38 @@ fn a_snapshot_does_not_see_what_is_applied_later() {
     };
     assert_eq!(total(before), 1);
     assert_eq!(total(corpus.view.searcher()), 2);
+}
+
+#[test]
+fn a_ranked_search_for_what_stands_everywhere_ends_early_and_says_so() {
+    let corpus = Corpus::bodies(&vec!["needle\n"; 2_500]);
+    let search = |limit| {
+        corpus.ask("needle", LITERAL, None, |request| {
+            corpus.view.searcher().search(&Request { limit, ..request.clone() }).unwrap()
+        })
+    };
+    let answer = search(5);
+    assert_eq!((answer.total, answer.total_is_exact, answer.complete), (2_000, false, true));
+    assert_eq!(answer.hits.len(), 5);
+    let answer = search(1_000);
+    assert_eq!((answer.total, answer.total_is_exact, answer.complete), (2_500, true, true));
+    assert_eq!(corpus.enumerate("needle", LITERAL, None).len(), 2_500);
+}
+
+#[test]
+fn small_segments_between_large_ones_are_merged_too() {
+    let mut corpus = Corpus::new();
+    let lines = |from: u32, to: u32| -> Vec<Document> {
+        let line = |i: u32| format!("{:x}\n", i.wrapping_mul(2_654_435_761));
+        let body = |i: u32| (i * 50..i * 50 + 50).map(line).collect();
+        (from..to).map(|i| Document { body: body(i), ..Document::default() }).collect()
+    };
+    for pair in 0..20 {
+        corpus.add(lines(pair * 40, pair * 40 + 39));
+        corpus.add(lines(pair * 40 + 39, pair * 40 + 40));
+    }
+    assert!(corpus.view.figures().segments >= 40);
+    corpus.merge_all();
+    assert!(corpus.view.figures().segments < 10, "{:?}", corpus.view.figures());
+    check(&corpus, "9e3779b1", LITERAL, None);
 }

@@ -1,7 +1,7 @@
 //! The write-ahead log: what was acknowledged is durable, and what is damaged is said.
 //!
 //! Everything that changes a collection is a record in its log; all else can be rebuilt from it.
-//! One group commit is one [`frame`](self) on the disk, written and synced once for all callers
+//! One group commit is one frame on the disk, written and synced once for all callers
 //! that wait, chained by hash to the one before.
 //!
 //! Invariants:

@@ -38,7 +38,7 @@ pub(crate) fn read(state: &State, from_seq: u64, bytes_max: u64) -> Result<Batch
             last_seq: segments.first().map_or(durable_seq, |first| first.header.first_seq - 1),
             path: state.dir.clone(),
             offset: 0,
-            proof: Proof::LaterSegment,
+            proof: if segments.is_empty() { Proof::Caller } else { Proof::LaterSegment },
         }));
     }
     let mut batch = Batch { entries: Vec::new(), next_seq: from_seq };

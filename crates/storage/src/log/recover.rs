@@ -40,7 +40,7 @@ pub struct Recovery {
     pub store_id: u128,
     /// Segment files.
     pub segments: u64,
-    /// Last durable record; 0 in an empty log.
+    /// Last record that was acknowledged, damaged or not; 0 in an empty log.
     pub durable_seq: u64,
     /// Bytes of a torn tail that were cut. Nothing acknowledged was in them.
     pub torn_bytes: u64,
@@ -98,7 +98,10 @@ pub(crate) fn recover(
     {
         active.file.drop_cache().map_err(io_error("dropping the cache of", &active.path))?;
     }
-    let (mut found, end) = examine(dir, &segments, options)?;
+    let (mut found, mut end) = examine(dir, &segments, options)?;
+    if options.mutated(Mutation::TruncateOnDamage) {
+        end = end.map(|end| cut_at_damage(end, &segments, &found));
+    }
     let last_seq = end.as_ref().map_or(FIRST_SEQ, |end| end.next_seq) - 1;
     let last_number = segments.last().map_or(0, |segment| segment.header.last_number);
     let unreadable_end = unreadable.iter().any(|name| name.last_number > last_number);
@@ -110,7 +113,8 @@ pub(crate) fn recover(
         created: false,
         store_id: segments.last().map_or(0, |segment| segment.header.store_id),
         segments: segments.len() as u64,
-        durable_seq: last_seq,
+        // Lost records at the end had numbers, too: reading there must fail, not wait.
+        durable_seq: found.damage.iter().map(|damage| damage.last_seq).fold(last_seq, u64::max),
         damage: found.damage,
         scars: found.scars,
         accepted: found.accepted,
@@ -208,6 +212,22 @@ fn claim_missing_end(
             offset: 0,
             proof: Proof::Caller,
         });
+    }
+}
+
+/// What many logs do, and this one only to prove that its tests notice: ends at the first frame
+/// that cannot be read.
+fn cut_at_damage(end: SegmentEnd, segments: &[Arc<Segment>], found: &Verification) -> SegmentEnd {
+    let active = segments.last().map(|segment| &segment.path);
+    match found.damage.iter().find(|damage| Some(&damage.path) == active) {
+        Some(damage) => SegmentEnd {
+            last: None,
+            offset: damage.offset,
+            next_seq: damage.first_seq,
+            torn_bytes: 1,
+            ..end
+        },
+        None => end,
     }
 }
 

@@ -266,3 +266,63 @@ impl Segment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            store_id: 1,
+            first_number: 2,
+            last_number: 3,
+            generation: 4,
+            first_seq: 5,
+            last_seq: 6,
+            seed: 7,
+            file_bytes: 8,
+            prev_hash: 9,
+            created_at_ms: 10,
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_from_either_copy() {
+        for damaged in [0, HEADER_COPY_OFFSET] {
+            let mut block = header().encode();
+            block[damaged + 100] ^= 1;
+            assert_eq!(SegmentHeader::decode(&block), Ok(header()));
+        }
+        let mut block = header().encode();
+        block[100] ^= 1;
+        block[HEADER_COPY_OFFSET + 100] ^= 1;
+        assert_eq!(SegmentHeader::decode(&block), Err(HeaderError::Damaged));
+        assert_eq!(SegmentHeader::decode(&[]), Err(HeaderError::Damaged));
+    }
+
+    #[test]
+    fn a_name_says_what_the_header_says() {
+        let name = header().file_name();
+        assert_eq!(name.to_string(), "log-0000000002-0000000003-0004.seg");
+        assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
+        for other in ["log-1-2.seg", "log-2-1-0.seg", "log-0-1-0.seg", "log-1-1-0-0.seg", "x.seg"] {
+            assert_eq!(SegmentName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_later_generation_over_all_numbers_replaces() {
+        let name = |first_number, last_number, generation| SegmentName {
+            first_number,
+            last_number,
+            generation,
+        };
+        assert!(name(1, 3, 1).replaces(&name(2, 2, 0)));
+        assert!(name(1, 3, 2).replaces(&name(1, 2, 1)));
+        assert!(!name(1, 3, 1).replaces(&name(1, 3, 1)));
+        assert!(!name(1, 3, 1).replaces(&name(3, 4, 0)));
+        assert!(!name(1, 3, 0).replaces(&name(2, 2, 0)));
+    }
+}

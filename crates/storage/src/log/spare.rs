@@ -5,8 +5,10 @@
 //! (`reserve`) is kept for essential appends and for compaction when the disk is full.
 //!
 //! Invariants:
-//! - A file under one of the two names has all its space, as zeros, durably: it got the name
-//!   after its sync.
+//! - A prepared file has all its space, durably: it got its name after its sync. It holds zeros,
+//!   or what a crash during its activation left, under a seed that is never used again.
+//! - No two prepared files ever have the same name. So a power loss that keeps only some of the
+//!   renames never leaves a segment and a prepared file that are the same file.
 //! - A file gets a segment's name only after header and content are durable, and is appended to
 //!   only after that name is.
 //! - `blocked` is set exactly while ordinary appends are refused for want of a next segment. It
@@ -23,8 +25,23 @@ use super::record::Class;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::fs::{FileSystem, temp_path};
 
-const SPARE_NAME: &str = "spare.zero";
-const RESERVE_NAME: &str = "reserve.zero";
+const SPARE_PREFIX: &str = "spare-";
+const RESERVE_PREFIX: &str = "reserve-";
+const SUFFIX: &str = ".zero";
+
+/// A file that is ready to become a segment.
+#[derive(Clone, Debug)]
+struct Prepared {
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// What a prepared file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Spare,
+    Reserve,
+}
 
 #[derive(Debug)]
 pub(crate) struct Spares {
@@ -35,11 +52,10 @@ pub(crate) struct Spares {
     changed: Condvar,
 }
 
-/// Sizes of the files that are there, in bytes.
 #[derive(Debug, Default)]
 struct State {
-    spare: Option<u64>,
-    reserve: Option<u64>,
+    spare: Option<Prepared>,
+    reserve: Option<Prepared>,
     preparing: bool,
     blocked: Option<LogError>,
     log_bytes: u64,
@@ -71,10 +87,19 @@ impl Spares {
         options: Arc<LogOptions>,
     ) -> Result<Self, LogError> {
         let mut state = State::default();
-        for (name, slot) in [(SPARE_NAME, &mut state.spare), (RESERVE_NAME, &mut state.reserve)] {
-            let path = dir.join(name);
-            if fs.exists(&path).map_err(io_error("looking for", &path))? {
-                *slot = Some(fs.len(&path).map_err(io_error("measuring", &path))?);
+        for listed in fs.list(dir).map_err(io_error("listing", dir))? {
+            let Some(name) = listed.name.strip_suffix(SUFFIX) else { continue };
+            let path = dir.join(&listed.name);
+            let bytes = fs.len(&path).map_err(io_error("measuring", &path))?;
+            let slot = if name.starts_with(SPARE_PREFIX) {
+                &mut state.spare
+            } else if name.starts_with(RESERVE_PREFIX) {
+                &mut state.reserve
+            } else {
+                continue;
+            };
+            if let Some(other) = slot.replace(Prepared { path, bytes }) {
+                fs.remove_file(&other.path).map_err(io_error("removing", &other.path))?;
             }
         }
         Ok(Self {
@@ -155,13 +180,14 @@ impl Spares {
     /// are refused until it is there again. Returns whether there was one.
     pub(crate) fn release_reserve(&self) -> Result<bool, LogError> {
         let mut state = self.lock();
-        let Some(needed_bytes) = state.reserve.take() else { return Ok(false) };
+        let Some(reserve) = state.reserve.take() else { return Ok(false) };
+        let needed_bytes = reserve.bytes;
         let available_bytes = self.fs.available_bytes(&self.dir).unwrap_or(0);
         let full = LogError::DiskFull { path: self.dir.clone(), needed_bytes, available_bytes };
         state.blocked.get_or_insert(full);
         self.changed.notify_all();
-        let path = self.dir.join(RESERVE_NAME);
-        self.fs.remove_file(&path).map_err(io_error("removing", &path))?;
+        let removed = self.fs.remove_file(&reserve.path);
+        removed.map_err(io_error("removing", &reserve.path))?;
         Ok(true)
     }
 
@@ -174,15 +200,14 @@ impl Spares {
     ) -> Result<Segment, ActivateError> {
         let needed = (SEGMENT_HEADER_BYTES + content.len() + HEARTBEAT_BYTES) as u64;
         let needed = needed.max(header.file_bytes);
-        let (prepared, file_bytes) =
-            self.take(needed, class).map_err(ActivateError::Unavailable)?;
-        let header = SegmentHeader { file_bytes, ..header };
+        let prepared = self.take(needed, class).map_err(ActivateError::Unavailable)?;
+        let header = SegmentHeader { file_bytes: prepared.bytes, ..header };
         let path = header.file_name().path(&self.dir);
         let unusable = |source| {
-            let _ = self.fs.remove_file(&prepared);
-            ActivateError::Unavailable(self.unavailable(file_bytes, source))
+            let _ = self.fs.remove_file(&prepared.path);
+            ActivateError::Unavailable(self.unavailable(prepared.bytes, source))
         };
-        let file = self.fs.open(&prepared).map_err(unusable)?;
+        let file = self.fs.open(&prepared.path).map_err(unusable)?;
         let mut block = header.encode();
         block.extend_from_slice(content);
         file.write_all_at(&block, 0).map_err(unusable)?;
@@ -193,7 +218,7 @@ impl Spares {
             let wrap = io_error(action, &path);
             move |source| ActivateError::Fatal(wrap(source))
         };
-        self.fs.rename(&prepared, &path).map_err(fatal("naming"))?;
+        self.fs.rename(&prepared.path, &path).map_err(fatal("naming"))?;
         if !self.options.mutated(Mutation::SkipDirSync) {
             self.fs.sync_dir(&self.dir).map_err(fatal("syncing the folder of"))?;
         }
@@ -201,59 +226,42 @@ impl Spares {
     }
 
     /// Takes a prepared file of at least `needed` bytes, making one if there is none.
-    fn take(&self, needed: u64, class: Class) -> Result<(PathBuf, u64), LogError> {
+    fn take(&self, needed: u64, class: Class) -> Result<Prepared, LogError> {
         let mut state = self.lock();
         while state.preparing {
             state = self.wait(state);
         }
-        if let Some(bytes) = state.spare.take_if(|bytes| *bytes >= needed) {
-            self.changed.notify_all();
-            return Ok((self.dir.join(SPARE_NAME), bytes));
+        self.changed.notify_all();
+        let fits = |prepared: &mut Prepared| prepared.bytes >= needed;
+        if let Some(spare) = state.spare.take_if(fits) {
+            return Ok(spare);
         }
-        let blocked = state.blocked.clone();
-        if let (Some(error), Class::Ordinary) = (&blocked, class) {
+        if let (Some(error), Class::Ordinary) = (&state.blocked, class) {
             return Err(error.clone());
         }
         // Made under the lock: nobody else may prepare meanwhile, and the commit waits anyway.
-        let made = match blocked {
-            Some(error) => Err(error),
-            None => {
-                let bytes = needed.max(self.segment_bytes(&state));
-                self.make(SPARE_NAME, bytes).map(|()| bytes)
-            }
+        let made = match &state.blocked {
+            Some(error) => Err(error.clone()),
+            None => self.make(Use::Spare, needed.max(self.segment_bytes(&state))),
         };
-        match made {
-            Ok(bytes) => {
-                state.spare = None;
-                self.changed.notify_all();
-                Ok((self.dir.join(SPARE_NAME), bytes))
-            }
-            Err(error) => {
-                state.blocked = Some(error.clone());
-                self.changed.notify_all();
-                match state.reserve.take_if(|bytes| *bytes >= needed) {
-                    Some(bytes) if class == Class::Essential => {
-                        Ok((self.dir.join(RESERVE_NAME), bytes))
-                    }
-                    kept => {
-                        state.reserve = state.reserve.or(kept);
-                        Err(error)
-                    }
-                }
-            }
-        }
+        made.or_else(|error| {
+            state.blocked.get_or_insert_with(|| error.clone());
+            let reserve =
+                state.reserve.take_if(|reserve| class == Class::Essential && fits(reserve));
+            reserve.ok_or(error)
+        })
     }
 
-    fn missing(&self, state: &State) -> Vec<(&'static str, u64)> {
+    fn missing(&self, state: &State) -> Vec<(Use, u64)> {
         let segment_bytes = self.segment_bytes(state);
         let mut missing = Vec::new();
         // The reserve first: room for deletes matters more than room for writes.
         let reserve_bytes = segment_bytes.min(self.options.reserve_bytes);
-        if state.reserve.unwrap_or(0) < reserve_bytes {
-            missing.push((RESERVE_NAME, reserve_bytes.max(self.options.segment_bytes_min)));
+        if state.reserve.as_ref().map_or(0, |reserve| reserve.bytes) < reserve_bytes {
+            missing.push((Use::Reserve, reserve_bytes.max(self.options.segment_bytes_min)));
         }
         if state.spare.is_none() {
-            missing.push((SPARE_NAME, segment_bytes));
+            missing.push((Use::Spare, segment_bytes));
         }
         missing
     }
@@ -263,7 +271,7 @@ impl Spares {
         state.log_bytes.clamp(self.options.segment_bytes_min, self.options.segment_bytes_max)
     }
 
-    fn make_all(&self, missing: &[(&'static str, u64)], was_blocked: bool) -> Result<(), LogError> {
+    fn make_all(&self, missing: &[(Use, u64)], was_blocked: bool) -> Result<(), LogError> {
         if was_blocked {
             let wanted: u64 = missing.iter().map(|(_, bytes)| bytes).sum();
             let margin = missing.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
@@ -276,19 +284,28 @@ impl Spares {
                 return Err(LogError::DiskFull { path, needed_bytes, available_bytes });
             }
         }
-        for (name, bytes) in missing {
-            self.make(name, *bytes)?;
+        for (purpose, bytes) in missing {
+            let prepared = self.make(*purpose, *bytes)?;
             let mut state = self.lock();
-            match *name {
-                RESERVE_NAME => state.reserve = Some(*bytes),
-                _ => state.spare = Some(*bytes),
+            let replaced = match purpose {
+                Use::Spare => state.spare.replace(prepared),
+                Use::Reserve => state.reserve.replace(prepared),
+            };
+            if let Some(smaller) = replaced {
+                // One that stays is removed when the log is opened the next time.
+                let _ = self.fs.remove_file(&smaller.path);
             }
         }
         Ok(())
     }
 
-    fn make(&self, name: &str, bytes: u64) -> Result<(), LogError> {
-        let path = self.dir.join(name);
+    fn make(&self, purpose: Use, bytes: u64) -> Result<Prepared, LogError> {
+        let prefix = match purpose {
+            Use::Spare => SPARE_PREFIX,
+            Use::Reserve => RESERVE_PREFIX,
+        };
+        let unique = (self.options.entropy)();
+        let path = self.dir.join(format!("{prefix}{unique:016x}{SUFFIX}"));
         let temp = temp_path(&path);
         let made = (|| {
             let file = self.fs.create(&temp)?;
@@ -296,10 +313,13 @@ impl Spares {
             file.sync_all()?;
             self.fs.rename(&temp, &path)
         })();
-        made.map_err(|source| {
-            let _ = self.fs.remove_file(&temp);
-            self.unavailable(bytes, source)
-        })
+        match made {
+            Ok(()) => Ok(Prepared { path, bytes }),
+            Err(source) => {
+                let _ = self.fs.remove_file(&temp);
+                Err(self.unavailable(bytes, source))
+            }
+        }
     }
 
     fn unavailable(&self, needed_bytes: u64, source: std::io::Error) -> LogError {

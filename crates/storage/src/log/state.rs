@@ -2,6 +2,7 @@
 //! it may be written.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub(crate) struct State {
     durable_seq: Mutex<u64>,
     advanced: Condvar,
     poison: Mutex<Option<Arc<str>>>,
+    closed: AtomicBool,
     damage: Mutex<Vec<Damage>>,
     names_end: Mutex<NamesEnd>,
 }
@@ -52,6 +54,7 @@ impl State {
             durable_seq: Mutex::new(0),
             advanced: Condvar::new(),
             poison: Mutex::new(None),
+            closed: AtomicBool::new(false),
             damage: Mutex::new(Vec::new()),
             names_end: Mutex::default(),
         }
@@ -88,11 +91,12 @@ impl State {
         self.advanced.notify_all();
     }
 
-    /// Blocks until something beyond `seq` is durable, the time is over or the log is poisoned.
+    /// Blocks until something beyond `seq` is durable, the time is over, or the log is poisoned or
+    /// closed.
     pub(crate) fn wait_beyond(&self, seq: u64, timeout: Duration) -> u64 {
         let deadline = Instant::now() + timeout;
         let mut durable = self.durable();
-        while *durable <= seq && !self.is_poisoned() {
+        while *durable <= seq && !self.is_poisoned() && !self.closed.load(Ordering::Acquire) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -103,8 +107,14 @@ impl State {
         *durable
     }
 
+    /// Nothing more will be written.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake();
+    }
+
     /// Wakes those who wait in [`State::wait_beyond`].
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         let _durable = self.durable();
         self.advanced.notify_all();
     }

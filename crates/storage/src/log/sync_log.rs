@@ -179,6 +179,10 @@ impl SyncLog {
         if let Err(poisoned @ LogError::Poisoned { .. }) = self.state.check_writable() {
             return Err(poisoned);
         }
+        if let Some(writer) = &mut *writer {
+            // Then the last commit is proven, and opening anew leaves it where readers know it.
+            writer.heartbeat()?;
+        }
         let accepted = accept_loss(&self.state, first_seq, last_seq)?;
         let State { fs, dir, options, spares, .. } = &*self.state;
         let opened = recover(fs.as_ref(), dir, options, spares)?;
@@ -197,7 +201,7 @@ impl SyncLog {
         let beaten = self.heartbeat();
         *self.writer() = None;
         self.state.spares.stop();
-        self.state.wake();
+        self.state.close();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         beaten
     }

@@ -5,9 +5,13 @@
 //! `MAINSTAY_SEEDS=10000` runs that many, `MAINSTAY_SEED=n` replays one.
 
 use std::ops::AddAssign;
+use std::path::PathBuf;
 
-use mainstay_storage::log::{Class, LogError, Mutation, OpenCheck, SyncLog};
-use mainstay_storage::sim::{Failure, Faults, Operation, Rule, SyncFailure};
+use mainstay_storage::fs::FileSystem;
+use mainstay_storage::log::{Class, Damage, LogError, Mutation, OpenCheck, SyncLog};
+use mainstay_storage::sim::{
+    CrashStyle, Failure, Faults, Operation, Random, Rule, SECTOR_BYTES, SyncFailure,
+};
 
 use crate::world::{Break, Commit, Verdict, World};
 
@@ -147,11 +151,7 @@ fn is_injected(error: &LogError) -> bool {
     )
 }
 
-fn check_opened(
-    world: &mut World,
-    log: &SyncLog,
-    damage: &[mainstay_storage::log::Damage],
-) -> Verdict<()> {
+fn check_opened(world: &mut World, log: &SyncLog, damage: &[Damage]) -> Verdict<()> {
     if let Some(damage) = damage.first() {
         return Err(format!("nothing was damaged, and yet: {damage}"));
     }
@@ -244,12 +244,12 @@ fn heal(world: &mut World, seen: &mut Seen) -> Verdict<()> {
         }
         log.prepare().map_err(|error| format!("prepare: {error}"))?;
         for _ in 0..3 {
-            if world.commit(&log, Class::Ordinary)? == Commit::Ended {
+            if world.commit_one(&log)? != Commit::Acknowledged {
                 return Err("a commit failed on a healthy disk".into());
             }
         }
         drop(log);
-        world.fs.crash_with(mainstay_storage::sim::CrashStyle::LoseAll);
+        world.fs.crash_with(CrashStyle::LoseAll);
     }
     let (log, recovery) = world.open().map_err(|error| format!("last open: {error}"))?;
     check_opened(world, &log, &recovery.damage)
@@ -272,14 +272,10 @@ fn rot(seed: u64, broken: Break) -> Verdict<Seen> {
     }
     log.heartbeat().map_err(|error| format!("heartbeat: {error}"))?;
     drop(log);
-    let gone = world.random.below(8) == 0 && world.segments().len() > 1;
-    world.fs.crash_with(mainstay_storage::sim::CrashStyle::LoseAll);
+    world.fs.crash_with(CrashStyle::LoseAll);
     let segments = world.segments();
-    if gone {
-        // All but the last: that one's loss needs a witness outside of the log.
-        let at = world.random.below(segments.len() as u64 - 1) as usize;
-        let fs: &dyn mainstay_storage::fs::FileSystem = &world.fs;
-        fs.remove_file(&segments[at]).map_err(|error| error.to_string())?;
+    if world.random.below(6) == 0 {
+        lose_files(&mut world, &segments)?;
     } else {
         spoil(&mut world, &segments);
     }
@@ -310,7 +306,7 @@ fn rot(seed: u64, broken: Break) -> Verdict<Seen> {
         ));
     }
     world.model.check(&log, &mut world.random)?;
-    if world.commit(&log, Class::Ordinary)? != Commit::Acknowledged {
+    if world.commit_one(&log)? != Commit::Acknowledged {
         return Err("the log takes no writes after the loss was accepted".into());
     }
     drop(log);
@@ -323,19 +319,54 @@ fn rot(seed: u64, broken: Break) -> Verdict<Seen> {
     Ok(seen)
 }
 
-/// One flipped bit, or one sector overwritten, anywhere in the segments.
-fn spoil(world: &mut World, segments: &[std::path::PathBuf]) {
+/// Removes one segment, or all. Only the checkpoint of a view can witness that the last is gone.
+fn lose_files(world: &mut World, segments: &[PathBuf]) -> Verdict<()> {
+    let all = world.random.below(4) == 0;
+    let one = world.random.below(segments.len() as u64) as usize;
+    world.options.durable_seq_min = world.model.last_seq();
+    for (at, path) in segments.iter().enumerate() {
+        if all || at == one {
+            world.fs.remove_file(path).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Damages one place in the segments, in the way of one of the known fault classes.
+fn spoil(world: &mut World, segments: &[PathBuf]) {
     let at = world.random.below(segments.len() as u64) as usize;
     let path = &segments[at];
-    let bytes = world.fs.content(path).map_or(0, |content| content.len() as u64);
-    let offset = world.random.below(bytes);
-    if world.random.coin() {
-        let bit = world.random.below(8) as u8;
-        world.fs.flip_bit(path, offset, bit);
-    } else {
-        let sector = offset / 512 * 512;
-        let junk: Vec<u8> = (0..512).map(|_| world.random.next_u64() as u8).collect();
-        world.fs.damage(path, sector, &junk);
+    let content = world.fs.content(path).unwrap_or_default();
+    let offset = world.random.below(content.len() as u64);
+    let sector = offset / SECTOR_BYTES * SECTOR_BYTES;
+    let sectors = |random: &mut Random| {
+        let bytes = SECTOR_BYTES * (1 + random.below(12));
+        bytes.min(content.len() as u64 - sector) as usize
+    };
+    match world.random.below(4) {
+        0 => {
+            let bit = world.random.below(8) as u8;
+            world.fs.flip_bit(path, offset, bit);
+        }
+        1 => {
+            let junk: Vec<u8> = (0..SECTOR_BYTES).map(|_| world.random.next_u64() as u8).collect();
+            world.fs.damage(path, sector, &junk);
+        }
+        wide => {
+            // Several sectors may hold both the last frame and the heartbeat that proves it.
+            world.options.durable_seq_min = world.model.last_seq();
+            let bytes = sectors(&mut world.random);
+            let data = if wide == 2 {
+                // A write that the device lost.
+                vec![0; bytes]
+            } else {
+                // A write that the device put in the wrong place: whole frames among it.
+                let from = world.random.below((content.len() - bytes) as u64 + 1);
+                let from = (from / SECTOR_BYTES * SECTOR_BYTES) as usize;
+                content[from..from + bytes].to_vec()
+            };
+            world.fs.damage(path, sector, &data);
+        }
     }
 }
 

@@ -195,9 +195,24 @@ impl World {
             .collect()
     }
 
-    /// Commits, keeping the model up to date. `Ok(false)`: the process must end.
+    /// Commits what several callers wait for, keeping the model up to date.
     pub(crate) fn commit(&mut self, log: &SyncLog, class: Class) -> Verdict<Commit> {
         let groups = self.groups();
+        self.commit_groups(log, class, groups)
+    }
+
+    /// Commits one record, small enough for any frame.
+    pub(crate) fn commit_one(&mut self, log: &SyncLog) -> Verdict<Commit> {
+        let record = self.record();
+        self.commit_groups(log, Class::Ordinary, vec![vec![record]])
+    }
+
+    fn commit_groups(
+        &mut self,
+        log: &SyncLog,
+        class: Class,
+        groups: Vec<Vec<Record>>,
+    ) -> Verdict<Commit> {
         let slices: Vec<&[Record]> = groups.iter().map(Vec::as_slice).collect();
         match log.commit(&slices, class) {
             Ok(appended) => {

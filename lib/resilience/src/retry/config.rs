@@ -5,7 +5,7 @@ use crate::config_error::{ConfigError, check_duration, check_range};
 use std::time::Duration;
 
 /// The most attempts: beyond it a queue is the right tool.
-const ATTEMPTS_MAX: u32 = 100;
+pub(crate) const ATTEMPTS_MAX: u32 = 100;
 
 /// Everything a retry can be told. Start from [`Default`] or a preset and change fields.
 #[derive(Clone, Debug)]

@@ -1,19 +1,12 @@
 //! The circuit breaker through its public surface.
 
+use crate::{ms, secs};
 use mainstay_resilience::{
     BreakerConfig, CircuitBreaker, DropRule, ErrorKind, Event, ManualClock, Observer, OpenFor,
     Probes, Reason, State, Verdict, Window,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-const fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 /// Lets `calls` calls through, each with this outcome; panics when one is refused.
 fn pass(breaker: &CircuitBreaker, calls: u32, succeed: bool) {
