@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use mainstay_search::directory::memory::MemoryDirectory;
 use mainstay_search::document::{DocNumber, Document, Value};
 use mainstay_search::documents::{DocumentChange, Documents, DocumentsSnapshot, Filter, SortKey};
@@ -124,15 +124,17 @@ fn put(number: DocNumber, document: Document) -> DocumentChange {
     DocumentChange::Put(Addition { number, document })
 }
 
-fn merge_all(view: &mut Documents) {
+fn merge_all(view: &mut Documents) -> Duration {
+    let start = processor_time();
     while let Some(merge) = view.plan_merge() {
         let merged = (merge.run)(&Stop::new()).unwrap();
         view.install(merged).unwrap();
     }
+    processor_time() - start
 }
 
-fn fill(view: &mut Documents, documents: impl Iterator<Item = Document>) -> Duration {
-    let mut spent = Duration::ZERO;
+fn fill(view: &mut Documents, documents: impl Iterator<Item = Document>) -> (Duration, Duration) {
+    let (mut spent, mut merging) = (Duration::ZERO, Duration::ZERO);
     let mut changes = Vec::new();
     let mut through = view.through();
     let mut flush = |view: &mut Documents, changes: &mut Vec<DocumentChange>| {
@@ -146,14 +148,16 @@ fn fill(view: &mut Documents, documents: impl Iterator<Item = Document>) -> Dura
         changes.push(put(number as DocNumber, document));
         if changes.len() == 256 {
             flush(view, &mut changes);
+            merging += merge_all(view); // another thread does this in earnest; it is timed apart
         }
     }
     flush(view, &mut changes);
-    spent
+    (spent, merging)
 }
 
 fn writing(c: &mut Bench) {
     let mut group = c.benchmark_group("put");
+    group.sampling_mode(SamplingMode::Flat);
     for batch in [1u32, 256] {
         group.throughput(Throughput::Elements(8192));
         group.bench_function(format!("8192 documents in batches of {batch}"), |b| {
@@ -178,6 +182,7 @@ fn writing(c: &mut Bench) {
 
 fn reading(c: &mut Bench, snapshot: &DocumentsSnapshot, count: u32) {
     let mut group = c.benchmark_group("read");
+    group.sampling_mode(SamplingMode::Flat);
     let mut i = 0;
     group.bench_function("number_of, an id that lives", |b| {
         b.iter(|| {
@@ -207,6 +212,7 @@ fn reading(c: &mut Bench, snapshot: &DocumentsSnapshot, count: u32) {
 
 fn selecting(c: &mut Bench, snapshot: &DocumentsSnapshot) {
     let mut group = c.benchmark_group("filter");
+    group.sampling_mode(SamplingMode::Flat);
     for text in [
         "language:rust",
         "price>=10 price<20",
@@ -224,6 +230,7 @@ fn selecting(c: &mut Bench, snapshot: &DocumentsSnapshot) {
     }
     drop(group);
     let mut group = c.benchmark_group("columns");
+    group.sampling_mode(SamplingMode::Flat);
     let among = snapshot.filter(&Filter::parse("price<50").unwrap()).unwrap();
     group.bench_function("facets of language, tags, owner among half", |b| {
         b.iter(|| snapshot.facets(&among, &["language", "tags", "owner"], 10).unwrap());
@@ -253,6 +260,7 @@ fn walking(c: &mut Bench, name: &str, snapshot: &DocumentsSnapshot) {
     };
     let total = walk(false);
     let mut group = c.benchmark_group("visit");
+    group.sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Bytes(total));
     group.bench_function(format!("{name}, {} MB", total >> 20), |b| b.iter(|| walk(false)));
     group.bench_function(format!("{name}, reading every byte"), |b| b.iter(|| walk(true)));
@@ -262,6 +270,7 @@ fn walking(c: &mut Bench, name: &str, snapshot: &DocumentsSnapshot) {
 fn codecs(c: &mut Bench, texts: &[String]) {
     let all: Vec<u8> = texts.iter().flat_map(|text| text.bytes()).take(256 << 20).collect();
     let mut group = c.benchmark_group("codec");
+    group.sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Bytes(all.len() as u64));
     for kib in [16, 64, 256] {
         let blocks: Vec<_> = all.chunks(kib << 10).collect();
@@ -311,7 +320,7 @@ fn corpus(c: &mut Bench) {
     let mut view = Documents::open(Arc::new(MemoryDirectory::new())).unwrap();
     let bytes: usize = texts.iter().map(String::len).sum();
     let count = texts.len();
-    let spent = fill(
+    let (spent, merging) = fill(
         &mut view,
         texts.into_iter().enumerate().map(|(i, body)| Document {
             id: i.to_string(),
@@ -320,10 +329,6 @@ fn corpus(c: &mut Bench) {
             ..Document::default()
         }),
     );
-    view.checkpoint().unwrap();
-    let start = processor_time();
-    merge_all(&mut view);
-    let merging = processor_time() - start;
     view.checkpoint().unwrap();
     let figures = view.figures();
     println!(
@@ -339,11 +344,7 @@ fn stored(c: &mut Bench) {
         std::env::var("MAINSTAY_DOCUMENTS").map_or(1_000_000, |count| count.parse().unwrap());
     let directory = Arc::new(MemoryDirectory::new());
     let mut view = Documents::open(directory.clone()).unwrap();
-    let spent = fill(&mut view, (0..count).map(document));
-    view.checkpoint().unwrap();
-    let start = processor_time();
-    merge_all(&mut view);
-    let merging = processor_time() - start;
+    let (spent, merging) = fill(&mut view, (0..count).map(document));
     view.checkpoint().unwrap();
     println!(
         "{count} documents: {:.2} µs each to put, merged in {merging:.1?}, {:?}",
@@ -368,7 +369,7 @@ criterion_group! {
         .with_measurement(ProcessorTime)
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(1000));
+        .measurement_time(Duration::from_secs(3));
     targets = writing, stored, corpus
 }
 criterion_main!(benches);

@@ -121,6 +121,12 @@ pub(super) fn depth(path: &str) -> usize {
     path.split('/').filter(|part| !part.is_empty()).count()
 }
 
+/// What follows the last dot in the last part of a path; empty without a dot.
+pub(super) fn extension(path: &str) -> &str {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    last.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
 impl ColumnsWriter {
     /// Enters the values of the next document.
     pub(super) fn push(
@@ -130,7 +136,12 @@ impl ColumnsWriter {
         labels: &Labels<'_>,
     ) {
         let EncodedDocument { path, language, title, body, .. } = document;
-        let texts = [(BuiltIn::Path, path), (BuiltIn::Language, language), (BuiltIn::Title, title)];
+        let texts = [
+            (BuiltIn::Path, *path),
+            (BuiltIn::Language, *language),
+            (BuiltIn::Title, *title),
+            (BuiltIn::Extension, extension(path)),
+        ];
         for (field, text) in texts {
             if !text.is_empty() {
                 self.built_in[field as usize].push(ordinal, ValueRef::String(text));

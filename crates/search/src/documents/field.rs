@@ -79,11 +79,21 @@ pub(super) enum BuiltIn {
     Size,
     /// Parts of the path: 1 for `a.rs`, 2 for `src/a.rs`; missing without a path.
     Depth,
+    /// What follows the last dot in the last part of the path; missing without a dot.
+    Extension,
 }
 
 impl BuiltIn {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Id, Self::Path, Self::Language, Self::Title, Self::Tags, Self::Size, Self::Depth];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Id,
+        Self::Path,
+        Self::Language,
+        Self::Title,
+        Self::Tags,
+        Self::Size,
+        Self::Depth,
+        Self::Extension,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -94,6 +104,7 @@ impl BuiltIn {
             Self::Tags => "tags",
             Self::Size => "size",
             Self::Depth => "depth",
+            Self::Extension => "extension",
         }
     }
 
@@ -278,7 +289,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown field \"prise\"; did you mean \"price\"?; \
-             known are id, path, language, title, tags, size, depth, price"
+             known are id, path, language, title, tags, size, depth, extension, price"
         );
         assert!(!fields.resolve("colour").unwrap_err().to_string().contains("did you mean"));
     }

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 
 use super::column::{Column, Encoding, Words, every, float_to_raw, ones};
-use super::column_writer::depth;
+use super::column_writer::{depth, extension};
 use super::damage::Damage;
 use super::dictionary::{BROKEN, Dictionary};
 use super::field::{BuiltIn, Field, FieldType, Fields};
@@ -24,7 +24,7 @@ pub const FILTER_DEPTH_MAX: usize = 64;
 pub const FILTER_PARTS_MAX: usize = 4096;
 
 /// Which documents are wanted. Fields are the built-in `id`, `path`, `language`, `title`, `tags`,
-/// `size` (bytes of the body), `depth` (parts of the path) and the attributes by name;
+/// `size` (bytes of the body), `depth` (parts of the path), `extension` and the attributes by name;
 /// `attributes.NAME` is an attribute even when a built-in field has that name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
@@ -82,6 +82,7 @@ pub(super) enum Test<'a> {
     OneOf(&'a [Value]),
     Between(FieldType, Bound<&'a Value>, Bound<&'a Value>),
     Present,
+    Text(String),
     Path(PathGlob),
 }
 
@@ -129,7 +130,14 @@ impl<'a> Check<'a> {
             }
             Filter::Exists { field } => Self::Value(fields.resolve(field)?, Test::Present),
             Filter::Path { glob } => {
-                Self::Value(Field::BuiltIn(BuiltIn::Path), Test::Path(PathGlob::new(glob)?))
+                let glob = PathGlob::new(glob)?;
+                match glob.extension() {
+                    Some(extension) => Self::Value(
+                        Field::BuiltIn(BuiltIn::Extension),
+                        Test::Text(extension.to_string()),
+                    ),
+                    None => Self::Value(Field::BuiltIn(BuiltIn::Path), Test::Path(glob)),
+                }
             }
         })
     }
@@ -191,6 +199,7 @@ pub(super) fn any_value(
         Field::BuiltIn(BuiltIn::Path) => text(&document.path),
         Field::BuiltIn(BuiltIn::Language) => text(&document.language),
         Field::BuiltIn(BuiltIn::Title) => text(&document.title),
+        Field::BuiltIn(BuiltIn::Extension) => text(extension(&document.path)),
         Field::BuiltIn(BuiltIn::Tags) => document.tags.iter().any(|tag| text(tag)),
         Field::BuiltIn(BuiltIn::Size) => test(ValueRef::Number(document.body.len() as f64)),
         Field::BuiltIn(BuiltIn::Depth) => {
@@ -266,6 +275,7 @@ impl<'a> Test<'a> {
     fn matches(&self, value: ValueRef<'_>) -> bool {
         match self {
             Self::Present => true,
+            Self::Text(wanted) => value == ValueRef::String(wanted),
             Self::OneOf(values) => {
                 values.iter().any(|wanted| compare(value, wanted) == Some(Ordering::Equal))
             }
@@ -303,7 +313,7 @@ impl<'a> Test<'a> {
                 Self::OneOf(values) => values.iter().any(|value| FieldType::of(value) == one),
                 Self::Between(range, ..) => *range == one,
                 Self::Present => true,
-                Self::Path(_) => one == FieldType::String,
+                Self::Text(_) | Self::Path(_) => one == FieldType::String,
             };
             if wanted && let Some((column, dictionary)) = segment.column(field, one)? {
                 let place = Place { segment, field, one, column, dictionary };
@@ -339,6 +349,14 @@ impl Place<'_, '_> {
                 }
             }
             Test::OneOf(values) => self.select_values(values, words)?,
+            Test::Text(wanted) => {
+                if let Some(dictionary) = self.dictionary {
+                    let found = dictionary.find(wanted.as_bytes());
+                    if let Ok(rank) = found.ok_or_else(|| self.segment.damage(BROKEN))? {
+                        self.select_range(u64::from(rank), u64::from(rank), words)?;
+                    }
+                }
+            }
             Test::Path(glob) => self.select_paths(glob, words)?,
         }
         Ok(())

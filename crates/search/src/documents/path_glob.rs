@@ -79,6 +79,15 @@ impl PathGlob {
         matches!(self.rest, Rest::Anything)
     }
 
+    /// The extension that all paths that match have and no others, where the pattern is of that
+    /// kind: `*.rs`.
+    pub(super) fn extension(&self) -> Option<&str> {
+        let Rest::Ending(ending) = &self.rest else {
+            return None;
+        };
+        ending.strip_prefix('.').filter(|rest| !rest.is_empty() && !rest.contains('.'))
+    }
+
     pub(super) fn matches(&self, path: &[u8]) -> bool {
         match &self.rest {
             Rest::Nothing => path == self.prefix.as_bytes(),

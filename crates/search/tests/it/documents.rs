@@ -322,5 +322,5 @@ fn attribute_names_are_bounded_and_the_bound_is_named() {
         refused[0].reason.contains("4160 different names in the collection, the bound is 4096")
     );
     assert_eq!(view.snapshot().count(), 64);
-    assert_eq!(view.snapshot().fields().len(), 4096 + 7);
+    assert_eq!(view.snapshot().fields().len(), 4096 + 8);
 }

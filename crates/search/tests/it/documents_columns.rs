@@ -26,6 +26,10 @@ fn values(document: &Document, field: &str) -> Vec<Value> {
         "title" => text(&document.title),
         "tags" => document.tags.iter().map(|tag| Value::String(tag.clone())).collect(),
         "size" => vec![Value::Number(document.body.len() as f64)],
+        "extension" => match document.path.rsplit('/').next().unwrap().rsplit_once('.') {
+            Some((_, extension)) => vec![Value::String(extension.into())],
+            None => Vec::new(),
+        },
         "depth" if document.path.is_empty() => Vec::new(),
         "depth" => vec![Value::Number(document.path.split('/').count() as f64)],
         attribute => {
@@ -92,8 +96,19 @@ fn matches(document: &Document, filter: &Filter) -> bool {
     }
 }
 
-const FIELDS: [&str; 10] =
-    ["id", "path", "language", "title", "tags", "size", "depth", "p", "q", "attributes.language"];
+const FIELDS: [&str; 11] = [
+    "extension",
+    "id",
+    "path",
+    "language",
+    "title",
+    "tags",
+    "size",
+    "depth",
+    "p",
+    "q",
+    "attributes.language",
+];
 
 fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -286,6 +301,7 @@ fn the_text_form_finds_what_it_says() {
             ("since:2023-01..2023-12", &["saw"]),
             ("-path:vendor/**", &["hammer", "saw"]),
             ("path:*.rs,*.h depth:2", &["hammer", "nail"]),
+            ("extension:c", &["saw"]),
             ("depth>2 OR id:nail", &["nail", "saw"]),
             ("size<1 price!=30", &["hammer", "nail"]),
         ] {
@@ -306,7 +322,7 @@ fn a_filter_that_cannot_be_meant_is_refused_with_help() {
         (
             "prise>1",
             "unknown field \"prise\"; did you mean \"price\"?; \
-             known are id, path, language, title, tags, size, depth, price, since",
+             known are id, path, language, title, tags, size, depth, extension, price, since",
         ),
         (
             "since>2023",
