@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_cap_below_the_first_wait_is_refused() {
-        let refused = Backoff::exponential(Duration::from_secs(2), MS_100).validate().unwrap_err();
+        let refused =
+            Backoff::exponential(Duration::from_secs(2), MS_100).validate().expect_err("refused");
         assert_eq!(refused.to_string(), "backoff.max: 100ms is not allowed, use 2s to 1h");
     }
 }

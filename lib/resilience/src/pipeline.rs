@@ -47,7 +47,7 @@ pub struct Chain<Outer, Inner> {
 ///     .build()?;
 /// assert_eq!(
 ///     pipeline.describe(),
-///     "timeout search (800ms in all) → retry search (2 attempts, first wait up to 99ms) → \
+///     "timeout search (800ms in all) → retry search (2 attempts, first wait up to 100ms) → \
 ///      circuit_breaker bm25 (closed) → timeout search (250ms for each attempt)"
 /// );
 /// let answer = pipeline.run(|attempt| {

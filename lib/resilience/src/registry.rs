@@ -105,9 +105,12 @@ struct Shared<S> {
     state: RwLock<State<S>>,
 }
 
+/// The endpoints of one service.
+type ByEndpoint<S> = HashMap<Box<str>, Arc<Endpoint<S>>>;
+
 struct State<S> {
     config: PipelinesConfig,
-    endpoints: HashMap<Box<str>, HashMap<Box<str>, Arc<Endpoint<S>>>>,
+    endpoints: HashMap<Box<str>, ByEndpoint<S>>,
     budgets: HashMap<Box<str>, RetryBudget>,
     adopted: Vec<CircuitBreaker>,
     count: usize,

@@ -386,7 +386,7 @@ impl Describe for Retry {
     fn part(&self) -> Part {
         let config = self.config();
         let budget = if self.0.budget.is_some() { " within a budget" } else { "" };
-        let wait = human_duration::format(config.backoff.wait(1, Duration::ZERO, 0.999_999));
+        let wait = human_duration::format(config.backoff.wait(1, Duration::ZERO, 1.0));
         let text = format!("{} attempts{budget}, first wait up to {wait}", config.attempts);
         Part::new(PolicyKind::Retry, Arc::clone(&self.0.name), text).sharing(&self.0)
     }

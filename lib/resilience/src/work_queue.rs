@@ -127,8 +127,11 @@ struct Queued<J, R> {
     answer: Arc<Slot<R>>,
 }
 
+/// What a job came to.
+type JobResult<R> = Result<R, Rejection>;
+
 struct Slot<R> {
-    state: Mutex<(Option<Result<R, Rejection>>, Option<Waker>)>,
+    state: Mutex<(Option<JobResult<R>>, Option<Waker>)>,
     ready: Condvar,
 }
 

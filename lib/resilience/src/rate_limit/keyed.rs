@@ -2,7 +2,7 @@
 
 use super::{Meter, RateConfig, Refusal, Rule, reason};
 use crate::bounded_map::BoundedMap;
-use crate::clock::{Clock, Tick, nanos};
+use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_duration, check_range};
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sync::{Mutex, lock};
@@ -197,7 +197,7 @@ fn make_room(shard: &mut BoundedMap<Box<str>, Entry>, config: &KeyedConfig, now:
     // Two at a time: idle keys go faster than new ones come.
     for _ in 0..2 {
         let oldest = shard.oldest().map(|(_, entry)| entry.used_at);
-        if !oldest.is_some_and(|used| nanos(now.since(used)) >= nanos(config.idle_after)) {
+        if oldest.is_none_or(|used| now.since(used) < config.idle_after) {
             break;
         }
         shard.remove_oldest();

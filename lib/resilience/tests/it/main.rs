@@ -9,6 +9,8 @@ mod breaker;
 mod concurrency;
 #[cfg(not(resilience_loom))]
 mod defects;
+#[cfg(resilience_loom)]
+mod interleavings;
 #[cfg(not(resilience_loom))]
 mod limits;
 #[cfg(not(resilience_loom))]
@@ -22,12 +24,15 @@ mod simulation;
 #[cfg(not(resilience_loom))]
 mod tower_layer;
 
+#[cfg(not(resilience_loom))]
 use std::time::Duration;
 
+#[cfg(not(resilience_loom))]
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
+#[cfg(not(resilience_loom))]
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

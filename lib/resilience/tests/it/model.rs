@@ -22,7 +22,7 @@ enum Step {
     Drop(usize),
     FailAsking(usize, u64),
     Advance(u64),
-    StepBack(u64),
+    ClockBack(u64),
     ForceOpen,
     Isolate,
     Disable,
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize, 0..5_000u64).prop_map(|(at, wait)| Step::FailAsking(at, wait)),
         4 => (0..700u64).prop_map(Step::Advance),
         1 => (700..5_000u64).prop_map(Step::Advance),
-        1 => (1..50u64).prop_map(Step::StepBack),
+        1 => (1..50u64).prop_map(Step::ClockBack),
         1 => prop_oneof![
             Just(Step::ForceOpen),
             Just(Step::Isolate),
@@ -346,7 +346,7 @@ impl<'a> Pair<'a> {
                 drop(permit);
             }),
             Step::Advance(wait) => self.clock.advance(ms(wait)),
-            Step::StepBack(wait) => {
+            Step::ClockBack(wait) => {
                 let nanos = self.clock.now().as_nanos() - wait * 1_000_000;
                 self.clock.set(Tick::from_nanos(nanos));
             }

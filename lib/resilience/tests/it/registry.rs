@@ -118,7 +118,7 @@ fn r6_the_defaults_are_those_of_the_external_service() {
     assert_eq!(
         endpoint.pipeline().describe(),
         "timeout s/e (3m in all) → retry s/e (3 attempts within a budget, first wait up to \
-         1099999800ns) → circuit_breaker s/e (closed) → timeout s/e (30s for each attempt)"
+         1100ms) → circuit_breaker s/e (closed) → timeout s/e (30s for each attempt)"
     );
     let config = endpoint.breaker().config();
     assert_eq!((config.consecutive_failures, config.open_for.first), (5, secs(60)));
