@@ -15,10 +15,11 @@ mod shares;
 
 use crate::attempt::Attempt;
 use crate::clock::{Clock, Tick, nanos};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
 use crate::context::{Context, Priority};
 use crate::error_kind::{ErrorKind, Verdict};
 use crate::event::{Event, Listeners, Observer};
+use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::slots::{QueueOrder, Slots};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};

@@ -5,7 +5,8 @@
 
 use crate::bounded_map::BoundedMap;
 use crate::clock::{Clock, Tick};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
 use crate::sync::{Mutex, lock};
 use std::fmt;
 use std::hash::Hash;

@@ -2,7 +2,8 @@
 //!
 //! Source of the jitters: Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

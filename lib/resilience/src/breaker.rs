@@ -15,7 +15,7 @@ mod machine;
 mod permit;
 mod preset;
 mod snapshot;
-pub(crate) mod state;
+pub(crate) use crate::breaker_state as state;
 mod tally;
 mod window;
 

@@ -8,9 +8,10 @@
 
 use crate::attempt::Attempt;
 use crate::clock::Tick;
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
 use crate::context::Priority;
 use crate::event::{Event, Listeners, Observer};
+use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
 use crate::slots::{Entered, QueueOrder, Slots, Waiter};

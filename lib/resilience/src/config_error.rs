@@ -83,18 +83,3 @@ pub(crate) fn check_range<T: PartialOrd + fmt::Display>(
     }
     Err(ConfigError::new(field, value, format!("{min} to {max}")))
 }
-
-/// Checks that `value` lies in `[min, max]`.
-pub(crate) fn check_duration(
-    field: &str,
-    value: std::time::Duration,
-    min: std::time::Duration,
-    max: std::time::Duration,
-) -> Result<(), ConfigError> {
-    if value >= min && value <= max {
-        return Ok(());
-    }
-    let shown = crate::human_duration::format(value);
-    let (min, max) = (crate::human_duration::format(min), crate::human_duration::format(max));
-    Err(ConfigError::new(field, shown, format!("{min} to {max}")))
-}

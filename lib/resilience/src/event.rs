@@ -1,7 +1,7 @@
 //! What policies tell their observers. Events are borrowed, emitted outside every lock, and not
 //! even built when nobody listens.
 
-use crate::breaker::state::State;
+use crate::breaker_state::State;
 use crate::error_kind::ErrorKind;
 use crate::rejection::{PolicyKind, Rejection};
 use std::fmt;

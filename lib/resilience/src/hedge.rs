@@ -11,11 +11,12 @@
 
 use crate::attempt::Attempt;
 use crate::budget::RetryBudget;
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
 use crate::error_kind::Verdict;
 use crate::event::{Event, Listeners, Observer};
 use crate::histogram::Histogram;
 use crate::human_duration;
+use crate::human_duration::check_duration;
 use crate::rejection::PolicyKind;
 use crate::sleeper::Sleeper;
 use crate::strategy::{Describe, Done, Next, Part, Strategy};

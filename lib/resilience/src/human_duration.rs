@@ -55,6 +55,21 @@ pub fn format(duration: Duration) -> String {
     format!("{}{name}", nanos / u128::from(unit))
 }
 
+/// Checks that `value` lies in `[min, max]`.
+pub(crate) fn check_duration(
+    field: &str,
+    value: std::time::Duration,
+    min: std::time::Duration,
+    max: std::time::Duration,
+) -> Result<(), ConfigError> {
+    if value >= min && value <= max {
+        return Ok(());
+    }
+    let shown = format(value);
+    let (min, max) = (format(min), format(max));
+    Err(ConfigError::new(field, shown, format!("{min} to {max}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

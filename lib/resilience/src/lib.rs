@@ -82,6 +82,7 @@ mod attempt;
 mod backoff;
 mod bounded_map;
 mod breaker;
+mod breaker_state;
 mod budget;
 mod bulkhead;
 mod classify;

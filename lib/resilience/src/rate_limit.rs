@@ -21,9 +21,10 @@ pub use lease::{Lease, LeasedLimiter, QuotaSource, WithoutSource};
 
 use crate::attempt::Attempt;
 use crate::clock::{Clock, PRECISE_BELOW, Precision, Tick};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration;
+use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};

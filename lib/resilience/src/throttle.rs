@@ -8,9 +8,10 @@
 
 use crate::attempt::Attempt;
 use crate::clock::{Clock, Tick};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
 use crate::error_kind::Verdict;
 use crate::event::{Event, Listeners, Observer};
+use crate::human_duration::check_duration;
 use crate::random::Random;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};

@@ -9,13 +9,14 @@
 
 use crate::attempt::Attempt;
 use crate::clock::{Clock, Precision};
-use crate::config_error::{ConfigError, check_duration};
+use crate::config_error::ConfigError;
 use crate::context::Context;
 use crate::deadline::Deadline;
 use crate::error::{Error, TimedOut};
 use crate::error_kind::{Classify, Verdict};
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration;
+use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
 use crate::strategy::{

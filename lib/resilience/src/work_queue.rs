@@ -6,8 +6,9 @@
 //! it, and [`Workers`] joins them.
 
 use crate::clock::{Clock, Tick};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
 use crate::context::Priority;
+use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use std::collections::VecDeque;
 use std::fmt;

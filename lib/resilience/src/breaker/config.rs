@@ -1,6 +1,7 @@
 //! What a breaker can be told, checked before anything is built from it.
 
-use crate::config_error::{ConfigError, check_duration, check_range, check_ratio};
+use crate::config_error::{ConfigError, check_range, check_ratio};
+use crate::human_duration::check_duration;
 use std::time::Duration;
 
 /// The largest count window: one byte a call, so one mebibyte a breaker at most.

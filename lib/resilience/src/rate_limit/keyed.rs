@@ -3,7 +3,8 @@
 use super::{Meter, RateConfig, Refusal, Rule, reason};
 use crate::bounded_map::BoundedMap;
 use crate::clock::{Clock, Tick};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sync::{Mutex, lock};
 use std::collections::hash_map::RandomState;

@@ -1,7 +1,8 @@
 //! What a retry can be told.
 
 use crate::backoff::{Backoff, Jitter};
-use crate::config_error::{ConfigError, check_duration, check_range};
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
 use std::time::Duration;
 
 /// The most attempts: beyond it a queue is the right tool.
