@@ -1,5 +1,6 @@
 //! From candidates to hits: fuse, sort, cut to the page, and show why each was found.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use mainstay_search::fusion::{self, FusedHit, Weights, fuse};
 use mainstay_search::method::Method;
 use mainstay_search::native::{LineLimits, LineMatch, Matcher, with_context};
 use mainstay_search::request::{Allowed, MethodAnswer};
-use mainstay_search::snippet::{Shape, SnippetOptions, matching_lines, snippets};
+use mainstay_search::snippet::{MatchingLine, Shape, SnippetOptions, matching_lines, snippets};
 
 use crate::engine::{Engine, documents_failed};
 use crate::error::DbError;
@@ -21,6 +22,9 @@ use crate::search_request::{DEPTH_MAX, Fusion, SearchRequest};
 /// Bytes of a body in which words are looked for to highlight them; beyond it only the passage that
 /// a method named is shown. Keeps the cost of a page of the largest documents in milliseconds.
 const HIGHLIGHT_BYTES_MAX: usize = 256 << 10;
+
+/// Lines of one document that are compared to find the best to show.
+const LINES_COMPARED_MAX: usize = 500;
 
 /// Fills an answer from what the methods found.
 pub(crate) fn fill(
@@ -284,9 +288,17 @@ fn words(body: &str, text: &str) -> Vec<Range<usize>> {
     mainstay_search::analysis::matches(&body[..end], text)
 }
 
-/// Lines with words of the query, in the form that `native` gives.
+/// The lines that say most of the query, in order, in the form that `native` gives.
 fn word_lines(body: &str, text: &str, lines_max: usize) -> Vec<LineMatch> {
-    let found = matching_lines(body, &words(body, text), lines_max);
+    let mut found = matching_lines(body, &words(body, text), LINES_COMPARED_MAX);
+    if found.len() > lines_max {
+        let mut weights: Vec<(usize, u32)> =
+            found.iter().map(|line| (weight(line), line.number)).collect();
+        weights.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        weights.truncate(lines_max);
+        let best: BTreeSet<u32> = weights.into_iter().map(|(_, number)| number).collect();
+        found.retain(|line| best.contains(&line.number));
+    }
     let lines = found.into_iter().map(|line| {
         let start = body[..line.start].rfind('\n').map_or(0, |at| at + 1);
         let end = body[line.start..].find('\n').map_or(body.len(), |at| line.start + at);
@@ -296,4 +308,12 @@ fn word_lines(body: &str, text: &str, lines_max: usize) -> Vec<LineMatch> {
         LineMatch { line: line.number, column, range: start..end, matches }
     });
     lines.collect()
+}
+
+/// How much of a query a line says: the letters of its different words, as long words tell more
+/// than short ones.
+fn weight(line: &MatchingLine) -> usize {
+    let words = line.highlights.iter().filter_map(|range| line.text.get(range.clone()));
+    let different: BTreeSet<String> = words.map(str::to_lowercase).collect();
+    different.iter().map(String::len).sum()
 }

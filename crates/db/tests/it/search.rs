@@ -139,3 +139,16 @@ fn a_write_can_be_read_at_once_by_passing_its_sequence_number() {
         assert!(answer.complete);
     }
 }
+
+#[test]
+fn the_lines_shown_are_those_that_say_most_of_the_query() {
+    let fixture = Fixture::new();
+    let docs = fixture.docs();
+    let body = "the first line\nthe second line\nhow the torn tail is cut\nthe tail\n";
+    put(&docs, vec![document("1", body)]);
+    let mut request = SearchRequest::new("cut the torn tail");
+    request.methods = vec![Method::Bm25];
+    request.lines = 1;
+    let answer = docs.search(&request).unwrap();
+    assert_eq!(answer.hits[0].lines[0].line, 3);
+}
