@@ -1,6 +1,6 @@
 //! The REST server: the only floor that knows HTTP and JSON.
 //!
-//! A request enters in [`routes`](mod@routes), is handled by one file of `http/`, and asks
+//! A request enters in `routes`, is handled by one file of `http/`, and asks
 //! `mainstay-db` on a thread of its own; the answer's JSON is made in [`wire`].
 //!
 //! Order of start: data directory, listener, requests. Order of stop: not ready, no new
