@@ -2,7 +2,7 @@
 //! clearly weaker; it makes new passages searchable at once.
 //!
 //! The layout is that of Model2Vec: `embeddings` [rows, dimension] as I8, F16, BF16, F32 or F64,
-//! `weights` [tokens] (optional) and `mapping` [tokens] from token to row (optional).
+//! `weights` `[tokens]` (optional) and `mapping` `[tokens]` from token to row (optional).
 //!
 //! Invariants: every token of the vocabulary has a row and a finite weight, checked when the model
 //! is opened, so embedding looks nothing up twice and cannot fail on a text.
