@@ -3,7 +3,7 @@
 //! The terms of a word depend on the word alone, never on a guess about the language around it. So a
 //! query finds a document whatever either of them was taken for, and a collection may mix languages:
 //!
-//! 1. [`words`] cuts text into words (UAX #29, tailored: `.`, `:` and `'` end a word, because they
+//! 1. [`words`](mod@words) cuts text into words (UAX #29, tailored: `.`, `:` and `'` end a word, because they
 //!    separate names in code), and into runs of scripts that are written without spaces.
 //! 2. A run becomes its pairs of characters. Single characters are indexed as well, so that a query
 //!    of one character finds something; longer queries ask for the pairs only.

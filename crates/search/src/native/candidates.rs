@@ -1,4 +1,4 @@
-//! [`candidates`]: the documents of one segment that a plan leaves, with the lines to look at.
+//! `candidates`: the documents of one segment that a plan leaves, with the lines to look at.
 //!
 //! Lists are intersected from the rarest on, so that each further one is asked only about what is
 //! left. Even the most frequent is worth asking: testing a unit against a list takes nanoseconds,

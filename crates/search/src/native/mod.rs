@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`pattern`] gives a query ripgrep's meaning, [`plan`] asks which trigrams its
 //! matches need, [`candidates`] intersects them, [`matcher`] finds lines, [`search`] ties these
-//! together with threads and [`score`]; below lie [`unit`], [`trigram`], [`fold`], [`postings`],
+//! together with threads and [`score`]; below lie [`unit`](mod@unit), [`trigram`], [`fold`], [`postings`],
 //! [`segment`], [`builder`], [`merge`]; [`view`] is the whole as a view of the log.
 
 mod builder;
