@@ -31,6 +31,11 @@ pub(crate) fn answer(answer: &SearchAnswerJson) {
     for hit in &answer.results {
         anstream::print!("{}", hit_text(hit));
     }
+    for (field, values) in &answer.facets {
+        let counts: Vec<String> =
+            values.iter().map(|one| format!("{} {}", one.value, one.count)).collect();
+        anstream::println!("{}  {}", styled(PATH, field), counts.join(", "));
+    }
     for method in answer.methods.iter().filter(|method| method.status != "ok") {
         anstream::eprintln!(
             "{} {} {}: {}",

@@ -13,6 +13,9 @@ fn hits_are_printed_for_people_with_file_line_and_methods() {
         found.out
     );
     assert!(!found.out.contains('\u{1b}'), "no colours where nobody looks");
+    let facets =
+        mainstay(&["search", "parse_header", "--data", text(data.path()), "--facet", "language"]);
+    assert!(facets.ok().out.contains("language  rust 1"));
     let none = mainstay(&["search", "qqqq", "--data", text(data.path()), "-m", "native"]);
     assert_eq!((none.code, none.out.as_str()), (1, ""));
 }
