@@ -32,6 +32,12 @@ use crate::stopper::Stopper;
 /// How long a write waits, after it is durable, for the documents view to show it. The view applies
 /// a batch in microseconds; when it cannot, the write is acknowledged all the same.
 const VISIBLE_WAIT: Duration = Duration::from_secs(1);
+/// How long opening waits for the documents view to replay what it had not made durable: a minute's
+/// writes at most, at over a million records a second. Beyond it something is wrong, and serving
+/// what is there is better than nothing.
+const REPLAY_WAIT: Duration = Duration::from_secs(60);
+/// How often that wait looks whether the view is still well.
+const REPLAY_STEP: Duration = Duration::from_millis(50);
 /// Bytes of records handed to the log at once, so that one bulk request shares frames with others.
 const SUBMIT_BYTES_MAX: usize = 4 << 20;
 
@@ -270,6 +276,20 @@ impl Collection {
         let mut kinds = vec![ViewKind::Documents];
         kinds.extend(methods.iter().copied().map(ViewKind::Method));
         self.wait_applied(seq, &kinds, timeout)
+    }
+
+    /// Waits until the stored documents show everything that was acknowledged before the restart:
+    /// an acknowledged document must not be said to be missing. A view that is being rebuilt is not
+    /// waited for; it answers with an error that says so.
+    pub(crate) fn wait_replayed(&self) {
+        let documents = self.inner.slot(ViewKind::Documents);
+        let target = self.inner.log.durable_seq();
+        let begun = Instant::now();
+        while documents.published().readers.is_some()
+            && documents.published().state == ViewState::Ready
+            && begun.elapsed() < REPLAY_WAIT
+            && !self.wait_applied(target, &[ViewKind::Documents], REPLAY_STEP)
+        {}
     }
 
     fn wait_applied(&self, seq: u64, kinds: &[ViewKind], timeout: Duration) -> bool {

@@ -123,6 +123,7 @@ impl Db {
             self.options.clone(),
         )?;
         background::start(&collection)?;
+        collection.wait_replayed();
         Ok(collection)
     }
 
