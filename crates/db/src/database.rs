@@ -39,7 +39,8 @@ pub struct Db {
     broken: RwLock<BTreeMap<String, String>>,
     /// Held while collections are created or dropped.
     changing: Mutex<()>,
-    _lock: Box<dyn LockGuard>,
+    /// Given back when the directory is closed.
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,7 +82,7 @@ impl Db {
             collections: RwLock::default(),
             broken: RwLock::default(),
             changing: Mutex::new(()),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         db.open_collections()?;
         Ok(db)
@@ -250,6 +251,7 @@ impl Db {
             }
         }
         self.maintenance.close();
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         outcome
     }
 
