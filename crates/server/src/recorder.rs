@@ -1,10 +1,12 @@
 //! The receiver of metrics that every floor records through the façade.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+/// Held while a receiver is installed: two callers at once must not both try.
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// Bounds of duration histograms, in seconds.
 const BUCKETS_S: &[f64] =
@@ -15,13 +17,14 @@ const BUCKETS_S: &[f64] =
 /// # Errors
 /// Another library has installed a receiver.
 pub fn install() -> Result<(), BuildError> {
+    let _turn = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if HANDLE.get().is_some() {
         return Ok(());
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_string()), BUCKETS_S)?
         .install_recorder()?;
-    // Only a racing second call could have filled it, with an equal handle.
+    // It was empty under the lock.
     let _ = HANDLE.set(handle);
     Ok(())
 }

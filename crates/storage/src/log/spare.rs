@@ -240,9 +240,15 @@ impl Spares {
             return Err(error.clone());
         }
         // Made under the lock: nobody else may prepare meanwhile, and the commit waits anyway.
-        let made = match &state.blocked {
-            Some(error) => Err(error.clone()),
-            None => self.make(Use::Spare, needed.max(self.segment_bytes(&state))),
+        let made = match (&state.blocked, class) {
+            (Some(error), _) => Err(error.clone()),
+            // The reserve first: an ordinary write must not take the last room from it.
+            (None, Class::Ordinary) => self
+                .fill_reserve(&mut state)
+                .and_then(|()| self.make(Use::Spare, needed.max(self.segment_bytes(&state)))),
+            (None, Class::Essential) => {
+                self.make(Use::Spare, needed.max(self.segment_bytes(&state)))
+            }
         };
         made.or_else(|error| {
             state.blocked.get_or_insert_with(|| error.clone());
@@ -250,6 +256,16 @@ impl Spares {
                 state.reserve.take_if(|reserve| class == Class::Essential && fits(reserve));
             reserve.ok_or(error)
         })
+    }
+
+    /// Makes the reserve if there is none.
+    fn fill_reserve(&self, state: &mut State) -> Result<(), LogError> {
+        if state.reserve.is_none() && self.options.reserve_bytes > 0 {
+            let bytes = self.segment_bytes(state).min(self.options.reserve_bytes);
+            let bytes = bytes.max(self.options.segment_bytes_min);
+            state.reserve = Some(self.make(Use::Reserve, bytes)?);
+        }
+        Ok(())
     }
 
     fn missing(&self, state: &State) -> Vec<(Use, u64)> {
