@@ -49,18 +49,16 @@ pub(crate) fn provider(replies: Vec<Reply>) -> Provider {
         for (number, stream) in listener.incoming().enumerate() {
             let reply = &replies[number.min(replies.len() - 1)];
             // A client that gave up meanwhile is no failure of the provider.
-            let Ok(Some(request)) = stream.and_then(|mut stream| {
-                let request = read(&stream)?;
-                match reply {
-                    Reply::Silence => silent.push(stream),
-                    reply => write(&mut stream, reply, &request.body)?,
-                }
-                Ok(Some(request))
-            }) else {
-                continue;
-            };
+            let Ok(mut stream) = stream else { continue };
+            let Ok(request) = read(&stream) else { continue };
+            let body = request.body.clone();
+            // Reported before it is answered: a client that has its answer finds it counted.
             if report.send(request).is_err() {
                 break;
+            }
+            match reply {
+                Reply::Silence => silent.push(stream),
+                reply => drop(write(&mut stream, reply, &body)),
             }
         }
         let _ = over.recv();
