@@ -127,8 +127,10 @@ pub fn queries_from(texts: &[String], count: usize) -> Vec<String> {
             let wanted = [1, 2, 2, 3, 3, 4][random.below(6)];
             let words = (0..wanted).filter_map(|_| {
                 let text = &texts[random.below(texts.len())];
-                let words: Vec<&str> =
-                    text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| w.len() > 2).collect();
+                let words: Vec<&str> = text
+                    .split(|c: char| !c.is_ascii_alphabetic())
+                    .filter(|w| w.len() > 2)
+                    .collect();
                 words.get(random.below(words.len())).map(|word| word.to_string())
             });
             words.collect::<Vec<_>>().join(" ")

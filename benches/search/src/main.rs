@@ -16,10 +16,17 @@ fn main() -> ExitCode {
             quick: options.iter().any(|option| option == "--quick"),
             json: options.iter().any(|option| option == "--json"),
             tree: options.iter().skip_while(|option| *option != "--tree").nth(1).map(Into::into),
+            rounds: options
+                .iter()
+                .skip_while(|option| *option != "--rounds")
+                .nth(1)
+                .and_then(|rounds| rounds.parse().ok()),
             only: options.iter().skip_while(|option| *option != "--only").nth(1).cloned(),
         }),
         _ => {
-            eprintln!("usage: search-bench bm25 [--quick] [--json] [--tree DIR] [--only CORPUS]");
+            eprintln!(
+                "usage: search-bench bm25 [--quick] [--json] [--tree DIR] [--rounds N] [--only CORPUS]"
+            );
             return ExitCode::FAILURE;
         }
     }

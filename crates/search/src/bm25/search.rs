@@ -30,7 +30,8 @@ pub(super) struct Run<'r> {
     pub(super) count_all: bool,
     /// Whether [`Run::stop`] ended the search.
     pub(super) stopped: bool,
-    scores: Box<Window>,
+    /// Made when the first window with several essential terms needs it.
+    scores: Option<Box<Window>>,
 }
 
 /// The scores of the documents of one window, all 0 between windows.
@@ -42,9 +43,7 @@ struct Window {
 
 impl<'r> Run<'r> {
     pub(super) fn new(top: Top, allowed: &'r Allowed, stop: &'r Stop, count_all: bool) -> Self {
-        let scores = [0; WINDOW as usize];
-        let scores = Box::new(Window { scores, marks: [0; WINDOW as usize / 64] });
-        Self { top, allowed, stop, seen: 0, count_all, stopped: false, scores }
+        Self { top, allowed, stop, seen: 0, count_all, stopped: false, scores: None }
     }
 
     /// The score that a document must pass to matter.
@@ -64,13 +63,13 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Searches one segment. Segments come in rising order of their document numbers.
+    /// Searches one segment. Segments come in rising order of their document numbers, cursors in rising
+    /// order of what they may add: the answer does not depend on it, but how much is passed over does.
     pub(super) fn segment(
         &mut self,
         segment: &Segment,
         cursors: &mut [Cursor<'_>],
     ) -> Result<(), ListDamage> {
-        cursors.sort_by_key(|cursor| cursor.list_bound);
         let mut low = 0;
         let documents = segment.documents();
         let mut order = Vec::with_capacity(cursors.len());
@@ -196,7 +195,10 @@ impl<'r> Run<'r> {
     ) -> Result<(), ListDamage> {
         let (others, leaders) = order.split_at(essential);
         let rest = others.last().map_or(0, |&(sum, _)| sum);
-        let Window { scores, marks } = self.scores.as_mut();
+        let mut window = self.scores.take().unwrap_or_else(|| {
+            Box::new(Window { scores: [0; WINDOW as usize], marks: [0; WINDOW as usize / 64] })
+        });
+        let Window { scores, marks } = window.as_mut();
         for &(_, at) in leaders {
             cursors[at].scores_within(low, high, &mut |document, score| {
                 let offset = (document - low) as usize % WINDOW as usize;
@@ -205,18 +207,19 @@ impl<'r> Run<'r> {
                 Ok(())
             })?;
         }
-        for word in 0..(high - low).div_ceil(64) as usize {
-            let mut marks = std::mem::take(&mut self.scores.marks[word]);
-            while marks != 0 {
-                let offset = word * 64 + marks.trailing_zeros() as usize;
-                marks &= marks - 1;
-                let score = std::mem::take(&mut self.scores.scores[offset]);
+        for (word, marks) in marks[..(high - low).div_ceil(64) as usize].iter_mut().enumerate() {
+            let mut left = std::mem::take(marks);
+            while left != 0 {
+                let offset = word * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                let score = std::mem::take(&mut scores[offset]);
                 if score + rest > self.threshold() {
                     let document = low + offset as u32;
                     self.finish_score(segment, cursors, document, score, others)?;
                 }
             }
         }
+        self.scores = Some(window);
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! [`Bm25Searcher`]: one immutable state of the view, which answers queries.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Scales};
@@ -16,8 +15,9 @@ use crate::view::Searcher;
 /// The most different terms of one query that are looked up: the rarest of them are kept. Four times
 /// the longest query of the test collections; a whole page pasted in is cut to what tells it apart.
 pub const QUERY_TERMS_MAX: usize = 256;
-/// The most postings that are read in full for the sake of an exact total: some 20 µs.
-const TOTAL_EXACT_POSTINGS: u64 = 2048;
+/// The most postings that are read in full for the sake of an exact total: two blocks, which pruning
+/// would hardly shorten.
+const TOTAL_EXACT_POSTINGS: u64 = 256;
 /// A filter leads the search when the query has this many times more postings than it has documents.
 const FILTER_LEADS: u64 = 4;
 
@@ -26,76 +26,74 @@ pub struct Bm25Searcher {
     segments: Vec<Arc<Segment>>,
     chain: Chain,
     documents: u64,
-    total_length: u64,
+    average_length: f32,
+    norms: Norms,
 }
 
 /// A term of the query, with where it is in every segment.
 struct Term {
-    repeats: u32,
+    /// Without the scale of [`SCORE_SUM_MAX`].
+    plain_weight: f32,
     weight: f32,
-    /// One for each segment.
-    locations: Vec<Option<Location>>,
     postings: u64,
+    /// Its place in the locations: one for each segment follows.
+    place: usize,
+}
+
+/// The terms of a query.
+struct Terms {
+    terms: Vec<Term>,
+    locations: Vec<Option<Location>>,
 }
 
 impl Bm25Searcher {
     pub(super) fn new(segments: Vec<Arc<Segment>>, chain: Chain) -> Self {
         let documents = segments.iter().map(|segment| u64::from(segment.documents())).sum();
         let total_length = segments.iter().map(|segment| segment.total_length()).sum();
-        Self { segments, chain, documents, total_length }
+        let average_length = average(total_length, documents);
+        Self { segments, chain, documents, average_length, norms: Norms::new(average_length) }
     }
 
     /// The terms of the query that some document holds, weighted so that the sum of all fits.
-    fn terms(&self, text: &str) -> Result<Vec<Term>, SearchError> {
-        let mut repeats: HashMap<String, u32> = HashMap::new();
-        let mut order = Vec::new();
-        for term in Analyzer::new(self.chain).query(text) {
-            let count = repeats.entry(term.term.clone()).or_insert(0);
-            if *count == 0 {
-                order.push(term.term);
-            }
-            *count += 1;
-        }
-        let mut terms = Vec::with_capacity(order.len());
-        for term in order {
-            let mut locations = Vec::with_capacity(self.segments.len());
+    fn terms(&self, text: &str) -> Result<Terms, SearchError> {
+        let mut asked = Analyzer::new(self.chain).query(text);
+        asked.sort_unstable_by(|a, b| a.term.cmp(&b.term));
+        let mut terms = Vec::with_capacity(asked.len());
+        let mut locations = Vec::with_capacity(asked.len() * self.segments.len());
+        for same in asked.chunk_by(|a, b| a.term == b.term) {
+            let place = locations.len();
+            let mut postings = 0;
             for segment in &self.segments {
-                let found = segment.dictionary().find(term.as_bytes());
-                locations.push(found.map_err(|_| damaged(segment, "its dictionary is broken"))?);
+                let found = segment.dictionary().find(same[0].term.as_bytes());
+                let found = found.map_err(|_| damaged(segment, "its dictionary is broken"))?;
+                postings += found.map_or(0, |location| u64::from(location.documents()));
+                locations.push(found);
             }
-            let postings: u64 =
-                locations.iter().flatten().map(|location| u64::from(location.documents())).sum();
             if postings > 0 {
-                let repeats = repeats[&term];
-                let weight = repeats as f32 * idf(self.documents, postings);
-                terms.push(Term { repeats, weight, locations, postings });
+                let plain_weight = same.len() as f32 * idf(self.documents, postings);
+                terms.push(Term { plain_weight, weight: 0.0, postings, place });
             }
         }
         if terms.len() > QUERY_TERMS_MAX {
             terms.sort_by_key(|term| term.postings);
             terms.truncate(QUERY_TERMS_MAX);
         }
-        let sum: f32 = terms.iter().map(|term| term.weight).sum();
+        terms.sort_by(|a, b| a.plain_weight.total_cmp(&b.plain_weight));
+        let sum: f32 = terms.iter().map(|term| term.plain_weight).sum();
         for term in &mut terms {
-            term.weight *= SCORE_SUM_MAX / sum;
+            term.weight = term.plain_weight * (SCORE_SUM_MAX / sum);
         }
-        Ok(terms)
+        Ok(Terms { terms, locations })
     }
 
-    fn cursors<'a>(
-        &'a self,
-        at: usize,
-        terms: &[Term],
-        norms: &'a Norms,
-    ) -> Result<Vec<Cursor<'a>>, SearchError> {
+    fn cursors<'a>(&'a self, at: usize, terms: &Terms) -> Result<Vec<Cursor<'a>>, SearchError> {
         let segment = &self.segments[at];
-        let now = average(self.total_length, self.documents);
-        let bounds = Bounds::new(norms, now, segment.average_length());
-        let scales = Scales { norms, lengths: segment.lengths(), bounds };
+        let bounds = Bounds::new(&self.norms, self.average_length, segment.average_length());
+        let scales = Scales { norms: &self.norms, lengths: segment.lengths(), bounds };
         let broken = || damaged(segment, "a list of postings is broken");
-        let mut cursors = Vec::new();
-        for term in terms {
-            match term.locations[at] {
+        let mut cursors = Vec::with_capacity(terms.terms.len());
+        for term in &terms.terms {
+            match terms.locations[term.place + at] {
                 None => {}
                 Some(Location::Single { document, .. }) if document >= segment.documents() => {
                     return Err(broken());
@@ -113,16 +111,15 @@ impl Bm25Searcher {
         Ok(cursors)
     }
 
-    fn answer(&self, request: &Request<'_>, terms: &[Term]) -> Result<MethodAnswer, SearchError> {
-        let postings: u64 = terms.iter().map(|term| term.postings).sum();
+    fn answer(&self, request: &Request<'_>, terms: &Terms) -> Result<MethodAnswer, SearchError> {
+        let postings: u64 = terms.terms.iter().map(|term| term.postings).sum();
         let filter = request.allowed.filter().map(|filter| filter.len());
         let filter_leads = filter.is_some_and(|count| count * FILTER_LEADS < postings);
         let count_all = filter_leads || postings <= TOTAL_EXACT_POSTINGS || request.limit == 0;
         let top = Top::new(request.limit);
         let mut run = Run::new(top, request.allowed, request.stop, count_all);
-        let norms = Norms::new(average(self.total_length, self.documents));
         for (at, segment) in self.segments.iter().enumerate() {
-            let mut cursors = self.cursors(at, terms, &norms)?;
+            let mut cursors = self.cursors(at, terms)?;
             if cursors.is_empty() {
                 continue;
             }
@@ -136,8 +133,8 @@ impl Bm25Searcher {
                 break;
             }
         }
-        let sum: f32 = terms.iter().map(|term| term.weight).sum();
-        let unit = terms.iter().map(|term| self.plain_weight(term)).sum::<f32>() / sum.max(1.0);
+        let sum: f32 = terms.terms.iter().map(|term| term.plain_weight).sum();
+        let unit = sum / SCORE_SUM_MAX;
         let (total, complete, is_exact) = (run.seen, !run.stopped, run.count_all && !run.stopped);
         let hits = run.top.finish().into_iter().map(|(score, number)| Hit {
             number,
@@ -145,10 +142,6 @@ impl Bm25Searcher {
             passage: None,
         });
         Ok(MethodAnswer { hits: hits.collect(), total, total_is_exact: is_exact, complete })
-    }
-
-    fn plain_weight(&self, term: &Term) -> f32 {
-        term.repeats as f32 * idf(self.documents, term.postings)
     }
 }
 
@@ -174,7 +167,7 @@ fn damaged(segment: &Segment, reason: &str) -> SearchError {
 impl Searcher for Bm25Searcher {
     fn search(&self, request: &Request<'_>) -> Result<MethodAnswer, SearchError> {
         let terms = self.terms(request.text)?;
-        if terms.is_empty() {
+        if terms.terms.is_empty() {
             return Ok(MethodAnswer { total_is_exact: true, complete: true, ..Default::default() });
         }
         self.answer(request, &terms)

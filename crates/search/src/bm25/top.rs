@@ -34,10 +34,11 @@ impl Top {
 
     /// Adds a document whose score passes [`Top::threshold`].
     pub(super) fn push(&mut self, score: u32, number: DocNumber) {
-        if self.heap.len() == self.limit {
-            self.heap.pop();
+        if self.heap.len() < self.limit {
+            self.heap.push((Reverse(score), number));
+        } else if let Some(mut worst) = self.heap.peek_mut() {
+            *worst = (Reverse(score), number);
         }
-        self.heap.push((Reverse(score), number));
         if self.heap.len() == self.limit
             && let Some(&(Reverse(score), _)) = self.heap.peek()
         {
