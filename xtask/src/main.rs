@@ -1,2 +1,56 @@
-//! Stub.
-fn main() {}
+//! Project automation: `cargo xtask test | tidy | audit | ci | bench`.
+
+mod audit;
+mod bench;
+mod ci;
+mod command;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Project automation.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  test [--long] [-- ARGS]           install what the tests need, then run them all
+                                    (--long: the long forms; ARGS go to cargo test)
+  tidy                              check the rules of ARCHITECTURE.md and STYLE.md
+  audit                             check the licences of everything that is linked
+  ci                                formatting, clippy, docs, tidy, audit, tests; what CI runs
+  bench NAME [--quick] [--json]     run a comparison with peers; without NAME, list them
+  help                              print this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("test") => test::run(rest),
+        Some("tidy") => tidy::run(),
+        Some("audit") => audit::run(),
+        Some("ci") => ci::run(),
+        Some("bench") => bench::run(rest),
+        None | Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => Err(format!("unknown command \"{other}\"\n\n{USAGE}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(PathBuf::from).unwrap_or(here)
+}

@@ -178,6 +178,78 @@ impl Document {
 
     /// Reads what [`Document::encode`] wrote; all of `bytes` must be used.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let encoded = EncodedDocument::read(bytes)?;
+        let labels = encoded.labels()?;
+        Ok(Self {
+            id: encoded.id.to_string(),
+            title: encoded.title.to_string(),
+            body: encoded.body.to_string(),
+            path: encoded.path.to_string(),
+            language: encoded.language.to_string(),
+            tags: labels.tags.into_iter().map(str::to_string).collect(),
+            attributes: labels
+                .attributes
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value.to_value()))
+                .collect(),
+        })
+    }
+}
+
+/// A document read in place from its binary form: nothing is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodedDocument<'a> {
+    /// The user's key.
+    pub id: &'a str,
+    /// A headline.
+    pub title: &'a str,
+    /// The text.
+    pub body: &'a str,
+    /// Where it comes from.
+    pub path: &'a str,
+    /// Its language.
+    pub language: &'a str,
+    /// Tags and attributes, not looked at yet, and where they begin.
+    labels: (&'a [u8], usize),
+}
+
+/// The tags and attributes of an [`EncodedDocument`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Labels<'a> {
+    /// Labels, in the order given.
+    pub tags: Vec<&'a str>,
+    /// Named values, in order of name.
+    pub attributes: Vec<(&'a str, ValueRef<'a>)>,
+}
+
+/// A [`Value`] read in place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValueRef<'a> {
+    /// Text.
+    String(&'a str),
+    /// A finite number.
+    Number(f64),
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    Date(i64),
+    /// True or false.
+    Boolean(bool),
+}
+
+impl ValueRef<'_> {
+    /// A copy that owns its text.
+    pub fn to_value(self) -> Value {
+        match self {
+            Self::String(text) => Value::String(text.to_string()),
+            Self::Number(number) => Value::Number(number),
+            Self::Date(at_ms) => Value::Date(at_ms),
+            Self::Boolean(truth) => Value::Boolean(truth),
+        }
+    }
+}
+
+impl<'a> EncodedDocument<'a> {
+    /// Reads the text fields of what [`Document::encode`] wrote.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut input = Input { bytes, at: 0 };
         let version = input.byte()?;
         if version != ENCODING_VERSION {
@@ -188,23 +260,30 @@ impl Document {
         let path = input.text()?;
         let language = input.text()?;
         let body = input.text()?;
+        Ok(Self { id, title, body, path, language, labels: (bytes, input.at) })
+    }
+
+    /// Reads tags and attributes; all bytes must be used.
+    pub fn labels(&self) -> Result<Labels<'a>, DecodeError> {
+        let (bytes, at) = self.labels;
+        let mut input = Input { bytes, at };
         let tags = (0..input.varint()?).map(|_| input.text()).collect::<Result<_, _>>()?;
-        let mut attributes = BTreeMap::new();
+        let mut attributes = Vec::new();
         for _ in 0..input.varint()? {
             let name = input.text()?;
             let value = match input.byte()? {
-                0 => Value::String(input.text()?),
-                1 => Value::Number(f64::from_le_bytes(input.eight()?)),
-                2 => Value::Date(i64::from_le_bytes(input.eight()?)),
-                3 => Value::Boolean(input.byte()? != 0),
+                0 => ValueRef::String(input.text()?),
+                1 => ValueRef::Number(f64::from_le_bytes(input.eight()?)),
+                2 => ValueRef::Date(i64::from_le_bytes(input.eight()?)),
+                3 => ValueRef::Boolean(input.byte()? != 0),
                 _ => return Err(input.error("has a value of unknown type")),
             };
-            attributes.insert(name, value);
+            attributes.push((name, value));
         }
         if input.at != bytes.len() {
             return Err(input.error("has bytes left over"));
         }
-        Ok(Self { id, title, body, path, language, tags, attributes })
+        Ok(Labels { tags, attributes })
     }
 }
 
@@ -278,11 +357,10 @@ impl<'a> Input<'a> {
         Err(self.error("has a number of more than ten bytes"))
     }
 
-    fn text(&mut self) -> Result<String, DecodeError> {
+    fn text(&mut self) -> Result<&'a str, DecodeError> {
         let length = usize::try_from(self.varint()?).map_err(|_| self.error("ends early"))?;
         let bytes = self.take(length)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| self.error("is not UTF-8"))?;
-        Ok(text.to_string())
+        std::str::from_utf8(bytes).map_err(|_| self.error("is not UTF-8"))
     }
 }
 

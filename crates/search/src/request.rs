@@ -18,6 +18,9 @@ pub struct Request<'a> {
     pub text: &'a str,
     /// How `native` reads [`Request::text`].
     pub pattern: Pattern,
+    /// How `tantivy` takes a fault in its query language: `true` answers [`SearchError::Query`],
+    /// `false` reads the text as plain words, so that `what's up?` finds something.
+    pub strict: bool,
     /// The text as vectors, one for each embedding space that could be asked; for `semantic`.
     pub vectors: &'a [QueryVector],
     /// How many hits are wanted, best first.

@@ -1,1 +1,66 @@
-//! Stub.
+//! The REST server: the only floor that knows HTTP and JSON.
+//!
+//! A request enters in `routes`, is handled by one file of `http/`, and asks
+//! `mainstay-db` on a thread of its own; the answer's JSON is made in [`wire`].
+//!
+//! Order of start: data directory, listener, requests. Order of stop: not ready, no new
+//! connections, running requests, data directory.
+
+// A problem is made at most once in a request; boxing it would only hide its fields.
+#![allow(clippy::result_large_err)]
+
+pub mod config;
+pub mod problem;
+pub mod search_json;
+pub mod wire;
+
+mod gauges;
+mod http;
+mod listener;
+mod recorder;
+mod routes;
+mod state;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mainstay_db::Db;
+use tokio::net::TcpListener;
+
+pub use config::Config;
+pub use http::health::HealthJson;
+pub use recorder::install as install_metrics;
+pub use routes::openapi;
+
+/// A server that is bound to its address and not yet serving.
+pub struct Server {
+    listener: TcpListener,
+    state: state::State,
+}
+
+impl Server {
+    /// Binds the address. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The address is taken or not ours.
+    pub async fn bind(db: Arc<Db>, config: Config) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(config.listen).await?;
+        let metrics = recorder::handle();
+        Ok(Self { listener, state: state::State::new(db, config, metrics) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is done, then lets running requests end within the drain time. The data
+    /// directory is left open. Answers whether every request ended in time.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> bool {
+        let router = routes::routes(self.state.clone());
+        listener::serve(self.listener, router, self.state, stop).await
+    }
+}

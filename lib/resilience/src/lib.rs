@@ -1,1 +1,172 @@
-//! Stub.
+//! Circuit breakers, retries with budgets, deadlines, rate and concurrency limits, hedges,
+//! fallbacks and pipelines: exact, cheap, cancel-safe, and without `unsafe`.
+//!
+//! # In ten minutes
+//!
+//! **A policy is a value.** Build it once, clone it freely: clones share the state. Each works alone,
+//! blocking or awaited, without a runtime. What admits a call returns a *permit*, which takes the
+//! result; a permit that is dropped is a cancelled call, and each policy says what that means.
+//!
+//! ```
+//! use mainstay_resilience::{CircuitBreaker, ErrorKind};
+//!
+//! let breaker = CircuitBreaker::external_service("catalogue");
+//! let permit = breaker.try_acquire()?;
+//! let result: Result<&str, ErrorKind> = Ok("found");
+//! permit.record(&result);
+//! # Ok::<(), mainstay_resilience::Rejection>(())
+//! ```
+//!
+//! **A pipeline is policies in order**, the outermost first. Its type is the chain, so nothing is
+//! boxed, and an order that makes no sense is refused when it is built:
+//!
+//! ```
+//! use mainstay_resilience::{
+//!     CircuitBreaker, ErrorKind, Fallback, Pipeline, Retry, RetryBudget, Timeout,
+//! };
+//! use std::time::Duration;
+//!
+//! let budget = RetryBudget::new(Default::default())?;
+//! let search = Pipeline::builder()
+//!     .then(Timeout::total("search", Duration::from_millis(800))?)
+//!     .then(Fallback::to("empty", |_: &mainstay_resilience::Error<ErrorKind>| Some(Vec::new())))
+//!     .then(Retry::builder("search").budget(&budget).build()?)
+//!     .then(CircuitBreaker::search_method("dense"))
+//!     .then(Timeout::per_attempt("search", Duration::from_millis(250))?)
+//!     .build()?;
+//! let hits: Vec<u32> = search.run(|_attempt| Err(ErrorKind::ServerError)).unwrap();
+//! assert!(hits.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `run` blocks its thread; `call` awaits, and needs a [`Sleeper`] (tokio's behind the feature
+//! `tokio`). The operation gets an [`Attempt`]: its number, its deadline, why the one before failed.
+//!
+//! **Which policy for what?**
+//!
+//! | trouble | policy |
+//! |---|---|
+//! | it may hang | [`Timeout`], with a [`Deadline`] passed on |
+//! | it fails now and then | [`Retry`], within a [`RetryBudget`] |
+//! | it fails for a while | [`CircuitBreaker`] |
+//! | it refuses much of what it gets | [`Throttle`] |
+//! | it is slow now and then | [`Hedge`] |
+//! | it allows so many calls per second | [`RateLimiter`], [`KeyedRateLimiter`], [`LeasedLimiter`] |
+//! | it bears so many calls at a time | [`Bulkhead`]; if nobody knows how many, [`AdaptiveLimit`] |
+//! | work comes faster than it is done | [`WorkQueue`] |
+//! | a worse answer is better than none | [`Fallback`], [`FallbackCall`], [`AnswerCache`] |
+//! | some of several steps may fail | [`Partial`] |
+//! | all of it, for each service and endpoint, from a file | [`Pipelines`] |
+//!
+//! **Which order?** Limit in all → fallback → retry → hedge → breaker → rate limit → bulkhead → limit
+//! of an attempt → operation. A fallback inside a retry hides every error from it; a breaker outside
+//! the retry counts calls instead of attempts; a timeout outside a breaker that counts no dropped
+//! calls ([`DropRule`]) hides every hang from it.
+//!
+//! **Errors** have one taxonomy, [`ErrorKind`]; an error says where it stands by [`Classify`]. A
+//! refusal is a [`Rejection`]: which policy, why, with which figures, when to try again.
+//!
+//! **Time** is a [`Clock`]. Policies read it at most twice per call, and the coarse reading wherever
+//! nothing below 100 ms is measured. In tests it is a [`ManualClock`], or whole virtual time with the
+//! feature `testing`.
+//!
+//! # Features
+//! None by default. `serde`: configuration files. `tokio`: waiting on its timer. `tower`: layers.
+//! `metrics`, `tracing`: observers. `http`, `tonic`, `reqwest`, `object_store`, `sqlx`, `redis`: places
+//! of their errors in the taxonomy. `testing`: virtual time, injected faults, the simulator.
+#![forbid(unsafe_code)]
+
+mod adaptive_limit;
+mod answer_cache;
+mod attempt;
+mod backoff;
+mod bounded_map;
+mod breaker;
+mod breaker_state;
+mod budget;
+mod bulkhead;
+mod classify;
+mod clock;
+mod config_error;
+mod context;
+mod deadline;
+mod error;
+mod error_kind;
+mod event;
+mod fallback;
+mod hedge;
+mod histogram;
+pub mod human_duration;
+#[cfg(feature = "metrics")]
+mod metrics_observer;
+mod partial;
+mod pipeline;
+mod random;
+mod rate_limit;
+mod registry;
+mod rejection;
+mod retry;
+mod retry_after;
+#[cfg(feature = "serde")]
+mod serde_duration;
+mod sleeper;
+mod slots;
+mod strategy;
+mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod throttle;
+mod timeout;
+#[cfg(feature = "tower")]
+pub mod tower_layer;
+#[cfg(feature = "tracing")]
+mod tracing_observer;
+mod work_queue;
+
+pub use adaptive_limit::{AdaptiveConfig, AdaptiveLimit, AdaptivePermit, Law, OwnedAdaptivePermit};
+pub use answer_cache::{Answer, AnswerCache};
+pub use attempt::Attempt;
+pub use backoff::{Backoff, Jitter};
+pub use budget::{BudgetConfig, RetryBudget};
+pub use context::{Context, Priority};
+pub use deadline::Deadline;
+pub use fallback::{Fallback, FallbackCall};
+pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
+#[cfg(feature = "metrics")]
+pub use metrics_observer::MetricsObserver;
+pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
+pub use pipeline::{Bare, Chain, Optional, OrderError, Pipeline, PipelineBuilder};
+pub use retry::{Retry, RetryBuilder, RetryConfig, RetryStats};
+pub use retry_after::parse_retry_after;
+#[cfg(feature = "tokio")]
+pub use sleeper::TokioSleeper;
+pub use sleeper::{NoSleeper, Sleeper};
+pub use slots::QueueOrder;
+pub use strategy::{BlockingNext, BlockingStrategy, Describe, Done, Env, Next, Part, Strategy};
+pub use throttle::{Throttle, ThrottleConfig};
+pub use timeout::Timeout;
+#[cfg(feature = "tracing")]
+pub use tracing_observer::TracingObserver;
+pub use work_queue::{JobHandle, Pressure, QueueConfig, WorkQueue, Workers};
+
+pub use breaker::{
+    Adaptive, BreakerBuilder, BreakerConfig, BreakerSnapshot, CircuitBreaker, DropRule, OpenFor,
+    OwnedPermit, Permit, Probes, Ramp, SlowCalls, State, Window,
+};
+pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadPermit, OwnedBulkheadPermit};
+#[cfg(feature = "http")]
+pub use classify::retry_after_of;
+pub use classify::{from_http_status as classify_http_status, from_text as classify_text};
+pub use clock::{Clock, ManualClock, Tick, TimeSource};
+pub use config_error::ConfigError;
+pub use error::{Error, Exhausted, GaveUp, TimedOut};
+pub use error_kind::{Classify, ErrorKind, Verdict};
+pub use event::{Cause, Event, FanOut, Observer};
+pub use rate_limit::{
+    Algorithm, KeyedConfig, KeyedRateLimiter, Lease, LeasedLimiter, QuotaSource, RateConfig,
+    RateLimiter, WhenFull, WithoutSource,
+};
+pub use registry::{
+    Endpoint, EndpointStatus, Overrides, Pipelines, PipelinesConfig, ServiceConfig,
+};
+pub use rejection::{PolicyKind, Reason, Rejection};

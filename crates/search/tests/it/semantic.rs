@@ -95,6 +95,7 @@ pub(crate) fn request<T>(
     answer: impl FnOnce(&Request<'_>) -> T,
 ) -> T {
     answer(&Request {
+        strict: false,
         text: "",
         pattern: Pattern::default(),
         vectors,

@@ -1,0 +1,247 @@
+//! `mainstay load`: searches at a steady rate, whatever the answers do.
+//!
+//! Open loop: every request has its time, and its latency counts from that time, so that a server
+//! that stalls is not spared the requests it held up (coordinated omission).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mainstay_db::COLLECTION_DEFAULT;
+use mainstay_server::search_json::SearchRequestJson;
+use mainstay_server::wire::SearchAnswerJson;
+use serde::Serialize;
+
+use crate::data;
+use crate::failure::{FOUND_FAULT, Failure};
+
+/// Send searches to a server at a steady rate and measure the answers
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The address of the server, such as http://127.0.0.1:8080
+    #[arg(long, env = "MAINSTAY_URL")]
+    url: String,
+    /// Requests a second
+    #[arg(long, default_value_t = 100.0)]
+    rate: f64,
+    /// For how long, such as 30s, 5m
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    duration: Duration,
+    /// Queries, one a line: plain text, or JSON with a field `text` or `query`
+    #[arg(long, value_name = "FILE")]
+    queries: PathBuf,
+    /// The collection
+    #[arg(long, short, default_value = COLLECTION_DEFAULT)]
+    collection: String,
+    /// Methods to ask; all when absent
+    #[arg(long, short, value_delimiter = ',')]
+    method: Vec<String>,
+    /// Connections, and so requests on their way at a time
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The most requests of one run: bounds the latencies that are kept.
+const REQUESTS_MAX: u64 = 20_000_000;
+
+#[derive(Default, Serialize)]
+struct Report {
+    requests: u64,
+    ok: u64,
+    complete: u64,
+    degraded: u64,
+    rejected: u64,
+    failed: u64,
+    seconds: f64,
+    rate_per_s: f64,
+    latency_ms: Latency,
+    errors: std::collections::BTreeMap<String, u64>,
+}
+
+#[derive(Default, Serialize)]
+struct Latency {
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+enum Outcome {
+    Complete,
+    Degraded,
+    Rejected,
+    Failed(String),
+}
+
+/// Exit code 0 when every request was answered or deliberately rejected, 1 when one failed.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let queries = queries(&arguments.queries)?;
+    if !(arguments.rate.is_finite() && arguments.rate > 0.0) {
+        return Err(Failure::usage("--rate must be above 0"));
+    }
+    let total = (arguments.rate * arguments.duration.as_secs_f64()).ceil() as u64;
+    if total > REQUESTS_MAX {
+        return Err(Failure::usage(format!(
+            "{total} requests, the bound is {REQUESTS_MAX}; lower --rate or --duration"
+        )));
+    }
+    let outcomes = Mutex::new(Vec::with_capacity(total as usize));
+    let next = AtomicU64::new(0);
+    let late = AtomicUsize::new(0);
+    let bar = Arc::new(data::bar(total, "load", "requests"));
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.connections.max(1) {
+            scope.spawn(|| {
+                let agent = crate::search::agent(Duration::from_secs(60));
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= total {
+                        return;
+                    }
+                    let due = begun + Duration::from_secs_f64(at as f64 / arguments.rate);
+                    let now = Instant::now();
+                    match due.checked_duration_since(now) {
+                        Some(wait) => std::thread::sleep(wait),
+                        None => drop(late.fetch_add(1, Ordering::Relaxed)),
+                    }
+                    let query = &queries[at as usize % queries.len()];
+                    let outcome = send(&agent, arguments, query);
+                    bar.inc(1);
+                    let latency = due.elapsed();
+                    outcomes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((latency, outcome));
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let report = report(outcomes, begun.elapsed());
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(e.to_string()))?);
+    } else {
+        print(&report);
+    }
+    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_FAULT) })
+}
+
+fn send(agent: &ureq::Agent, arguments: &Arguments, query: &str) -> Outcome {
+    let request = SearchRequestJson {
+        query: query.to_string(),
+        collection: Some(arguments.collection.clone()),
+        methods: (!arguments.method.is_empty()).then(|| arguments.method.clone()),
+        ..SearchRequestJson::default()
+    };
+    let url = format!("{}/search", arguments.url.trim_end_matches('/'));
+    match agent.post(&url).send_json(&request) {
+        Err(error) => Outcome::Failed(error.to_string()),
+        Ok(mut response) => {
+            let status = response.status().as_u16();
+            match status {
+                200 => match response.body_mut().read_json::<SearchAnswerJson>() {
+                    Ok(answer) if answer.complete => Outcome::Complete,
+                    Ok(_) => Outcome::Degraded,
+                    Err(error) => Outcome::Failed(format!("answer: {error}")),
+                },
+                429 | 503 => Outcome::Rejected,
+                _ => Outcome::Failed(format!("status {status}")),
+            }
+        }
+    }
+}
+
+fn report(outcomes: Vec<(Duration, Outcome)>, time: Duration) -> Report {
+    let mut report = Report { requests: outcomes.len() as u64, ..Report::default() };
+    let mut latencies = Vec::new();
+    for (latency, outcome) in outcomes {
+        match outcome {
+            Outcome::Complete => report.complete += 1,
+            Outcome::Degraded => report.degraded += 1,
+            Outcome::Rejected => report.rejected += 1,
+            Outcome::Failed(error) => {
+                report.failed += 1;
+                *report.errors.entry(error).or_default() += 1;
+            }
+        }
+        latencies.push(latency.as_secs_f64() * 1000.0);
+    }
+    report.ok = report.complete + report.degraded;
+    report.seconds = time.as_secs_f64();
+    report.rate_per_s = report.requests as f64 / report.seconds.max(1e-9);
+    latencies.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let index = (share * latencies.len() as f64).ceil() as usize;
+        latencies.get(index.saturating_sub(1)).copied().unwrap_or_default()
+    };
+    report.latency_ms = Latency {
+        mean: latencies.iter().sum::<f64>() / latencies.len().max(1) as f64,
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: at(1.0),
+    };
+    report
+}
+
+fn print(report: &Report) {
+    let latency = &report.latency_ms;
+    println!(
+        "{} requests in {:.1} s ({:.1}/s): {} complete, {} degraded, {} rejected, {} failed",
+        report.requests,
+        report.seconds,
+        report.rate_per_s,
+        report.complete,
+        report.degraded,
+        report.rejected,
+        report.failed
+    );
+    println!(
+        "latency from each request's due time, ms: mean {:.2}  p50 {:.2}  p90 {:.2}  p99 {:.2}  p99.9 {:.2}  max {:.2}",
+        latency.mean, latency.p50, latency.p90, latency.p99, latency.p999, latency.max
+    );
+    for (error, count) in report.errors.iter().take(10) {
+        println!("  {count} x {error}");
+    }
+}
+
+fn queries(path: &PathBuf) -> Result<Vec<String>, Failure> {
+    let named = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(named)?;
+    let mut queries = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let parsed: Option<serde_json::Value> =
+            line.starts_with('{').then(|| serde_json::from_str(line).ok()).flatten();
+        let field = parsed.as_ref().and_then(|v| v.get("text").or_else(|| v.get("query")));
+        queries.push(field.and_then(|v| v.as_str()).unwrap_or(line).to_string());
+    }
+    if queries.is_empty() {
+        return Err(Failure::usage(format!("{} holds no query", path.display())));
+    }
+    Ok(queries)
+}
+
+/// Reads `10s`, `500ms`, `5m`, `2h` or plain seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| format!("\"{text}\" is no time; write 10s"))?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        other => return Err(format!("unit \"{other}\" is unknown; known are ms, s, m, h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}

@@ -1,0 +1,319 @@
+//! From candidates to hits: fuse, sort, cut to the page, and show why each was found.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use mainstay_search::bitmap::Bitmap;
+use mainstay_search::document::{DocNumber, Document, Value};
+use mainstay_search::documents::{DocumentsSnapshot, SortKey, date};
+use mainstay_search::fusion::{self, FusedHit, Weights, fuse};
+use mainstay_search::method::Method;
+use mainstay_search::native::{LineLimits, LineMatch, Matcher, with_context};
+use mainstay_search::request::{Allowed, MethodAnswer};
+use mainstay_search::snippet::{MatchingLine, Shape, SnippetOptions, matching_lines, snippets};
+
+use crate::engine::{Engine, documents_failed};
+use crate::error::DbError;
+use crate::question::Question;
+use crate::search_answer::{Contribution, Facet, HitLine, HitSnippet, SearchAnswer, SearchHit};
+use crate::search_request::{DEPTH_MAX, Fusion, SearchRequest};
+
+/// Bytes of a body in which words are looked for to highlight them; beyond it only the passage that
+/// a method named is shown. Keeps the cost of a page of the largest documents in milliseconds.
+const HIGHLIGHT_BYTES_MAX: usize = 256 << 10;
+
+/// Lines of one document that are compared to find the best to show.
+const LINES_COMPARED_MAX: usize = 500;
+
+/// Fills an answer from what the methods found.
+pub(crate) fn fill(
+    inner: &Engine,
+    request: &SearchRequest,
+    question: &Question,
+    answers: Vec<(Method, MethodAnswer)>,
+    answer: &mut SearchAnswer,
+) -> Result<(), DbError> {
+    let lists: Vec<(Method, &MethodAnswer)> = answers.iter().map(|(m, a)| (*m, a)).collect();
+    let (strategy, weights) = match request.fusion {
+        Fusion::Weighted(weights) => {
+            (fusion::Fusion::Scores, weights.unwrap_or_else(|| default_weights(inner, answer)))
+        }
+        Fusion::ReciprocalRank { k } => {
+            (fusion::Fusion::Ranks { k }, default_weights(inner, answer))
+        }
+    };
+    let mut candidates = fuse(&lists, &weights, strategy, DEPTH_MAX * lists.len().max(1));
+    let found = candidates.len() as u64;
+    answer.total = answers.iter().map(|(_, one)| one.total).chain([found]).max().unwrap_or(0);
+    // The union of several lists is known exactly only when each list was whole.
+    answer.total_is_exact = match &answers[..] {
+        [(_, only)] => only.total_is_exact,
+        several => {
+            several.iter().all(|(_, one)| one.total_is_exact && one.total == one.hits.len() as u64)
+        }
+    };
+    let documents = &question.documents;
+    if !request.facets.is_empty() {
+        let among: Bitmap = candidates.iter().map(|hit| hit.number).collect();
+        answer.facets = facets(documents, request, &among)?;
+    }
+    if !request.sort.is_empty() {
+        candidates = sorted(documents, &request.sort, candidates)?;
+    }
+    let shown = Shown::new(request, question);
+    for fused in candidates.into_iter().skip(request.offset).take(request.limit) {
+        if let Some(document) = documents.get(fused.number).map_err(documents_failed)? {
+            answer.hits.push(shown.hit(document, fused));
+        }
+    }
+    Ok(())
+}
+
+/// Fills an answer to an empty query: every document that passes the filter.
+pub(crate) fn browse(
+    request: &SearchRequest,
+    documents: &Arc<DocumentsSnapshot>,
+    allowed: &Allowed,
+    answer: &mut SearchAnswer,
+) -> Result<(), DbError> {
+    answer.total = allowed.len();
+    answer.total_is_exact = true;
+    if !request.facets.is_empty() {
+        let among: Bitmap = allowed.iter().collect();
+        answer.facets = facets(documents, request, &among)?;
+    }
+    let end = request.offset + request.limit;
+    let numbers: Vec<DocNumber> = if request.sort.is_empty() {
+        allowed.iter().take(end).collect()
+    } else {
+        let sorted = documents.sort(allowed.iter(), &request.sort, end);
+        sorted.map_err(field_failed)?.into_iter().map(|one| one.number).collect()
+    };
+    for number in numbers.into_iter().skip(request.offset) {
+        if let Some(mut document) = documents.get(number).map_err(documents_failed)? {
+            if !request.with_body {
+                document.body = String::new();
+            }
+            answer.hits.push(SearchHit {
+                document,
+                score: 0.0,
+                methods: Vec::new(),
+                explanation: Vec::new(),
+                snippet: None,
+                lines: Vec::new(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The collection's own weights, or the measured defaults: between those for instant vectors and
+/// those for refined ones, by how far refinement has come.
+fn default_weights(inner: &Engine, answer: &SearchAnswer) -> Weights {
+    if let Some(weights) = inner.settings().weights {
+        return weights;
+    }
+    let share = match answer.refined {
+        None => 0.0,
+        Some((_, 0)) => 1.0,
+        Some((done, total)) => done as f32 / total as f32,
+    };
+    let between = |method| {
+        let (from, to) = (Weights::INSTANT.of(method), Weights::REFINED.of(method));
+        from + (to - from) * share
+    };
+    Method::ALL.into_iter().fold(Weights::INSTANT, |all, method| all.with(method, between(method)))
+}
+
+fn sorted(
+    documents: &DocumentsSnapshot,
+    order: &[SortKey],
+    candidates: Vec<FusedHit>,
+) -> Result<Vec<FusedHit>, DbError> {
+    let numbers: Vec<DocNumber> = candidates.iter().map(|hit| hit.number).collect();
+    let places = documents.sort(numbers, order, candidates.len()).map_err(field_failed)?;
+    let mut by_number: std::collections::HashMap<DocNumber, FusedHit> =
+        candidates.into_iter().map(|hit| (hit.number, hit)).collect();
+    Ok(places.iter().filter_map(|place| by_number.remove(&place.number)).collect())
+}
+
+fn facets(
+    documents: &DocumentsSnapshot,
+    request: &SearchRequest,
+    among: &Bitmap,
+) -> Result<Vec<Facet>, DbError> {
+    let fields: Vec<&str> = request.facets.iter().map(String::as_str).collect();
+    let found = documents.facets(among, &fields, request.facet_values).map_err(field_failed)?;
+    let facets = found.into_iter().map(|facet| Facet {
+        field: facet.field,
+        values: facet.values.into_iter().map(|one| (text_of(&one.value), one.count)).collect(),
+    });
+    Ok(facets.collect())
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Date(at_ms) => date::format(*at_ms),
+        Value::Boolean(truth) => truth.to_string(),
+    }
+}
+
+fn field_failed(error: mainstay_search::request::SearchError) -> DbError {
+    use mainstay_search::request::SearchError;
+    match error {
+        SearchError::Query { message, position } => {
+            DbError::Query { method: None, message, position }
+        }
+        SearchError::Bound { message } => DbError::Bound { message },
+        other => documents_failed(other),
+    }
+}
+
+/// How the hits of one answer are shown.
+struct Shown<'a> {
+    request: &'a SearchRequest,
+    text: &'a str,
+    /// Compiled once for all hits; `None` when the text is no pattern.
+    matcher: Option<Matcher>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(request: &'a SearchRequest, question: &'a Question) -> Self {
+        let wanted = request.methods().contains(&Method::Native);
+        let matcher =
+            if wanted { Matcher::new(&question.text, question.pattern).ok() } else { None };
+        Self { request, text: &question.text, matcher }
+    }
+
+    fn hit(&self, mut document: Document, fused: FusedHit) -> SearchHit {
+        let body = std::mem::take(&mut document.body);
+        let by_native = fused.contributions.iter().any(|part| part.method == Method::Native);
+        let passage = fused.passage().map(|(_, range)| range.start as usize..range.end as usize);
+        let (lines, ranges) = self.matches(&body, by_native);
+        let snippet = self.snippet(&document, &body, &ranges, passage);
+        if self.request.with_body {
+            document.body = body;
+        }
+        let explanation = if self.request.explain { &fused.contributions[..] } else { &[] };
+        SearchHit {
+            document,
+            score: fused.score,
+            methods: fused.contributions.iter().map(|part| part.method).collect(),
+            explanation: explanation
+                .iter()
+                .map(|part| Contribution {
+                    method: part.method,
+                    rank: part.rank as usize,
+                    score: part.score,
+                    normalised: part.normalised,
+                    weight: part.weight,
+                })
+                .collect(),
+            snippet,
+            lines,
+        }
+    }
+
+    /// The lines that match, and every range to highlight: those of `native` where it found the
+    /// document, else the words of the query.
+    fn matches(&self, body: &str, by_native: bool) -> (Vec<HitLine>, Vec<Range<usize>>) {
+        let lines_max = self.request.lines.max(1);
+        let found: Vec<LineMatch> = match (&self.matcher, by_native) {
+            (Some(matcher), true) => {
+                matcher.lines(body, LineLimits { lines_max, ..LineLimits::default() })
+            }
+            _ => word_lines(body, self.text, lines_max),
+        };
+        let ranges = found.iter().flat_map(|line| line.matches.clone()).collect();
+        if self.request.lines == 0 {
+            return (Vec::new(), ranges);
+        }
+        let context = self.request.context_lines;
+        let lines = with_context(body, &found, context, context).into_iter().map(|shown| {
+            let text = body[shown.range.clone()].trim_end_matches('\r').to_string();
+            let matched = shown.matched.map(|at| &found[at]);
+            let highlights = matched.map(|line| &line.matches[..]).unwrap_or_default();
+            HitLine {
+                line: shown.line,
+                column: matched.map_or(0, |line| line.column),
+                highlights: highlights
+                    .iter()
+                    .map(|range| {
+                        let from = range.start.saturating_sub(shown.range.start).min(text.len());
+                        let to = range.end.saturating_sub(shown.range.start).min(text.len());
+                        from..to
+                    })
+                    .collect(),
+                text,
+            }
+        });
+        (lines.collect(), ranges)
+    }
+
+    fn snippet(
+        &self,
+        document: &Document,
+        body: &str,
+        ranges: &[Range<usize>],
+        passage: Option<Range<usize>>,
+    ) -> Option<HitSnippet> {
+        if self.request.snippet_bytes == 0 || body.is_empty() {
+            return None;
+        }
+        let is_code = !document.language.is_empty() && document.language.len() > 2;
+        let options = SnippetOptions {
+            shape: if is_code { Shape::Code } else { Shape::Prose },
+            bytes_max: self.request.snippet_bytes,
+            count: 1,
+            focus: passage,
+        };
+        let all: Vec<Range<usize>> = if ranges.is_empty() || !self.request.query.contains(' ') {
+            ranges.to_vec()
+        } else {
+            let mut all = ranges.to_vec();
+            all.extend(words(body, self.text));
+            all
+        };
+        let best = snippets(body, &all, &options).into_iter().next()?;
+        Some(HitSnippet { text: best.text, line: best.line, highlights: best.highlights })
+    }
+}
+
+/// The words of the query in the part of the body in which they are looked for.
+fn words(body: &str, text: &str) -> Vec<Range<usize>> {
+    let end = body.floor_char_boundary(HIGHLIGHT_BYTES_MAX);
+    mainstay_search::analysis::matches(&body[..end], text)
+}
+
+/// The lines that say most of the query, in order, in the form that `native` gives.
+fn word_lines(body: &str, text: &str, lines_max: usize) -> Vec<LineMatch> {
+    let mut found = matching_lines(body, &words(body, text), LINES_COMPARED_MAX);
+    if found.len() > lines_max {
+        let mut weights: Vec<(usize, u32)> =
+            found.iter().map(|line| (weight(line), line.number)).collect();
+        weights.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        weights.truncate(lines_max);
+        let best: BTreeSet<u32> = weights.into_iter().map(|(_, number)| number).collect();
+        found.retain(|line| best.contains(&line.number));
+    }
+    let lines = found.into_iter().map(|line| {
+        let start = body[..line.start].rfind('\n').map_or(0, |at| at + 1);
+        let end = body[line.start..].find('\n').map_or(body.len(), |at| line.start + at);
+        let matches: Vec<_> =
+            line.highlights.iter().map(|h| line.start + h.start..line.start + h.end).collect();
+        let column = matches.first().map_or(0, |first| (first.start - start) as u32 + 1);
+        LineMatch { line: line.number, column, range: start..end, matches }
+    });
+    lines.collect()
+}
+
+/// How much of a query a line says: the letters of its different words, as long words tell more
+/// than short ones.
+fn weight(line: &MatchingLine) -> usize {
+    let words = line.highlights.iter().filter_map(|range| line.text.get(range.clone()));
+    let different: BTreeSet<String> = words.map(str::to_lowercase).collect();
+    different.iter().map(String::len).sum()
+}

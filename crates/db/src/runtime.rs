@@ -1,0 +1,57 @@
+//! [`Runtime`]: the threads and models that all collections of a data directory share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mainstay_embed::{EmbedError, ModelChoice, Opened, Pool, PoolSettings};
+
+use crate::error::DbError;
+use crate::lanes::{Lanes, cores};
+use crate::options::Options;
+
+/// The threads and models that all collections share.
+pub(crate) struct Runtime {
+    pub(crate) lanes: Lanes,
+    settings: PoolSettings,
+    /// For models that compute here. Each remote provider has a pool of its own, so that threads
+    /// which wait for the network are not missed by local models.
+    pool: Arc<Pool>,
+    models: Mutex<HashMap<String, (Opened, Arc<Pool>)>>,
+}
+
+impl Runtime {
+    /// Starts the threads.
+    pub(crate) fn start(options: &Options) -> Result<Self, DbError> {
+        let threads = if options.search_threads == 0 { cores() } else { options.search_threads };
+        let lanes = Lanes::start(threads).map_err(DbError::io("start search threads", ""))?;
+        let settings = PoolSettings {
+            workers: options.embed_threads,
+            background_percent: options.refine_percent,
+            query_cache_bytes_max: options.query_cache_bytes,
+            ..PoolSettings::default()
+        };
+        let pool = Arc::new(Pool::start(settings.clone())?);
+        Ok(Self { lanes, settings, pool, models: Mutex::new(HashMap::new()) })
+    }
+
+    /// Opens models once, however many collections use them.
+    pub(crate) fn models(&self, choice: &ModelChoice) -> Result<(Opened, Arc<Pool>), EmbedError> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = choice.to_string();
+        if let Some((opened, pool)) = models.get(&key) {
+            return Ok((opened.clone(), Arc::clone(pool)));
+        }
+        let opened = mainstay_embed::open(choice)?;
+        let pool = match choice {
+            ModelChoice::Remote(_) => Arc::new(Pool::start(self.settings.clone())?),
+            _ => self.pool(),
+        };
+        models.insert(key, (opened.clone(), Arc::clone(&pool)));
+        Ok((opened, pool))
+    }
+
+    /// The pool of the models that compute here.
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool)
+    }
+}

@@ -1,0 +1,105 @@
+use std::time::Duration;
+
+use mainstay_db::search_answer::{Level, MethodStatus};
+use mainstay_db::{BreakerState, DbError, Fault, Method, SearchRequest};
+
+use crate::{Fixture, document, put};
+
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    put(&fixture.docs(), vec![document("1", "a zebra"), document("2", "a walrus")]);
+    fixture
+}
+
+fn request() -> SearchRequest {
+    SearchRequest { timeout: Duration::from_millis(1500), ..SearchRequest::new("zebra") }
+}
+
+/// S3, S4: each method in turn is broken in each way; the others answer, and the answer says so.
+#[test]
+fn with_any_method_broken_in_any_way_the_others_answer_and_say_so() {
+    let fixture = fixture();
+    let docs = fixture.docs();
+    for method in Method::ALL {
+        for (fault, status) in [
+            (Fault::Error, MethodStatus::Failed),
+            (Fault::Panic, MethodStatus::Failed),
+            (Fault::Hang, MethodStatus::TimedOut),
+        ] {
+            fixture.options.faults.set(method, Some(fault));
+            let answer = docs.search(&request()).unwrap();
+            fixture.options.faults.set(method, None);
+            assert_eq!(answer.hits[0].document.id, "1", "{method} {fault:?}");
+            assert!(!answer.complete);
+            assert_eq!(answer.level, Level::Degraded);
+            let report = answer.methods.iter().find(|report| report.method == method).unwrap();
+            assert_eq!(report.status, status, "{method} {fault:?}");
+            assert!(!report.reason.is_empty());
+            docs.breaker(method).reset();
+        }
+    }
+}
+
+/// B1, B3: after five failures in a row the method is not asked any more; reset lets it answer.
+#[test]
+fn a_method_that_keeps_failing_is_skipped_by_its_breaker_until_it_is_reset() {
+    let fixture = fixture();
+    let docs = fixture.docs();
+    fixture.options.faults.set(Method::Bm25, Some(Fault::Error));
+    for _ in 0..5 {
+        docs.search(&request()).unwrap();
+    }
+    fixture.options.faults.set(Method::Bm25, None);
+    assert_eq!(docs.breaker(Method::Bm25).state(), BreakerState::Open);
+    let answer = docs.search(&request()).unwrap();
+    let report = &answer.methods[0];
+    assert_eq!((report.method, report.status), (Method::Bm25, MethodStatus::Skipped));
+    assert!(report.retry_after_ms.is_some());
+    docs.breaker(Method::Bm25).reset();
+    assert!(docs.search(&request()).unwrap().complete);
+}
+
+#[test]
+fn a_strict_caller_gets_an_error_instead_of_a_part() {
+    let fixture = fixture();
+    let docs = fixture.docs();
+    fixture.options.faults.set(Method::Native, Some(Fault::Error));
+    let strict = SearchRequest { strict: true, ..request() };
+    match docs.search(&strict) {
+        Err(DbError::Unanswered { reasons, .. }) => assert!(reasons.contains("native")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn when_every_method_fails_there_is_one_clear_error() {
+    let fixture = fixture();
+    let docs = fixture.docs();
+    for method in Method::ALL {
+        fixture.options.faults.set(method, Some(Fault::Error));
+    }
+    let error = docs.search(&request()).unwrap_err();
+    assert_eq!(error.code(), "unanswered");
+    for method in Method::ALL {
+        assert!(error.to_string().contains(method.name()), "{error}");
+    }
+}
+
+#[test]
+fn a_method_serves_its_old_index_while_it_is_rebuilt() {
+    let fixture = fixture();
+    let docs = fixture.docs();
+    for method in Method::ALL {
+        let mut seen = 0;
+        docs.rebuild(method, &mut |_, total| {
+            seen = total;
+            let answer = docs.search(&request()).unwrap();
+            assert_eq!(answer.hits[0].document.id, "1");
+            assert!(answer.complete, "{method}: {:?}", answer.methods);
+        })
+        .unwrap();
+        assert_eq!(seen, 2);
+        assert!(docs.search(&request()).unwrap().complete);
+    }
+    assert!(docs.verify().unwrap().is_clean(), "{:#?}", docs.verify());
+}

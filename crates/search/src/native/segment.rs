@@ -1,0 +1,297 @@
+//! [`Segment`] and [`SegmentWriter`]: some documents' trigrams as one immutable run of bytes.
+//!
+//! The same bytes serve in memory and mapped from a file. Little-endian:
+//!
+//! ```text
+//! magic "MSNATIVE", version u32, checksum of the case table u32
+//! postings      coded lists (see `postings`), one after the other
+//! table         20 bytes for each trigram, rising: trigram u32, count u32, checksum u32, offset u64
+//!               (a trigram in one unit only has no list: its offset is the unit)
+//! units         16 bytes each (see `unit`)
+//! numbers       u32 each: the document numbers, rising
+//! footer        postings bytes u64, text bytes u64, trigrams u32, units u32, documents u32,
+//!               version u32, checksum u64 of table, units and numbers, checksum u64 of the footer
+//! ```
+//!
+//! Invariants, checked by [`Segment::open`]: the sections fill the file; table and numbers rise;
+//! units rise in (document, offset) and point to documents there are. Lists are checked when they
+//! are read, each against its own checksum: opening a file of gigabytes reads only its tail.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use super::fold::fold_checksum;
+use super::postings::{self, Corrupt, List};
+use super::trigram::Trigram;
+use super::unit::{UNIT_RECORD, Unit};
+use crate::document::DocNumber;
+use crate::view::ViewError;
+
+const MAGIC: &[u8; 8] = b"MSNATIVE";
+/// The format this program writes, and the latest it reads.
+pub(super) const VERSION: u32 = 1;
+const HEADER: usize = 16;
+const ENTRY: usize = 20;
+const FOOTER: usize = 48;
+
+/// Writes a segment trigram by trigram.
+pub(super) struct SegmentWriter<W: Write> {
+    out: W,
+    unit_count: u32,
+    postings_bytes: u64,
+    table: Vec<u8>,
+    list: Vec<u8>,
+}
+
+impl<W: Write> SegmentWriter<W> {
+    /// Starts a segment of `unit_count` units.
+    pub(super) fn new(mut out: W, unit_count: u32) -> io::Result<Self> {
+        out.write_all(MAGIC)?;
+        out.write_all(&VERSION.to_le_bytes())?;
+        out.write_all(&fold_checksum().to_le_bytes())?;
+        Ok(Self { out, unit_count, postings_bytes: 0, table: Vec::new(), list: Vec::new() })
+    }
+
+    /// Adds a trigram, higher than the one before, with its units, rising and at least one.
+    pub(super) fn put(&mut self, trigram: Trigram, units: &[u32]) -> io::Result<()> {
+        self.list.clear();
+        let offset = if let [unit] = units {
+            u64::from(*unit)
+        } else {
+            postings::encode(units, self.unit_count, &mut self.list);
+            self.out.write_all(&self.list)?;
+            self.postings_bytes
+        };
+        self.postings_bytes += self.list.len() as u64;
+        self.table.extend_from_slice(&trigram.to_le_bytes());
+        self.table.extend_from_slice(&(units.len() as u32).to_le_bytes());
+        self.table.extend_from_slice(&(xxh3_64(&self.list) as u32).to_le_bytes());
+        self.table.extend_from_slice(&offset.to_le_bytes());
+        Ok(())
+    }
+
+    /// Writes what follows the postings and hands the output back.
+    pub(super) fn finish(mut self, units: &[Unit], numbers: &[DocNumber]) -> io::Result<W> {
+        let mut tail = Vec::with_capacity(units.len() * UNIT_RECORD + numbers.len() * 4 + FOOTER);
+        for unit in units {
+            tail.extend_from_slice(&unit.to_bytes());
+        }
+        for number in numbers {
+            tail.extend_from_slice(&number.to_le_bytes());
+        }
+        let mut checksum = Xxh3Default::new();
+        checksum.update(&self.table);
+        checksum.update(&tail);
+        let text_bytes: u64 = units.iter().map(|unit| u64::from(unit.bytes)).sum();
+        let mut footer = Vec::with_capacity(FOOTER);
+        footer.extend_from_slice(&self.postings_bytes.to_le_bytes());
+        footer.extend_from_slice(&text_bytes.to_le_bytes());
+        for field in [self.table.len() / ENTRY, units.len(), numbers.len(), VERSION as usize] {
+            footer.extend_from_slice(&(field as u32).to_le_bytes());
+        }
+        footer.extend_from_slice(&checksum.digest().to_le_bytes());
+        footer.extend_from_slice(&xxh3_64(&footer).to_le_bytes());
+        self.out.write_all(&self.table)?;
+        self.out.write_all(&tail)?;
+        self.out.write_all(&footer)?;
+        Ok(self.out)
+    }
+}
+
+/// An immutable part of the index.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// For messages: the file name, or that it is still in memory.
+    name: String,
+    blob: Bytes,
+    postings: Bytes,
+    table: Bytes,
+    units: Bytes,
+    numbers: Bytes,
+}
+
+impl Segment {
+    /// Reads the tail of a segment and checks it.
+    pub(super) fn open(name: &str, blob: Bytes) -> Result<Self, ViewError> {
+        let damaged = |reason: &str| ViewError::damaged(name, reason);
+        if blob.len() < HEADER + FOOTER {
+            return Err(damaged("it is too short"));
+        }
+        if !blob.starts_with(MAGIC) {
+            return Err(damaged("it does not begin like a segment"));
+        }
+        let found = u32_at(&blob, 8);
+        if found > VERSION {
+            let file = name.to_string();
+            return Err(ViewError::FutureFormat { file, found, supported: VERSION });
+        }
+        if u32_at(&blob, 12) != fold_checksum() {
+            return Err(damaged("it was made with the case table of another Unicode version"));
+        }
+        let footer = &blob[blob.len() - FOOTER..];
+        if xxh3_64(&footer[..FOOTER - 8]) != u64_at(footer, FOOTER - 8) {
+            return Err(damaged("its footer does not match its checksum"));
+        }
+        let (trigrams, unit_count) = (u32_at(footer, 16) as usize, u32_at(footer, 20) as usize);
+        let documents = u32_at(footer, 24) as usize;
+        let lengths =
+            [u64_at(footer, 0) as usize, trigrams * ENTRY, unit_count * UNIT_RECORD, documents * 4];
+        let whole = lengths.iter().try_fold(HEADER + FOOTER, |sum, &part| sum.checked_add(part));
+        if whole != Some(blob.len()) {
+            return Err(damaged("its sections do not fill it"));
+        }
+        let mut at = HEADER;
+        let [postings, table, units, numbers] = lengths.map(|length| {
+            at += length;
+            blob.slice(at - length..at)
+        });
+        if xxh3_64(&blob[HEADER + lengths[0]..blob.len() - FOOTER]) != u64_at(footer, 32) {
+            return Err(damaged("its tables do not match their checksum"));
+        }
+        let name = name.to_string();
+        let segment = Self { name, blob, postings, table, units, numbers };
+        segment.check_order()?;
+        Ok(segment)
+    }
+
+    /// The invariants that readers lean on; a checksum only says that the writer wrote this.
+    fn check_order(&self) -> Result<(), ViewError> {
+        let damaged = |reason: &str| Err(ViewError::damaged(&self.name, reason));
+        if !(0..self.trigram_count()).map(|i| self.entry(i).trigram).is_sorted_by(|a, b| a < b) {
+            return damaged("its trigrams do not rise");
+        }
+        if !self.numbers().is_sorted_by(|a, b| a < b) {
+            return damaged("its document numbers do not rise");
+        }
+        let mut units = (0..self.unit_count()).map(|i| self.unit(i));
+        if !units.clone().is_sorted_by(|a, b| (a.document, a.offset) < (b.document, b.offset)) {
+            return damaged("its units do not rise");
+        }
+        let documents = self.document_count();
+        if units.next().is_some_and(|unit| (unit.document, unit.offset) != (0, 0))
+            || units.any(|unit| unit.document >= documents)
+            || (self.unit_count() == 0) != (documents == 0)
+        {
+            return damaged("its units do not cover its documents");
+        }
+        Ok(())
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size of the segment in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.blob.len() as u64
+    }
+
+    /// Writes the whole segment.
+    pub(super) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.blob)
+    }
+
+    pub(super) fn document_count(&self) -> u32 {
+        (self.numbers.len() / 4) as u32
+    }
+
+    /// The document number at a position of the segment.
+    pub(super) fn number(&self, document: u32) -> DocNumber {
+        u32_at(&self.numbers, document as usize * 4)
+    }
+
+    /// All document numbers, rising.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = DocNumber> + '_ {
+        (0..self.document_count()).map(|document| self.number(document))
+    }
+
+    pub(super) fn unit_count(&self) -> u32 {
+        (self.units.len() / UNIT_RECORD) as u32
+    }
+
+    pub(super) fn unit(&self, unit: u32) -> Unit {
+        let at = unit as usize * UNIT_RECORD;
+        self.units[at..]
+            .first_chunk()
+            .map_or(Unit { document: 0, offset: 0, line: 0, bytes: 0 }, Unit::from_bytes)
+    }
+
+    /// The documents of a unit, by position.
+    pub(super) fn documents_of(&self, unit: u32) -> std::ops::Range<u32> {
+        let first = self.unit(unit).document;
+        let end = if unit + 1 < self.unit_count() {
+            self.unit(unit + 1).document
+        } else {
+            self.document_count()
+        };
+        first..end.max(first + 1)
+    }
+
+    pub(super) fn trigram_count(&self) -> usize {
+        self.table.len() / ENTRY
+    }
+
+    /// The table entry at a position.
+    pub(super) fn entry(&self, index: usize) -> Entry {
+        let raw = &self.table[index * ENTRY..][..ENTRY];
+        Entry {
+            trigram: u32_at(raw, 0),
+            count: u32_at(raw, 4),
+            checksum: u32_at(raw, 8),
+            offset: u64_at(raw, 12),
+            index,
+        }
+    }
+
+    /// The entry of a trigram, `None` when no unit has it.
+    pub(super) fn find(&self, trigram: Trigram) -> Option<Entry> {
+        let (mut low, mut high) = (0, self.trigram_count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match u32_at(&self.table, middle * ENTRY).cmp(&trigram) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some(self.entry(middle)),
+            }
+        }
+        None
+    }
+
+    /// The list of an entry, checked against its checksum.
+    pub(super) fn list(&self, entry: &Entry) -> Result<List<'_>, Corrupt> {
+        if entry.count == 1 {
+            return u32::try_from(entry.offset).map(List::One).map_err(|_| Corrupt);
+        }
+        let next = (entry.index + 1..self.trigram_count())
+            .map(|index| self.entry(index))
+            .find(|next| next.count != 1);
+        let start = usize::try_from(entry.offset).map_err(|_| Corrupt)?;
+        let end = next.map_or(Ok(self.postings.len()), |next| usize::try_from(next.offset));
+        let bytes = self.postings.get(start..end.map_err(|_| Corrupt)?).ok_or(Corrupt)?;
+        if xxh3_64(bytes) as u32 != entry.checksum {
+            return Err(Corrupt);
+        }
+        List::from_bytes(bytes)
+    }
+}
+
+/// What the table says about one trigram.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) trigram: Trigram,
+    /// How many units have it.
+    pub(super) count: u32,
+    checksum: u32,
+    offset: u64,
+    index: usize,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk().map_or(0, |raw| u32::from_le_bytes(*raw))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |raw| u64::from_le_bytes(*raw))
+}

@@ -1,0 +1,127 @@
+//! The handlers, one file for each noun, and the extractor that they share.
+
+pub(crate) mod admin;
+pub(crate) mod collections;
+pub(crate) mod documents;
+pub(crate) mod health;
+pub(crate) mod search;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+use crate::state::State;
+
+/// A JSON body: read within the bounds, refused with problem details.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<State> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, Problem> {
+        require_json(&request)?;
+        let bytes = read_body(request.into_body(), state).await?;
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|e| Problem::bad_request(format!("the body is not what is expected: {e}")))?;
+        Ok(Self(value))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+/// Query parameters, refused with problem details.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> axum::extract::FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, Problem> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|e| Problem::bad_request(e.body_text()))
+    }
+}
+
+/// Path parameters, refused with problem details.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> axum::extract::FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value))
+            .map_err(|e| Problem::bad_request(e.body_text()))
+    }
+}
+
+fn content_type(request: &Request) -> &str {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.unwrap_or("application/json").split(';').next().unwrap_or_default().trim()
+}
+
+fn require_json(request: &Request) -> Result<(), Problem> {
+    match content_type(request) {
+        "application/json" => Ok(()),
+        other => Err(Problem::new(
+            axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            format!(
+                "the body is {}; send application/json",
+                other.chars().take(64).collect::<String>()
+            ),
+        )),
+    }
+}
+
+/// Reads a body whole, within the bounds on size and on pauses.
+pub(crate) async fn read_body(body: Body, state: &State) -> Result<Vec<u8>, Problem> {
+    let bound = state.config().body_bytes_max;
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = next_piece(&mut stream, state).await? {
+        if bytes.len() + piece.len() > bound {
+            return Err(Problem::new(
+                axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body has more than {bound} bytes; send less at a time, or NDJSON"),
+            ));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// The next piece of a body; `None` at its end.
+pub(crate) async fn next_piece(
+    stream: &mut axum::body::BodyDataStream,
+    state: &State,
+) -> Result<Option<Bytes>, Problem> {
+    let pause = state.config().body_timeout;
+    match tokio::time::timeout(pause, stream.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(piece))) => Ok(Some(piece)),
+        Ok(Some(Err(error))) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Err(_) => Err(Problem::new(
+            axum::http::StatusCode::REQUEST_TIMEOUT,
+            "body_timeout",
+            format!("no byte of the body arrived for {pause:?}"),
+        )),
+    }
+}

@@ -1,0 +1,78 @@
+//! Collections: list, create, look at, drop.
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+
+use super::{Json, Path};
+use crate::problem::Problem;
+use crate::state::{State, Work};
+use crate::wire::{CollectionJson, CollectionsJson, NewCollectionJson};
+
+/// List the collections
+#[utoipa::path(
+    get, path = "/collections", tag = "collections",
+    responses((status = 200, description = "Every collection", body = CollectionsJson))
+)]
+pub(crate) async fn list(Shared(state): Shared<State>) -> Json<CollectionsJson> {
+    let collections = state.db().collections();
+    Json(CollectionsJson {
+        collections: collections.iter().map(|one| one.status().into()).collect(),
+        broken: state.db().broken(),
+    })
+}
+
+/// Create a collection
+#[utoipa::path(
+    post, path = "/collections", tag = "collections", request_body = NewCollectionJson,
+    responses(
+        (status = 201, description = "Created, durably", body = CollectionJson),
+        (status = "4XX", description = "The name or model is refused, or taken", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "The disk or a bound", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn create(
+    Shared(state): Shared<State>,
+    Json(json): Json<NewCollectionJson>,
+) -> Result<(StatusCode, Json<CollectionJson>), Problem> {
+    let model = json.model.as_deref().unwrap_or("auto").parse();
+    let model = model.map_err(|e| Problem::bad_request(format!("model: {e}")))?;
+    let status = state
+        .blocking(Work::Write, move |db| Ok(db.create_collection(&json.name, model)?.status()))
+        .await?;
+    Ok((StatusCode::CREATED, Json(status.into())))
+}
+
+/// Look at a collection
+#[utoipa::path(
+    get, path = "/collections/{collection}", tag = "collections",
+    params(("collection" = String, Path, description = "The collection's name")),
+    responses(
+        (status = 200, description = "Its figures", body = CollectionJson),
+        (status = "4XX", description = "There is none of this name", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "It is damaged", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn get(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<Json<CollectionJson>, Problem> {
+    Ok(Json(state.collection(&name)?.status().into()))
+}
+
+/// Drop a collection and everything in it
+#[utoipa::path(
+    delete, path = "/collections/{collection}", tag = "collections",
+    params(("collection" = String, Path, description = "The collection's name")),
+    responses(
+        (status = 204, description = "Dropped, durably"),
+        (status = "4XX", description = "There is none of this name", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "The disk or a bound", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn drop(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    state.blocking(Work::Write, move |db| db.drop_collection(&name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

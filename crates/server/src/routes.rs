@@ -1,0 +1,100 @@
+//! The table of routes, and the OpenAPI document that is derived from it.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{get, post, put};
+use utoipa::OpenApi;
+
+use crate::http::{admin, collections, documents, health, search};
+use crate::problem::Problem;
+use crate::state::State;
+
+/// Every path, its methods and handlers.
+pub(crate) fn routes(state: State) -> Router {
+    Router::new()
+        .route("/search", post(search::search))
+        .route("/collections", get(collections::list).post(collections::create))
+        .route("/collections/{collection}", get(collections::get).delete(collections::drop))
+        .route("/collections/{collection}/search", post(search::search_collection))
+        .route("/collections/{collection}/documents", get(documents::list).put(documents::put))
+        .route("/collections/{collection}/documents/delete", post(documents::delete_many))
+        .route(
+            "/collections/{collection}/documents/{*id}",
+            get(documents::get_one).put(documents::put_one).delete(documents::delete_one),
+        )
+        .route("/admin/collections/{collection}/verify", post(admin::verify))
+        .route("/admin/collections/{collection}/rebuild", post(admin::rebuild))
+        .route("/admin/collections/{collection}/set-aside", get(admin::set_aside))
+        .route("/admin/collections/{collection}/weights", put(admin::weights))
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi_json))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+}
+
+/// The contract of this server.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Mainstay",
+        description = "Hybrid search for documents and code that degrades instead of failing",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        search::search,
+        search::search_collection,
+        collections::list,
+        collections::create,
+        collections::get,
+        collections::drop,
+        documents::list,
+        documents::put,
+        documents::delete_many,
+        documents::get_one,
+        documents::put_one,
+        documents::delete_one,
+        admin::verify,
+        admin::rebuild,
+        admin::set_aside,
+        admin::weights,
+        health::health,
+        health::live,
+        health::ready,
+        health::metrics,
+    )
+)]
+struct Contract;
+
+/// The OpenAPI document as JSON; checked in as `api/openapi.json`.
+pub fn openapi() -> String {
+    let mut text = Contract::openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+async fn openapi_json() -> impl IntoResponse {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], openapi())
+}
+
+async fn not_found(uri: axum::http::Uri) -> Problem {
+    let path: String = uri.path().chars().take(128).collect();
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "route_not_found",
+        format!("there is nothing at {path}; GET /openapi.json lists what there is"),
+    )
+}
+
+async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    let path: String = uri.path().chars().take(128).collect();
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("{path} does not answer to {method}; GET /openapi.json lists what it answers to"),
+    )
+}

@@ -1,0 +1,141 @@
+//! The server over real sockets on loopback: one binary, one module a theme.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod contract;
+mod documents;
+mod search;
+mod shutdown;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mainstay_db::{Db, Options};
+use mainstay_server::{Config, Server};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// A server on a free port of loopback, stopped when dropped.
+struct Running {
+    address: SocketAddr,
+    options: Options,
+    db: Arc<Db>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<bool>>,
+    _folder: TempDir,
+}
+
+impl Running {
+    fn start() -> Self {
+        Self::start_with(Config::default())
+    }
+
+    fn start_with(config: Config) -> Self {
+        mainstay_server::install_metrics().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::default();
+        let db = Arc::new(Db::open(folder.path(), options.clone()).unwrap());
+        db.create_collection("default", "static".parse().unwrap()).unwrap();
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let served = Arc::clone(&db);
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.unwrap().block_on(async move {
+                let server = Server::bind(served, config).await.unwrap();
+                tell.send(server.address().unwrap()).unwrap();
+                server.serve(async move { drop(stopped.await) }).await
+            })
+        });
+        let address = told.recv().unwrap();
+        Self { address, options, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        Answer::of(agent().get(self.url(path)).call())
+    }
+
+    fn delete(&self, path: &str) -> Answer {
+        Answer::of(agent().delete(self.url(path)).call())
+    }
+
+    fn post(&self, path: &str, json: &Value) -> Answer {
+        Answer::of(agent().post(self.url(path)).send_json(json))
+    }
+
+    fn put(&self, path: &str, json: &Value) -> Answer {
+        Answer::of(agent().put(self.url(path)).send_json(json))
+    }
+
+    /// Sends a body as it is.
+    fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Answer {
+        let agent = agent();
+        let request = match method {
+            "POST" => agent.post(self.url(path)),
+            _ => agent.put(self.url(path)),
+        };
+        Answer::of(request.header("content-type", kind).send(body))
+    }
+
+    /// Stops the server; answers whether every request ended in time.
+    fn stop(&mut self) -> bool {
+        drop(self.stop.take());
+        self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or(true)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Answer {
+    status: u16,
+    kind: String,
+    retry_after: Option<String>,
+    body: String,
+}
+
+impl Answer {
+    fn of(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
+        let mut response = response.unwrap();
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string)
+        };
+        let (kind, retry_after) =
+            (header("content-type").unwrap_or_default(), header("retry-after"));
+        let status = response.status().as_u16();
+        Self { status, kind, retry_after, body: response.body_mut().read_to_string().unwrap() }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// The problem's code, after checking that it is one.
+    fn problem(&self) -> String {
+        assert_eq!(self.kind, "application/problem+json", "{}", self.body);
+        let json = self.json();
+        assert_eq!(json["status"], self.status);
+        assert!(!json["detail"].as_str().unwrap().is_empty());
+        json["code"].as_str().unwrap().to_string()
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(60)))
+        .http_status_as_error(false)
+        .build()
+        .new_agent()
+}

@@ -1,0 +1,42 @@
+//! A breaker from closed to open, half-open and back. Run with
+//! `cargo run -p mainstay-resilience --example breaker_life`.
+
+use mainstay_resilience::{CircuitBreaker, Event, ManualClock, OpenFor, Probes};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let clock = ManualClock::new();
+    let breaker = CircuitBreaker::builder("embedder")
+        .open_for(OpenFor::growing(Duration::from_secs(5), Duration::from_secs(60)))
+        .half_open(Probes::new(3).close_at(0.6))
+        .ramp(0.25, Duration::from_secs(4))
+        .clock(clock.clock())
+        .observer(Arc::new(|event: &Event<'_>| {
+            if let Event::BreakerChanged { from, to, cause, error_rate, .. } = event {
+                println!("        {from} → {to} ({cause}, error rate {error_rate:.2})");
+            }
+        }))
+        .build()?;
+    for second in 0..40 {
+        let healthy = !(3..14).contains(&second);
+        let (mut ok, mut failed, mut refused) = (0, 0, 0);
+        for _ in 0..4 {
+            match breaker.try_acquire() {
+                Ok(permit) if healthy => {
+                    permit.success();
+                    ok += 1;
+                }
+                Ok(permit) => {
+                    permit.failure();
+                    failed += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        println!("{second:>3} s  {ok} ok, {failed} failed, {refused} refused, {}", breaker.state());
+        clock.advance(Duration::from_secs(1));
+    }
+    println!("{:#?}", breaker.snapshot());
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Answers kept for when there is no better one: fresh for a while, then stale but allowed in place
+//! of an error.
+//!
+//! Source: the directives `max-age` and `stale-if-error` of RFC 5861.
+
+use crate::bounded_map::BoundedMap;
+use crate::clock::{Clock, Tick};
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
+use crate::sync::{Mutex, lock};
+use std::fmt;
+use std::hash::Hash;
+use std::time::Duration;
+
+/// An answer, and whether it is older than it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<V> {
+    /// Computed now, or within the time to live.
+    Fresh(V),
+    /// From the cache, past its time to live: the operation failed.
+    Stale(V),
+}
+
+impl<V> Answer<V> {
+    /// The answer itself.
+    pub fn into_inner(self) -> V {
+        match self {
+            Answer::Fresh(value) | Answer::Stale(value) => value,
+        }
+    }
+
+    /// Whether it is past its time to live; tell the caller.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Answer::Stale(_))
+    }
+}
+
+/// A bounded cache of answers by request; the least recently used goes first.
+///
+/// ```
+/// use mainstay_resilience::{Answer, AnswerCache, ErrorKind, ManualClock};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new();
+/// let (ttl, stale) = (Duration::from_secs(10), Duration::from_secs(60));
+/// let cache = AnswerCache::new(100, ttl, stale, clock.clock())?;
+/// let fetch = |result: Result<u32, ErrorKind>| cache.run("query", || result);
+/// assert_eq!(fetch(Ok(1)), Ok(Answer::Fresh(1)));
+/// assert_eq!(fetch(Ok(2)), Ok(Answer::Fresh(1)), "still fresh, nothing is called");
+/// clock.advance(Duration::from_secs(11));
+/// assert_eq!(fetch(Err(ErrorKind::Timeout)), Ok(Answer::Stale(1)));
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(fetch(Err(ErrorKind::Timeout)), Err(ErrorKind::Timeout));
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+pub struct AnswerCache<K, V> {
+    clock: Clock,
+    ttl: Duration,
+    stale_for: Duration,
+    answers: Mutex<BoundedMap<K, (Tick, V)>>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
+    /// A cache of at most `answers` (1 to 1 000 000), fresh for `ttl` (1 ms to 1 day), then usable
+    /// in place of an error for `stale_for` (0 to 30 days).
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn new(
+        answers: u32,
+        ttl: Duration,
+        stale_for: Duration,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        let day = Duration::from_secs(86_400);
+        check_range("answers", answers, 1, 1_000_000)?;
+        check_duration("ttl", ttl, Duration::from_millis(1), day)?;
+        check_duration("stale_for", stale_for, Duration::ZERO, day * 30)?;
+        let answers = Mutex::new(BoundedMap::new(answers as usize));
+        Ok(AnswerCache { clock, ttl, stale_for, answers })
+    }
+
+    /// The fresh answer if there is one, else what `operation` computes, else the stale answer.
+    ///
+    /// # Errors
+    /// The operation's error, when there is not even a stale answer.
+    pub fn run<E>(&self, key: K, operation: impl FnOnce() -> Result<V, E>) -> Result<Answer<V>, E> {
+        match self.fresh(&key) {
+            Some(value) => Ok(Answer::Fresh(value)),
+            None => self.settle(key, operation()),
+        }
+    }
+
+    /// As [`run`](Self::run), awaiting the operation. No lock is held meanwhile.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn call<E, F: Future<Output = Result<V, E>>>(
+        &self,
+        key: K,
+        operation: impl FnOnce() -> F,
+    ) -> Result<Answer<V>, E> {
+        match self.fresh(&key) {
+            Some(value) => Ok(Answer::Fresh(value)),
+            None => self.settle(key, operation().await),
+        }
+    }
+
+    /// The answer within its time to live.
+    pub fn fresh(&self, key: &K) -> Option<V> {
+        self.younger_than(key, self.ttl)
+    }
+
+    /// The answer, fresh or stale, for use in a [`Fallback`](crate::Fallback).
+    pub fn stale(&self, key: &K) -> Option<V> {
+        self.younger_than(key, self.ttl + self.stale_for)
+    }
+
+    /// Keeps an answer.
+    pub fn insert(&self, key: K, value: V) {
+        let now = self.clock.coarse();
+        lock(&self.answers).insert(key, (now, value));
+    }
+
+    fn younger_than(&self, key: &K, age_max: Duration) -> Option<V> {
+        let now = self.clock.coarse();
+        let mut answers = lock(&self.answers);
+        let (kept_at, value) = answers.touch(key)?;
+        if now.since(*kept_at) <= age_max {
+            return Some(value.clone());
+        }
+        if now.since(*kept_at) > self.ttl + self.stale_for {
+            answers.remove(key);
+        }
+        None
+    }
+
+    fn settle<E>(&self, key: K, result: Result<V, E>) -> Result<Answer<V>, E> {
+        match result {
+            Ok(value) => {
+                self.insert(key, value.clone());
+                Ok(Answer::Fresh(value))
+            }
+            Err(error) => self.stale(&key).map(Answer::Stale).ok_or(error),
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for AnswerCache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnswerCache(ttl {:?}, stale for {:?})", self.ttl, self.stale_for)
+    }
+}

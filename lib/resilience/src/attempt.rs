@@ -1,0 +1,68 @@
+//! What an operation is told about the attempt it makes.
+
+use crate::clock::Tick;
+use crate::context::{Context, Priority};
+use crate::deadline::Deadline;
+use crate::error_kind::ErrorKind;
+
+/// One attempt of an operation: its number, its deadline, why it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    pub(crate) number: u32,
+    pub(crate) hedge: u32,
+    pub(crate) deadline: Deadline,
+    pub(crate) previous: Option<ErrorKind>,
+    pub(crate) priority: Priority,
+    pub(crate) caller: Option<u64>,
+    pub(crate) now: Tick,
+}
+
+impl Attempt {
+    pub(crate) fn first(now: Tick, context: Context) -> Self {
+        Attempt {
+            number: 1,
+            hedge: 0,
+            deadline: context.deadline,
+            previous: None,
+            priority: context.priority,
+            caller: context.caller,
+            now,
+        }
+    }
+
+    /// Its number, from 1. Send it along (`retry-attempt`), so that the callee can tell retries.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// 0 for the original, from 1 for hedges that run beside it.
+    #[must_use]
+    pub fn hedge(&self) -> u32 {
+        self.hedge
+    }
+
+    /// By when it must be done; pass it on to whatever the operation calls.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Why the attempt before failed; `None` for the first.
+    #[must_use]
+    pub fn previous(&self) -> Option<ErrorKind> {
+        self.previous
+    }
+
+    /// How important the call is; pass it on.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Tick {
+        self.now
+    }
+}

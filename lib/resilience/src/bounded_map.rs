@@ -1,0 +1,201 @@
+//! A map with a hard bound on its keys: the least recently used goes first.
+//!
+//! Invariants: `index` and `slots` hold the same keys; the list from `newest` to `oldest` holds
+//! each used slot once; `slots` never grows beyond `capacity`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Slot<K, V> {
+    key: K,
+    value: V,
+    newer: u32,
+    older: u32,
+}
+
+/// A map of at most `capacity` keys in order of use.
+#[derive(Debug)]
+pub(crate) struct BoundedMap<K, V> {
+    index: HashMap<K, u32>,
+    slots: Vec<Slot<K, V>>,
+    newest: u32,
+    oldest: u32,
+    capacity: usize,
+}
+
+impl<K: Hash + Eq + Clone, V> BoundedMap<K, V> {
+    /// A map of at most `capacity` keys, at least one.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let capacity = capacity.clamp(1, NONE as usize - 1);
+        BoundedMap {
+            index: HashMap::new(),
+            slots: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+            capacity,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() == self.capacity
+    }
+
+    /// The value of `key`, which becomes the most recently used.
+    pub(crate) fn touch<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let at = *self.index.get(key)?;
+        self.unlink(at);
+        self.link_newest(at);
+        Some(&mut self.slots[at as usize].value)
+    }
+
+    /// The least recently used entry.
+    pub(crate) fn oldest(&self) -> Option<(&K, &V)> {
+        let slot = self.slots.get(self.oldest as usize)?;
+        Some((&slot.key, &slot.value))
+    }
+
+    /// Puts `key` in, in the place of the least recently used if the map is full.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> &mut V {
+        if let Some(&at) = self.index.get(&key) {
+            self.slots[at as usize].value = value;
+            self.unlink(at);
+            self.link_newest(at);
+            return &mut self.slots[at as usize].value;
+        }
+        if self.is_full() {
+            self.remove_at(self.oldest);
+        }
+        let at = self.slots.len() as u32;
+        self.slots.push(Slot { key: key.clone(), value, newer: NONE, older: NONE });
+        self.index.insert(key, at);
+        self.link_newest(at);
+        &mut self.slots[at as usize].value
+    }
+
+    /// Takes the least recently used entry out.
+    pub(crate) fn remove_oldest(&mut self) {
+        if self.oldest != NONE {
+            self.remove_at(self.oldest);
+        }
+    }
+
+    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let at = *self.index.get(key)?;
+        Some(self.remove_at(at))
+    }
+
+    fn remove_at(&mut self, at: u32) -> V {
+        self.unlink(at);
+        let removed = self.slots.swap_remove(at as usize);
+        self.index.remove(&removed.key);
+        // The last slot moved into the gap; everything that pointed at it follows.
+        let moved_from = self.slots.len() as u32;
+        if let Some(moved) = self.slots.get(at as usize) {
+            let (newer, older) = (moved.newer, moved.older);
+            self.index.insert(moved.key.clone(), at);
+            match newer {
+                NONE => self.newest = at,
+                newer => self.slots[newer as usize].older = at,
+            }
+            match older {
+                NONE => self.oldest = at,
+                older => self.slots[older as usize].newer = at,
+            }
+            debug_assert_ne!(moved_from, at);
+        }
+        removed.value
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let (newer, older) = {
+            let slot = &self.slots[at as usize];
+            (slot.newer, slot.older)
+        };
+        match newer {
+            NONE => self.newest = older,
+            newer => self.slots[newer as usize].older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.slots[older as usize].newer = newer,
+        }
+    }
+
+    fn link_newest(&mut self, at: u32) {
+        let older = self.newest;
+        let slot = &mut self.slots[at as usize];
+        slot.newer = NONE;
+        slot.older = older;
+        match older {
+            NONE => self.oldest = at,
+            older => self.slots[older as usize].newer = at,
+        }
+        self.newest = at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// The slow, obvious form: a vector, most recently used last.
+    #[derive(Default)]
+    struct Model(Vec<(u64, u64)>);
+
+    impl Model {
+        fn touch(&mut self, key: u64) -> Option<u64> {
+            let at = self.0.iter().position(|(k, _)| *k == key)?;
+            let entry = self.0.remove(at);
+            self.0.push(entry);
+            Some(entry.1)
+        }
+
+        fn insert(&mut self, key: u64, value: u64, capacity: usize) {
+            if self.touch(key).is_some() {
+                self.0.pop();
+            } else if self.0.len() == capacity {
+                self.0.remove(0);
+            }
+            self.0.push((key, value));
+        }
+    }
+
+    #[cfg(not(resilience_loom))]
+    #[test]
+    fn it_keeps_what_a_vector_in_order_of_use_keeps() {
+        let random = Random::seeded(5);
+        let (mut map, mut model) = (BoundedMap::new(8), Model::default());
+        for step in 0..20_000u64 {
+            let key = random.next() % 16;
+            match random.next() % 4 {
+                0 => assert_eq!(map.touch(&key).copied(), model.touch(key)),
+                1 => {
+                    let at = model.0.iter().position(|(k, _)| *k == key);
+                    assert_eq!(map.remove(&key), at.map(|at| model.0.remove(at).1));
+                }
+                _ => {
+                    map.insert(key, step);
+                    model.insert(key, step, 8);
+                }
+            }
+            assert_eq!(map.len(), model.0.len());
+            assert_eq!(map.oldest().map(|(k, v)| (*k, *v)), model.0.first().copied());
+        }
+    }
+}

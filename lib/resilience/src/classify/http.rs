@@ -1,0 +1,20 @@
+//! Status codes and headers of the `http` crate.
+
+use super::from_http_status;
+use crate::error_kind::{Classify, ErrorKind};
+use crate::retry_after::parse_retry_after;
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use std::time::{Duration, SystemTime};
+
+impl Classify for StatusCode {
+    /// A status that is no error is `Unknown`: ask only about errors.
+    fn kind(&self) -> ErrorKind {
+        from_http_status(self.as_u16()).unwrap_or(ErrorKind::Unknown)
+    }
+}
+
+/// The wait that a response's `Retry-After` header asks for, seconds or date.
+#[must_use]
+pub fn retry_after_of(headers: &HeaderMap) -> Option<Duration> {
+    parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
+}

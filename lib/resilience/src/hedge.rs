@@ -1,0 +1,298 @@
+//! Hedge: when the first attempt takes unusually long, start another beside it and take whichever
+//! succeeds first.
+//!
+//! For reads with a long tail of latency. Not for calls that change something, and not without a
+//! budget: a slow dependency gets more calls exactly when it is slow.
+//!
+//! Cost: nothing is boxed for the first attempt; each hedge that is really started is one
+//! allocation. A short lock per success to learn its duration when the delay is a quantile.
+//!
+//! Source: Dean and Barroso, "The Tail at Scale" (CACM 56:2, 2013).
+
+use crate::attempt::Attempt;
+use crate::budget::RetryBudget;
+use crate::config_error::{ConfigError, check_range};
+use crate::error_kind::Verdict;
+use crate::event::{Event, Listeners, Observer};
+use crate::histogram::Histogram;
+use crate::human_duration;
+use crate::human_duration::check_duration;
+use crate::rejection::PolicyKind;
+use crate::sleeper::Sleeper;
+use crate::strategy::{Describe, Done, Next, Part, Strategy};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// When a hedge starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum HedgeDelay {
+    /// After this long, 1 ms to 1 h.
+    Fixed(#[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))] Duration),
+    /// After this quantile of the durations seen lately, 0.5 to 0.999. Until 100 were seen, no
+    /// hedge starts.
+    Quantile(f64),
+}
+
+/// Successes that a quantile needs.
+const SAMPLES_MIN: u64 = 100;
+
+/// A hedge. Clones share what was learned.
+///
+/// # Cancel safety
+/// Dropping the future drops every attempt. When one succeeds, the others are dropped before the
+/// result is returned.
+#[derive(Clone)]
+pub struct Hedge(Arc<Shared>);
+
+struct Shared {
+    name: Arc<str>,
+    delay: HedgeDelay,
+    attempts: u32,
+    budget: Option<RetryBudget>,
+    histogram: Option<Histogram>,
+    listeners: Listeners,
+}
+
+/// Builds a [`Hedge`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct HedgeBuilder {
+    name: Arc<str>,
+    delay: HedgeDelay,
+    attempts: u32,
+    budget: Option<RetryBudget>,
+    listeners: Listeners,
+}
+
+impl Hedge {
+    /// A hedge to be configured: one more attempt after the 95th percentile, no budget.
+    pub fn builder(name: impl Into<Arc<str>>) -> HedgeBuilder {
+        HedgeBuilder {
+            name: name.into(),
+            delay: HedgeDelay::Quantile(0.95),
+            attempts: 2,
+            budget: None,
+            listeners: Listeners::default(),
+        }
+    }
+
+    /// The delay now; `None` while too few durations were seen.
+    #[must_use]
+    pub fn delay(&self) -> Option<Duration> {
+        match (self.0.delay, &self.0.histogram) {
+            (HedgeDelay::Fixed(delay), _) => Some(delay),
+            (HedgeDelay::Quantile(_), Some(histogram)) => histogram.quantile(SAMPLES_MIN),
+            (HedgeDelay::Quantile(_), None) => None,
+        }
+    }
+}
+
+impl HedgeBuilder {
+    /// When a hedge starts.
+    pub fn delay(mut self, delay: HedgeDelay) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Attempts in all, the first included, 2 to 5. Default 2.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// Takes each hedge from `budget`, which retries may share.
+    pub fn budget(mut self, budget: &RetryBudget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Tells `observer` about each hedge and who won.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.listeners = Listeners::one(observer);
+        self
+    }
+
+    /// Checks the configuration and builds the policy.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn build(self) -> Result<Hedge, ConfigError> {
+        check_range("attempts", self.attempts, 2, 5)?;
+        let histogram = match self.delay {
+            HedgeDelay::Fixed(delay) => {
+                let (ms, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
+                check_duration("delay", delay, ms, hour)?;
+                None
+            }
+            HedgeDelay::Quantile(quantile) => {
+                check_range("delay.quantile", quantile, 0.5, 0.999)?;
+                Some(Histogram::new(quantile))
+            }
+        };
+        Ok(Hedge(Arc::new(Shared {
+            name: self.name,
+            delay: self.delay,
+            attempts: self.attempts,
+            budget: self.budget,
+            histogram,
+            listeners: self.listeners,
+        })))
+    }
+}
+
+/// Attempts under way beside the first, and what became of those that ended.
+struct Race<T, E, F> {
+    extras: Vec<(u32, Pin<Box<F>>)>,
+    started: u32,
+    first_done: bool,
+    failure: Option<Done<T, E>>,
+}
+
+impl<T, E, F: Future<Output = Done<T, E>>> Race<T, E, F> {
+    /// The winner's number and result, or that all attempts failed, or that some still run.
+    fn poll(
+        &mut self,
+        first: &mut Pin<&mut impl Future<Output = Done<T, E>>>,
+        judge: impl Fn(&Done<T, E>) -> Verdict,
+        cx: &mut Context<'_>,
+    ) -> Poll<(u32, Done<T, E>)> {
+        if !self.first_done
+            && let Poll::Ready(done) = first.as_mut().poll(cx)
+        {
+            if !judge(&done).is_retryable() {
+                return Poll::Ready((1, done));
+            }
+            self.first_done = true;
+            self.failure = Some(done);
+        }
+        let mut at = 0;
+        while at < self.extras.len() {
+            let (number, future) = &mut self.extras[at];
+            match future.as_mut().poll(cx) {
+                Poll::Pending => at += 1,
+                Poll::Ready(done) if !judge(&done).is_retryable() => {
+                    return Poll::Ready((*number, done));
+                }
+                Poll::Ready(done) => {
+                    self.failure = Some(done);
+                    self.extras.swap_remove(at);
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn all_failed(&self) -> bool {
+        self.first_done && self.extras.is_empty()
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for Hedge {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        let shared = &*self.0;
+        if let Some(budget) = &shared.budget {
+            budget.deposit();
+        }
+        let Some(delay) = self.delay() else {
+            let done = next.run(attempt).await;
+            shared.learn(&attempt, &done);
+            return done;
+        };
+        let mut first = pin!(next.run(attempt));
+        let ready = poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
+        let mut race = Race { extras: Vec::new(), started: 1, first_done: false, failure: None };
+        match ready {
+            Poll::Ready(done) if !next.judge(&done).is_retryable() => {
+                shared.learn(&attempt, &done);
+                return done;
+            }
+            Poll::Ready(done) => {
+                race.first_done = true;
+                race.failure = Some(done);
+            }
+            Poll::Pending => {}
+        }
+        let mut timer = pin!(Some(next.env().sleeper().sleep(delay)));
+        loop {
+            let judge = |done: &Done<T, E>| next.judge(done);
+            // `None` means: time for another attempt.
+            let turn = poll_fn(|cx| {
+                if let Poll::Ready(winner) = race.poll(&mut first, judge, cx) {
+                    return Poll::Ready(Some(winner));
+                }
+                let rung = timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx));
+                let over = matches!(rung, Some(Poll::Ready(())));
+                if over || race.all_failed() { Poll::Ready(None) } else { Poll::Pending }
+            });
+            if let Some((winner, done)) = turn.await {
+                shared.learn(&attempt, &done);
+                shared.finished(winner, race.started);
+                return done;
+            }
+            timer.set(None);
+            let now = next.env().now();
+            if race.started < shared.attempts && shared.may_start(&attempt, now.since(attempt.now))
+            {
+                let hedge = Attempt { hedge: race.started, now, ..attempt };
+                race.started += 1;
+                race.extras.push((race.started, Box::pin(next.run(hedge))));
+                timer.set(Some(next.env().sleeper().sleep(delay)));
+            } else if race.all_failed()
+                && let Some(done) = race.failure.take()
+            {
+                shared.finished(0, race.started);
+                return done;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn learn<T, E>(&self, attempt: &Attempt, done: &Done<T, E>) {
+        if let Some(histogram) = &self.histogram
+            && done.result.is_ok()
+        {
+            histogram.record(done.at.since(attempt.began()));
+        }
+    }
+
+    fn may_start(&self, attempt: &Attempt, waited: Duration) -> bool {
+        let in_time = !attempt.deadline().has_passed(attempt.began().after(waited));
+        let allowed = in_time && self.budget.as_ref().is_none_or(RetryBudget::try_withdraw);
+        if allowed {
+            self.listeners.emit(|| Event::HedgeStarted { name: &self.name, waited });
+        }
+        allowed
+    }
+
+    fn finished(&self, winner: u32, attempts: u32) {
+        if attempts > 1 {
+            self.listeners.emit(|| Event::HedgeFinished { name: &self.name, winner, attempts });
+        }
+    }
+}
+
+impl Describe for Hedge {
+    fn part(&self) -> Part {
+        let delay = match self.0.delay {
+            HedgeDelay::Fixed(delay) => human_duration::format(delay),
+            HedgeDelay::Quantile(quantile) => format!("the {quantile} quantile"),
+        };
+        let budget = if self.0.budget.is_some() { " within a budget" } else { "" };
+        let text = format!("{} attempts{budget}, after {delay}", self.0.attempts);
+        Part::new(PolicyKind::Hedge, Arc::clone(&self.0.name), text).sharing(&self.0).precise(true)
+    }
+}
+
+impl fmt::Debug for Hedge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hedge({})", self.0.name)
+    }
+}

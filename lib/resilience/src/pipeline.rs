@@ -1,0 +1,412 @@
+//! A pipeline: policies around an operation, the first outermost.
+//!
+//! Invariants: the order of the chain is the order of execution; an order that makes no sense is
+//! refused when the pipeline is built; the whole chain is one type, so no future is boxed.
+
+mod order;
+
+pub use order::OrderError;
+
+use crate::attempt::Attempt;
+use crate::breaker::CircuitBreaker;
+use crate::clock::{Clock, Precision};
+use crate::context::Context;
+use crate::error::Error;
+use crate::error_kind::{Classify, Verdict};
+use crate::rejection::PolicyKind;
+use crate::sleeper::{NoSleeper, Sleeper};
+use crate::strategy::{
+    Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Next, Operation, Part, Strategy,
+    Trait,
+};
+use std::fmt;
+
+/// Nothing: the innermost end of every chain's type.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bare;
+
+/// `Outer`, then `Inner`.
+#[derive(Clone, Debug)]
+pub struct Chain<Outer, Inner> {
+    outer: Outer,
+    inner: Inner,
+}
+
+/// Policies around an operation. Clones share every policy's state.
+///
+/// ```
+/// use mainstay_resilience::{CircuitBreaker, ErrorKind, Pipeline, Retry, Timeout};
+/// use std::time::Duration;
+///
+/// let breaker = CircuitBreaker::search_method("bm25");
+/// let pipeline = Pipeline::builder()
+///     .then(Timeout::total("search", Duration::from_millis(800))?)
+///     .then(Retry::builder("search").attempts(2).build()?)
+///     .then(breaker)
+///     .then(Timeout::per_attempt("search", Duration::from_millis(250))?)
+///     .build()?;
+/// assert_eq!(
+///     pipeline.describe(),
+///     "timeout search (800ms in all) → retry search (2 attempts, first wait up to 100ms) → \
+///      circuit_breaker bm25 (closed) → timeout search (250ms for each attempt)"
+/// );
+/// let answer = pipeline.run(|attempt| {
+///     assert!(attempt.deadline().is_set());
+///     Ok::<_, ErrorKind>("hits")
+/// });
+/// assert_eq!(answer, Ok("hits"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// An order that makes no sense is refused:
+///
+/// ```
+/// use mainstay_resilience::{CircuitBreaker, Pipeline, Timeout};
+/// use std::time::Duration;
+///
+/// let refused = Pipeline::builder()
+///     .then(Timeout::total("t", Duration::from_secs(1))?)
+///     .then(CircuitBreaker::search_method("bm25"))
+///     .build()
+///     .unwrap_err();
+/// assert!(refused.to_string().starts_with("timeout t stands outside circuit_breaker bm25"));
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+///
+/// # Cancel safety
+/// Dropping the future of [`call`](Self::call) drops the attempt under way; each policy gives back
+/// what it holds.
+#[derive(Clone)]
+pub struct Pipeline<C, S = NoSleeper> {
+    chain: C,
+    env: Env<S>,
+    parts: std::sync::Arc<[Part]>,
+}
+
+impl Pipeline<Bare> {
+    /// An empty chain, to which policies are appended from the outside in.
+    pub fn builder() -> PipelineBuilder<Bare> {
+        PipelineBuilder {
+            chain: Bare,
+            clock: Clock::system(),
+            sleeper: NoSleeper,
+            parts: Vec::new(),
+        }
+    }
+}
+
+impl<C, S> Pipeline<C, S> {
+    /// Runs `operation` on this thread under the chain.
+    ///
+    /// A chain with a hedge cannot run blocking, and says so at compile time:
+    ///
+    /// ```compile_fail,E0277
+    /// # use mainstay_resilience::{ErrorKind, Hedge, Pipeline};
+    /// let hedge = Hedge::builder("h").build().unwrap();
+    /// let pipeline = Pipeline::builder().then(hedge).build().unwrap();
+    /// let _ = pipeline.run(|_| Ok::<_, ErrorKind>(()));
+    /// ```
+    ///
+    /// # Errors
+    /// The operation's own error, or what a policy made of it.
+    #[inline]
+    pub fn run<T, E: Classify>(
+        &self,
+        operation: impl Fn(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>>
+    where
+        C: BlockingStrategy<T, E>,
+    {
+        self.run_within(Context::default(), operation)
+    }
+
+    /// As [`run`](Self::run), within a [`Context`] or [`Deadline`](crate::Deadline) that came from outside.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    #[inline]
+    pub fn run_within<T, E: Classify>(
+        &self,
+        context: impl Into<Context>,
+        operation: impl Fn(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>>
+    where
+        C: BlockingStrategy<T, E>,
+    {
+        self.run_judged(context, Verdict::of_ref, operation)
+    }
+
+    /// As [`run_within`](Self::run_within), with `judge` concluding from each result.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    #[inline]
+    pub fn run_judged<T, E>(
+        &self,
+        context: impl Into<Context>,
+        judge: impl Fn(Result<&T, &E>) -> Verdict,
+        operation: impl Fn(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>>
+    where
+        C: BlockingStrategy<T, E>,
+    {
+        let next = Operation { env: &self.env, operation, judge };
+        let attempt = Attempt::first(self.env.now(), context.into());
+        self.chain.execute_blocking(attempt, &next).result
+    }
+
+    /// Awaits `operation` under the chain. `operation` may be called more than once; it gets the
+    /// attempt's number and deadline and need not own or clone its request.
+    ///
+    /// A chain without a sleeper cannot be awaited, and says so at compile time:
+    ///
+    /// ```compile_fail,E0277
+    /// # use mainstay_resilience::{ErrorKind, Pipeline};
+    /// let pipeline = Pipeline::builder().build().unwrap();
+    /// let _ = pipeline.call(|_| async { Ok::<_, ErrorKind>(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// The operation's own error, or what a policy made of it.
+    #[inline]
+    pub async fn call<T, E, F>(
+        &self,
+        operation: impl Fn(Attempt) -> F + Sync,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send,
+        E: Classify + Send,
+        S: Sleeper,
+        C: Strategy<T, E>,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        self.call_judged(Context::default(), Verdict::of_ref, operation).await
+    }
+
+    /// As [`call`](Self::call), within a [`Context`] or [`Deadline`](crate::Deadline) that came from outside.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    #[inline]
+    pub async fn call_within<T, E, F>(
+        &self,
+        context: impl Into<Context>,
+        operation: impl Fn(Attempt) -> F + Sync,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send,
+        E: Classify + Send,
+        S: Sleeper,
+        C: Strategy<T, E>,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        self.call_judged(context, Verdict::of_ref, operation).await
+    }
+
+    /// As [`call_within`](Self::call_within), with `judge` concluding from each result: for errors
+    /// that are not [`Classify`], and for results that count as failures.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    #[inline]
+    pub async fn call_judged<T, E, F>(
+        &self,
+        context: impl Into<Context>,
+        judge: impl Fn(Result<&T, &E>) -> Verdict + Sync,
+        operation: impl Fn(Attempt) -> F + Sync,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send,
+        E: Send,
+        S: Sleeper,
+        C: Strategy<T, E>,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let next = Operation { env: &self.env, operation, judge };
+        let attempt = Attempt::first(self.env.now(), context.into());
+        self.chain.execute(attempt, &next).await.result
+    }
+
+    /// The chain in one line, outermost first.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let parts = self.parts.iter();
+        let texts: Vec<String> =
+            parts.map(|part| format!("{} {} ({})", part.kind, part.name, part.text)).collect();
+        if texts.is_empty() { "nothing".to_owned() } else { texts.join(" → ") }
+    }
+
+    /// The kinds and names of the policies, outermost first.
+    pub fn policies(&self) -> impl Iterator<Item = (PolicyKind, &str)> {
+        self.parts.iter().map(|part| (part.kind, &*part.name))
+    }
+}
+
+impl<C, S> fmt::Debug for Pipeline<C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pipeline({})", self.describe())
+    }
+}
+
+/// Builds a [`Pipeline`] from the outside in.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct PipelineBuilder<C, S = NoSleeper> {
+    chain: C,
+    clock: Clock,
+    sleeper: S,
+    parts: Vec<Part>,
+}
+
+impl<C, S> PipelineBuilder<C, S> {
+    /// Appends a policy inside all that were appended before.
+    pub fn then<P: Describe>(self, policy: P) -> PipelineBuilder<Chain<C, P>, S> {
+        let mut parts = self.parts;
+        parts.push(policy.part());
+        let chain = Chain { outer: self.chain, inner: policy };
+        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper, parts }
+    }
+
+    /// Appends a policy if there is one; without, the chain goes on as if nothing had been said.
+    pub fn then_if<P: Describe>(
+        self,
+        policy: Option<P>,
+    ) -> PipelineBuilder<Chain<C, Optional<P>>, S> {
+        let mut parts = self.parts;
+        parts.extend(policy.as_ref().map(Describe::part));
+        let chain = Chain { outer: self.chain, inner: Optional(policy) };
+        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper, parts }
+    }
+
+    /// As [`sleeper`](Self::sleeper), also for [`NoSleeper`].
+    pub(crate) fn wait_with<Other>(self, sleeper: Other) -> PipelineBuilder<C, Other> {
+        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper, parts: self.parts }
+    }
+
+    /// Waits with `sleeper`; without one the pipeline only runs blocking.
+    pub fn sleeper<Other: Sleeper>(self, sleeper: Other) -> PipelineBuilder<C, Other> {
+        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper, parts: self.parts }
+    }
+
+    /// Takes the time from `clock`, which must be the clock of every policy in the chain.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Checks the order and builds the pipeline.
+    ///
+    /// # Errors
+    /// What is wrong with the order, and what to write instead.
+    pub fn build(self) -> Result<Pipeline<C, S>, OrderError> {
+        order::check(&self.parts, &self.clock)?;
+        let precise = self.parts.iter().any(|part| part.precise);
+        let precision = if precise { Precision::Precise } else { Precision::Coarse };
+        Ok(Pipeline {
+            chain: self.chain,
+            env: Env::new(self.clock, precision, self.sleeper),
+            parts: self.parts.into(),
+        })
+    }
+}
+
+/// A policy that may be absent; then the chain goes on as if it were not there.
+#[derive(Clone, Debug)]
+pub struct Optional<P>(Option<P>);
+
+impl<T: Send, E: Send, P: Strategy<T, E>> Strategy<T, E> for Optional<P> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        match &self.0 {
+            Some(policy) => policy.execute(attempt, next).await,
+            None => next.run(attempt).await,
+        }
+    }
+}
+
+impl<T, E, P: BlockingStrategy<T, E>> BlockingStrategy<T, E> for Optional<P> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        match &self.0 {
+            Some(policy) => policy.execute_blocking(attempt, next),
+            None => next.run(attempt),
+        }
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for Bare {
+    #[inline]
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: &N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        next.run(attempt)
+    }
+}
+
+impl<T, E> BlockingStrategy<T, E> for Bare {
+    #[inline]
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        next.run(attempt)
+    }
+}
+
+impl<T, E, Outer, Inner> Strategy<T, E> for Chain<Outer, Inner>
+where
+    T: Send,
+    E: Send,
+    Outer: Strategy<T, E>,
+    Inner: Strategy<T, E>,
+{
+    #[inline]
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        self.outer.execute(attempt, &Behind { policy: &self.inner, next }).await
+    }
+}
+
+impl<T, E, Outer, Inner> BlockingStrategy<T, E> for Chain<Outer, Inner>
+where
+    Outer: BlockingStrategy<T, E>,
+    Inner: BlockingStrategy<T, E>,
+{
+    #[inline]
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        self.outer.execute_blocking(attempt, &Behind { policy: &self.inner, next })
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for CircuitBreaker {
+    #[inline]
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        let permit = match self.try_acquire_at(attempt.began()) {
+            Ok(permit) => permit,
+            Err(rejection) => return Done::rejected(rejection, attempt.began()),
+        };
+        let done = next.run(attempt).await;
+        permit.record_at(&next.judge(&done), done.at);
+        done
+    }
+}
+
+impl<T, E> BlockingStrategy<T, E> for CircuitBreaker {
+    #[inline]
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        let permit = match self.try_acquire_at(attempt.began()) {
+            Ok(permit) => permit,
+            Err(rejection) => return Done::rejected(rejection, attempt.began()),
+        };
+        let done = next.run(attempt);
+        permit.record_at(&next.judge(&done), done.at);
+        done
+    }
+}
+
+impl Describe for CircuitBreaker {
+    fn part(&self) -> Part {
+        let sees = if self.heeds_drops() { Trait::None } else { Trait::BlindToDrops };
+        Part::new(PolicyKind::CircuitBreaker, self.name(), self.state().as_str())
+            .sharing(self.shared())
+            .on_clock(self.clock())
+            .precise(self.needs_precise())
+            .with_trait(sees)
+    }
+}

@@ -1,0 +1,152 @@
+//! Orders of policies that make no sense, and what to write instead.
+
+use crate::clock::Clock;
+use crate::rejection::PolicyKind;
+use crate::strategy::{Part, Trait};
+use std::fmt;
+
+/// A chain that was refused, with what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderError {
+    problem: String,
+    instead: &'static str,
+}
+
+impl OrderError {
+    fn new(problem: String, instead: &'static str) -> Self {
+        OrderError { problem, instead }
+    }
+
+    /// What to write instead.
+    #[must_use]
+    pub fn instead(&self) -> &str {
+        self.instead
+    }
+}
+
+impl fmt::Display for OrderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.problem, self.instead)
+    }
+}
+
+impl std::error::Error for OrderError {}
+
+/// One rule about two policies, the first standing outside the second.
+struct Rule {
+    outer: fn(&Part) -> bool,
+    inner: fn(&Part) -> bool,
+    because: &'static str,
+    instead: &'static str,
+}
+
+fn is(kind: PolicyKind) -> impl Fn(&Part) -> bool {
+    move |part| part.kind == kind
+}
+
+const RULES: [Rule; 8] = [
+    Rule {
+        outer: |part| part.kind == PolicyKind::Retry,
+        inner: |part| part.kind == PolicyKind::Fallback,
+        because: "which would never see an error to retry",
+        instead: "put the fallback before the retry",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::CircuitBreaker,
+        inner: |part| part.kind == PolicyKind::Fallback,
+        because: "which would count the fallback's answers as successes of the dependency",
+        instead: "put the fallback before the breaker",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::Hedge,
+        inner: |part| part.kind == PolicyKind::Fallback,
+        because: "which would take a fallback's answer for the winner",
+        instead: "put the fallback before the hedge",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::Retry,
+        inner: |part| part.kind == PolicyKind::Retry,
+        because: "so that attempts multiply",
+        instead: "use one retry with more attempts",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::Hedge,
+        inner: |part| part.kind == PolicyKind::Retry,
+        because: "so that each hedge retries by itself and the load multiplies",
+        instead: "put the retry before the hedge",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::Hedge,
+        inner: |part| part.kind == PolicyKind::Hedge,
+        because: "so that hedges multiply",
+        instead: "use one hedge with more attempts",
+    },
+    Rule {
+        outer: |part| part.trait_of == Trait::PerAttempt,
+        inner: |part| part.kind == PolicyKind::Retry,
+        because: "so that it limits all attempts together",
+        instead: "put it after the retry, or use Timeout::total",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::Retry,
+        inner: |part| part.trait_of == Trait::Total,
+        because: "so that it limits one attempt only",
+        instead: "put it before the retry, or use Timeout::per_attempt",
+    },
+];
+
+/// Refuses the first thing that makes no sense in `parts`, outermost first.
+pub(super) fn check(parts: &[Part], clock: &Clock) -> Result<(), OrderError> {
+    for (i, inner) in parts.iter().enumerate() {
+        for outer in &parts[..i] {
+            check_pair(outer, inner)?;
+        }
+        check_drops(parts, i)?;
+        if inner.clock.as_ref().is_some_and(|own| !own.is_same(clock)) {
+            return Err(OrderError::new(
+                format!("{} {} runs on another clock than the pipeline", inner.kind, inner.name),
+                "give the same clock to the policy and to PipelineBuilder::clock",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_pair(outer: &Part, inner: &Part) -> Result<(), OrderError> {
+    let broken = RULES.iter().find(|rule| (rule.outer)(outer) && (rule.inner)(inner));
+    if let Some(rule) = broken {
+        let problem = format!(
+            "{} {} stands inside {} {}, {}",
+            inner.kind, inner.name, outer.kind, outer.name, rule.because
+        );
+        return Err(OrderError::new(problem, rule.instead));
+    }
+    if inner.identity.is_some() && inner.identity == outer.identity {
+        return Err(OrderError::new(
+            format!("{} {} stands in the chain twice", inner.kind, inner.name),
+            "leave one of the two out: each call would be counted twice",
+        ));
+    }
+    Ok(())
+}
+
+/// A breaker that counts no dropped call, under a timeout that drops it, never opens on a hang.
+fn check_drops(parts: &[Part], breaker: usize) -> Result<(), OrderError> {
+    let part = &parts[breaker];
+    if part.trait_of != Trait::BlindToDrops {
+        return Ok(());
+    }
+    let timeout = is(PolicyKind::Timeout);
+    let inside = parts[breaker + 1..].iter().any(&timeout);
+    match parts[..breaker].iter().find(|part| timeout(part)) {
+        Some(outside) if !inside => Err(OrderError::new(
+            format!(
+                "{} {} stands outside {} {}, which does not count dropped calls and would never \
+                 open on a dependency that hangs",
+                outside.kind, outside.name, part.kind, part.name
+            ),
+            "put a Timeout::per_attempt after the breaker, or set its on_drop rule to TimeoutAfter",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,546 @@
+//! Rate limits: how many calls, or how much cost, per time.
+//!
+//! | algorithm | for | over any period | state |
+//! |---|---|---|---|
+//! | token bucket | bursts are fine, the average counts | ≤ limit + burst | 8 bytes |
+//! | leaky bucket | even spacing; callers wait their turn | ≤ limit + 1 | 8 bytes |
+//! | fixed window | quotas that are sold per minute or day | ≤ 2 × limit across a boundary | 8 bytes |
+//! | sliding window | hard quotas of somebody else | ≤ limit, always | 21 counters |
+//!
+//! Cost: a coarse clock reading and one compare-and-swap (a short lock for the sliding window).
+//! Limits may change while running; what is used up stays used up.
+
+mod fixed_window;
+mod gcra;
+mod keyed;
+mod lease;
+mod sliding_window;
+
+pub use keyed::{KeyedConfig, KeyedRateLimiter, WhenFull};
+pub use lease::{Lease, LeasedLimiter, QuotaSource, WithoutSource};
+
+use crate::attempt::Attempt;
+use crate::clock::{Clock, PRECISE_BELOW, Precision, Tick};
+use crate::config_error::{ConfigError, check_range};
+use crate::event::{Event, Listeners, Observer};
+use crate::human_duration;
+use crate::human_duration::check_duration;
+use crate::rejection::{PolicyKind, Reason, Rejection};
+use crate::sleeper::Sleeper;
+use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use fixed_window::FixedWindow;
+use gcra::Gcra;
+use sliding_window::SlidingWindow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The fastest rate: the clock and the arithmetic keep it exact to 0.1 %.
+const PER_SECOND_MAX: f64 = 10_000_000.0;
+
+/// How a rate is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// Tokens drip in at the rate and are saved up to the burst. Source: GCRA, ITU-T I.371.
+    TokenBucket,
+    /// Calls leave at the rate, one after the other; each is told how long to wait.
+    LeakyBucket,
+    /// At most the limit in each period since the clock's origin.
+    FixedWindow,
+    /// At most the limit in any period, wherever it begins. Counts in 20 slices and never errs
+    /// towards more: a slice counts until all of it is over.
+    SlidingWindow,
+}
+
+/// Everything a rate limiter can be told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+#[non_exhaustive]
+pub struct RateConfig {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Cost allowed per period, 1 to 1 000 000 000; a plain call costs 1.
+    pub limit: u32,
+    /// The period, 1 ms to 1 day; at most 10 million per second in all.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
+    pub period: Duration,
+    /// Token bucket: cost that can be saved up, 1 to 1 000 000 000. Others ignore it. 0 means
+    /// `limit`.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub burst: u32,
+    /// In a chain: how long a call may wait for its turn, 0 to 1 h. Default 0: it is refused.
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::serde_duration"))]
+    pub wait_max: Duration,
+}
+
+impl RateConfig {
+    /// `limit` per `period`, refusing what is more.
+    #[must_use]
+    pub fn new(algorithm: Algorithm, limit: u32, period: Duration) -> Self {
+        RateConfig { algorithm, limit, period, burst: 0, wait_max: Duration::ZERO }
+    }
+
+    /// `limit` per second.
+    #[must_use]
+    pub fn per_second(algorithm: Algorithm, limit: u32) -> Self {
+        RateConfig::new(algorithm, limit, Duration::from_secs(1))
+    }
+
+    /// The same with another burst.
+    #[must_use]
+    pub fn with_burst(mut self, burst: u32) -> Self {
+        self.burst = burst;
+        self
+    }
+
+    /// The same, letting calls in a chain wait for their turn.
+    #[must_use]
+    pub fn with_wait_max(mut self, wait: Duration) -> Self {
+        self.wait_max = wait;
+        self
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
+        check_range("limit", self.limit, 1, 1_000_000_000)?;
+        check_duration("period", self.period, ms, day)?;
+        check_range("burst", self.burst, 0, 1_000_000_000)?;
+        check_duration("wait_max", self.wait_max, Duration::ZERO, Duration::from_secs(3_600))?;
+        if f64::from(self.limit) / self.period.as_secs_f64() > PER_SECOND_MAX {
+            let allowed = format!("at most {PER_SECOND_MAX} per second");
+            return Err(ConfigError::new("limit", self.limit, allowed));
+        }
+        Ok(())
+    }
+
+    fn rule(&self) -> Rule {
+        let burst = match self.algorithm {
+            Algorithm::TokenBucket if self.burst > 0 => self.burst,
+            Algorithm::LeakyBucket => 1,
+            _ => self.limit,
+        };
+        let period = crate::clock::nanos(self.period);
+        Rule { limit: u64::from(self.limit), period, burst: u64::from(burst) }
+    }
+
+    /// The coarse clock lags by up to 10 ms; that must not be more than a tenth of what the rule
+    /// measures: the period, or the time in which a bucket fills.
+    fn precision(&self) -> Precision {
+        let rule = self.rule();
+        let fill = Duration::from_nanos(rule.period / rule.limit * rule.burst);
+        let measured = match self.algorithm {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => fill,
+            _ => self.period / sliding_window::SLICES,
+        };
+        if measured < PRECISE_BELOW { Precision::Precise } else { Precision::Coarse }
+    }
+}
+
+/// The figures that the algorithms work with; nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rule {
+    limit: u64,
+    period: u64,
+    burst: u64,
+}
+
+/// Why a meter refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Enough will be free after this wait.
+    Later(Duration),
+    /// It can never be admitted; the most that can.
+    Never(u64),
+}
+
+/// What is used up, under one of the algorithms.
+#[derive(Debug)]
+enum Meter {
+    Gcra(Gcra),
+    Fixed(FixedWindow),
+    Sliding(Mutex<SlidingWindow>),
+}
+
+impl Meter {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => Meter::Gcra(Gcra::default()),
+            Algorithm::FixedWindow => Meter::Fixed(FixedWindow::default()),
+            Algorithm::SlidingWindow => Meter::Sliding(Mutex::new(SlidingWindow::default())),
+        }
+    }
+
+    /// Takes `cost` now, or books it for up to `wait_max` later where the algorithm can; returns
+    /// the wait.
+    #[inline]
+    fn take(&self, rule: &Rule, cost: u64, now: Tick, wait_max: u64) -> Result<Duration, Refusal> {
+        match self {
+            Meter::Gcra(gcra) => gcra.take(rule, cost, now, wait_max),
+            Meter::Fixed(window) => window.take(rule, cost, now).map(|()| Duration::ZERO),
+            Meter::Sliding(window) => lock(window).take(rule, cost, now).map(|()| Duration::ZERO),
+        }
+    }
+
+    /// What could be taken now.
+    fn available(&self, rule: &Rule, now: Tick) -> u64 {
+        match self {
+            Meter::Gcra(gcra) => gcra.available(rule, now),
+            Meter::Fixed(window) => window.available(rule, now),
+            Meter::Sliding(window) => lock(window).available(rule, now),
+        }
+    }
+}
+
+/// A rate limiter. Clones are cheap and share what is used up.
+///
+/// ```
+/// use mainstay_resilience::{Algorithm, RateConfig, RateLimiter};
+///
+/// let limiter = RateLimiter::new("api", RateConfig::per_second(Algorithm::TokenBucket, 2))?;
+/// assert!(limiter.try_acquire().is_ok());
+/// assert!(limiter.try_acquire().is_ok());
+/// let refused = limiter.try_acquire().unwrap_err();
+/// assert_eq!(refused.to_string(), "rate_limiter api refused the call: more than 2 per 1s");
+/// assert!(refused.retry_after().is_some());
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+///
+/// # Cancel safety
+/// What was taken stays taken: a cancelled wait does not give its booking back.
+#[derive(Clone)]
+pub struct RateLimiter(Arc<Shared>);
+
+struct Shared {
+    name: Arc<str>,
+    clock: Clock,
+    meter: Meter,
+    algorithm: Algorithm,
+    rule: [AtomicU64; 3],
+    precise: AtomicU64,
+    wait_nanos: AtomicU64,
+    config: Mutex<RateConfig>,
+    refused: AtomicU64,
+    listeners: Listeners,
+}
+
+impl RateLimiter {
+    /// A limiter on the system's clock.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn new(name: impl Into<Arc<str>>, config: RateConfig) -> Result<Self, ConfigError> {
+        RateLimiter::with_clock(name, config, Clock::system())
+    }
+
+    /// A limiter on `clock`.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn with_clock(
+        name: impl Into<Arc<str>>,
+        config: RateConfig,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        RateLimiter::build(name.into(), config, clock, Listeners::default())
+    }
+
+    /// A limiter that tells `observer` about each refusal.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn observed(
+        name: impl Into<Arc<str>>,
+        config: RateConfig,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
+        RateLimiter::build(name.into(), config, clock, Listeners::one(observer))
+    }
+
+    fn build(
+        name: Arc<str>,
+        config: RateConfig,
+        clock: Clock,
+        listeners: Listeners,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let shared = Shared {
+            name,
+            clock,
+            meter: Meter::new(config.algorithm),
+            algorithm: config.algorithm,
+            rule: std::array::from_fn(|_| AtomicU64::new(0)),
+            precise: AtomicU64::new(0),
+            wait_nanos: AtomicU64::new(0),
+            config: Mutex::new(config),
+            refused: AtomicU64::new(0),
+            listeners,
+        };
+        shared.install(&config);
+        Ok(RateLimiter(Arc::new(shared)))
+    }
+
+    /// Takes one call's worth now.
+    ///
+    /// # Errors
+    /// The refusal, with the time after which there is enough.
+    #[inline]
+    pub fn try_acquire(&self) -> Result<(), Rejection> {
+        self.try_acquire_cost(1)
+    }
+
+    /// Takes `cost` now; a cost of 0 is free.
+    ///
+    /// # Errors
+    /// The refusal, with the time after which there is enough; never, if it can never be.
+    #[inline]
+    pub fn try_acquire_cost(&self, cost: u32) -> Result<(), Rejection> {
+        self.take(cost, self.0.now(), Duration::ZERO).map(drop)
+    }
+
+    /// Books `cost` and says how long to wait before using it, at most `wait_max`. The buckets book
+    /// ahead; the windows only admit what fits now.
+    ///
+    /// # Errors
+    /// The refusal; nothing is booked.
+    pub fn reserve(&self, cost: u32, wait_max: Duration) -> Result<Duration, Rejection> {
+        self.take(cost, self.0.now(), wait_max)
+    }
+
+    /// Takes `cost`, blocking this thread until it is its turn, for at most `wait_max` in all.
+    ///
+    /// # Errors
+    /// The refusal, when the turn would come later than that.
+    pub fn acquire_blocking(&self, cost: u32, wait_max: Duration) -> Result<(), Rejection> {
+        let begin = self.0.now();
+        let mut now = begin;
+        loop {
+            match self.turn(cost, now, begin.after(wait_max))? {
+                Turn::Now => return Ok(()),
+                Turn::Booked(wait) => {
+                    self.0.clock.pause(wait);
+                    return Ok(());
+                }
+                Turn::Again(wait) => self.0.clock.pause(wait),
+            }
+            now = self.0.now();
+        }
+    }
+
+    /// Takes `cost`, waiting until it is its turn, for at most `wait_max` in all.
+    ///
+    /// # Errors
+    /// The refusal, when the turn would come later than that.
+    pub async fn acquire(
+        &self,
+        sleeper: &impl Sleeper,
+        cost: u32,
+        wait_max: Duration,
+    ) -> Result<(), Rejection> {
+        let begin = self.0.now();
+        let mut now = begin;
+        loop {
+            match self.turn(cost, now, begin.after(wait_max))? {
+                Turn::Now => return Ok(()),
+                Turn::Booked(wait) => {
+                    sleeper.sleep(wait).await;
+                    return Ok(());
+                }
+                Turn::Again(wait) => sleeper.sleep(wait).await,
+            }
+            now = self.0.now();
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The configuration now.
+    #[must_use]
+    pub fn config(&self) -> RateConfig {
+        *lock(&self.0.config)
+    }
+
+    /// Changes limit, period, burst and wait while running. What is used up stays so: a bucket
+    /// keeps the share that is used, a window its count.
+    ///
+    /// # Errors
+    /// The field that is out of range, or another algorithm; then nothing changes.
+    pub fn reconfigure(&self, config: RateConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        if config.algorithm != self.0.algorithm {
+            let allowed = format!("{:?}, which it was built with", self.0.algorithm);
+            return Err(ConfigError::new("algorithm", format!("{:?}", config.algorithm), allowed));
+        }
+        *lock(&self.0.config) = config;
+        self.0.install(&config);
+        let name = &*self.0.name;
+        self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
+        Ok(())
+    }
+
+    /// What could be taken now.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.0.meter.available(&self.0.rule(), self.0.now())
+    }
+
+    /// Calls refused since it was built.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn take(&self, cost: u32, now: Tick, wait_max: Duration) -> Result<Duration, Rejection> {
+        let rule = self.0.rule();
+        let taken = self.0.meter.take(&rule, u64::from(cost), now, crate::clock::nanos(wait_max));
+        taken.map_err(|refusal| self.0.refuse(&rule, u64::from(cost), refusal))
+    }
+
+    /// The next turn of a caller that waits until `end` at most.
+    fn turn(&self, cost: u32, now: Tick, end: Tick) -> Result<Turn, Rejection> {
+        match self.take(cost, now, end.since(now)) {
+            Ok(Duration::ZERO) => Ok(Turn::Now),
+            Ok(wait) => Ok(Turn::Booked(wait)),
+            Err(rejection) => match rejection.retry_after() {
+                Some(wait) if now.after(wait) <= end => Ok(Turn::Again(wait)),
+                _ => Err(rejection),
+            },
+        }
+    }
+}
+
+/// What a waiting caller does next.
+enum Turn {
+    Now,
+    Booked(Duration),
+    Again(Duration),
+}
+
+impl Shared {
+    fn install(&self, config: &RateConfig) {
+        let rule = config.rule();
+        for (cell, value) in self.rule.iter().zip([rule.limit, rule.period, rule.burst]) {
+            cell.store(value, Ordering::Relaxed);
+        }
+        let precise = config.precision() == Precision::Precise;
+        self.precise.store(u64::from(precise), Ordering::Relaxed);
+        self.wait_nanos.store(crate::clock::nanos(config.wait_max), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn rule(&self) -> Rule {
+        let [limit, period, burst] = &self.rule;
+        Rule {
+            limit: limit.load(Ordering::Relaxed),
+            period: period.load(Ordering::Relaxed),
+            burst: burst.load(Ordering::Relaxed),
+        }
+    }
+
+    #[inline]
+    fn now(&self) -> Tick {
+        let precise = self.precise.load(Ordering::Relaxed) != 0;
+        self.clock.read(if precise { Precision::Precise } else { Precision::Coarse })
+    }
+
+    #[cold]
+    fn refuse(&self, rule: &Rule, cost: u64, refusal: Refusal) -> Rejection {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let (reason, retry_after) = reason(rule, cost, refusal);
+        let name = Arc::clone(&self.name);
+        let rejection = Rejection::new(name, PolicyKind::RateLimiter, reason, retry_after);
+        self.listeners.emit(|| Event::Rejected(&rejection));
+        rejection
+    }
+}
+
+fn reason(rule: &Rule, cost: u64, refusal: Refusal) -> (Reason, Option<Duration>) {
+    let period = Duration::from_nanos(rule.period);
+    match refusal {
+        Refusal::Later(wait) => (Reason::RateExceeded { limit: rule.limit, period }, Some(wait)),
+        Refusal::Never(limit) => (Reason::CostAboveLimit { cost, limit }, None),
+    }
+}
+
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RateLimiter({})", self.0.name)
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for RateLimiter {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        let mut attempt = attempt;
+        let end = self.end_of_wait(&attempt);
+        loop {
+            match self.turn(1, attempt.began(), end) {
+                Err(rejection) => return Done::rejected(rejection, attempt.began()),
+                Ok(Turn::Now) => break,
+                Ok(Turn::Booked(wait)) => {
+                    next.env().sleeper().sleep(wait).await;
+                    attempt.now = next.env().now();
+                    break;
+                }
+                Ok(Turn::Again(wait)) => {
+                    next.env().sleeper().sleep(wait).await;
+                    attempt.now = next.env().now();
+                }
+            }
+        }
+        next.run(attempt).await
+    }
+}
+
+impl<T, E> BlockingStrategy<T, E> for RateLimiter {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+        let mut attempt = attempt;
+        let end = self.end_of_wait(&attempt);
+        loop {
+            let (wait, is_turn) = match self.turn(1, attempt.began(), end) {
+                Err(rejection) => return Done::rejected(rejection, attempt.began()),
+                Ok(Turn::Now) => break,
+                Ok(Turn::Booked(wait)) => (wait, true),
+                Ok(Turn::Again(wait)) => (wait, false),
+            };
+            next.clock().pause(wait);
+            attempt.now = next.now();
+            if is_turn {
+                break;
+            }
+        }
+        next.run(attempt)
+    }
+}
+
+impl RateLimiter {
+    /// Until when a call in a chain may wait for its turn.
+    fn end_of_wait(&self, attempt: &Attempt) -> Tick {
+        let wait_max = Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed));
+        attempt.began().after(wait_max).min(attempt.deadline().tick())
+    }
+}
+
+impl Describe for RateLimiter {
+    fn part(&self) -> Part {
+        let config = self.config();
+        let text = format!("{} per {}", config.limit, human_duration::format(config.period));
+        Part::new(PolicyKind::RateLimiter, Arc::clone(&self.0.name), text)
+            .sharing(&self.0)
+            .on_clock(&self.0.clock)
+            .precise(config.precision() == Precision::Precise)
+    }
+}

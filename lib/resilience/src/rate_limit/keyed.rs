@@ -1,0 +1,224 @@
+//! One rate limit per key, with a hard bound on keys.
+
+use super::{Meter, RateConfig, Refusal, Rule, reason};
+use crate::bounded_map::BoundedMap;
+use crate::clock::{Clock, Tick};
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
+use crate::rejection::{PolicyKind, Reason, Rejection};
+use crate::sync::{Mutex, lock};
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Locks that the keys are spread over: two threads meet with a chance of 1 in 16.
+const SHARDS: usize = 16;
+
+/// What happens to a new key when the bound is reached and no key is idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The least recently used key is forgotten. Its caller starts with a fresh limit.
+    #[default]
+    Forget,
+    /// The new key is refused. Right where anyone can make up keys.
+    Refuse,
+}
+
+/// Everything a keyed limiter can be told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct KeyedConfig {
+    /// The limit of each key.
+    pub rate: RateConfig,
+    /// Keys in all, 16 to 16 777 216; rounded up to a multiple of 16. Default 10 000.
+    pub keys_max: u32,
+    /// A key that was not used for this long is forgotten first, 1 s to 1 day. Default 10 min, at
+    /// least the rate's period.
+    pub idle_after: Duration,
+    /// What happens when the bound is reached.
+    pub when_full: WhenFull,
+}
+
+impl KeyedConfig {
+    /// `rate` for each of at most 10 000 keys.
+    #[must_use]
+    pub fn new(rate: RateConfig) -> Self {
+        KeyedConfig {
+            rate,
+            keys_max: 10_000,
+            idle_after: Duration::from_secs(600),
+            when_full: WhenFull::Forget,
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.rate.validate().map_err(|error| error.within("rate"))?;
+        check_range("keys_max", self.keys_max, 16, 16_777_216)?;
+        let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        check_duration("idle_after", self.idle_after, second.max(self.rate.period), day)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    meter: Meter,
+    used_at: Tick,
+}
+
+/// One rate limit per key. Clones share the keys.
+///
+/// ```
+/// use mainstay_resilience::{Algorithm, KeyedConfig, KeyedRateLimiter, RateConfig};
+///
+/// let rate = RateConfig::per_second(Algorithm::TokenBucket, 1);
+/// let limiter = KeyedRateLimiter::new("tenant", KeyedConfig::new(rate))?;
+/// assert!(limiter.try_acquire("a", 1).is_ok());
+/// assert!(limiter.try_acquire("a", 1).is_err());
+/// assert!(limiter.try_acquire("b", 1).is_ok());
+/// assert_eq!(limiter.keys(), 2);
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct KeyedRateLimiter(Arc<Shared>);
+
+struct Shared {
+    name: Arc<str>,
+    clock: Clock,
+    config: Mutex<KeyedConfig>,
+    hasher: RandomState,
+    shards: [Mutex<BoundedMap<Box<str>, Entry>>; SHARDS],
+}
+
+impl KeyedRateLimiter {
+    /// A limiter on the system's clock.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn new(name: impl Into<Arc<str>>, config: KeyedConfig) -> Result<Self, ConfigError> {
+        KeyedRateLimiter::with_clock(name, config, Clock::system())
+    }
+
+    /// A limiter on `clock`.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn with_clock(
+        name: impl Into<Arc<str>>,
+        config: KeyedConfig,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let keys = (config.keys_max as usize).div_ceil(SHARDS);
+        Ok(KeyedRateLimiter(Arc::new(Shared {
+            name: name.into(),
+            clock,
+            config: Mutex::new(config),
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::new(BoundedMap::new(keys))),
+        })))
+    }
+
+    /// Takes `cost` from the limit of `key`. Allocates only for a key that is new.
+    ///
+    /// # Errors
+    /// The refusal, with the time after which there is enough.
+    pub fn try_acquire(&self, key: &str, cost: u32) -> Result<(), Rejection> {
+        let shared = &*self.0;
+        let config = *lock(&shared.config);
+        let rule = config.rate.rule();
+        let now = shared.clock.read(config.rate.precision());
+        let mut shard = lock(shared.shard(key));
+        let entry = match shard.touch(key) {
+            Some(entry) => entry,
+            None => {
+                if !make_room(&mut shard, &config, now) {
+                    drop(shard);
+                    let limit = u64::from(config.keys_max);
+                    return Err(shared.refuse(Reason::TooManyKeys { limit }, None));
+                }
+                let meter = Meter::new(config.rate.algorithm);
+                shard.insert(key.into(), Entry { meter, used_at: now })
+            }
+        };
+        entry.used_at = now;
+        let taken = entry.meter.take(&rule, u64::from(cost), now, 0);
+        drop(shard);
+        taken.map(drop).map_err(|refusal| self.refuse(&rule, cost, refusal))
+    }
+
+    fn refuse(&self, rule: &Rule, cost: u32, refusal: Refusal) -> Rejection {
+        let (reason, retry_after) = reason(rule, u64::from(cost), refusal);
+        self.0.refuse(reason, retry_after)
+    }
+
+    /// Keys remembered now, at most the bound.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.0.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// What `key` could take now; the whole limit for a key that is not remembered.
+    #[must_use]
+    pub fn available(&self, key: &str) -> u64 {
+        let config = *lock(&self.0.config);
+        let (rule, now) = (config.rate.rule(), self.0.clock.now());
+        let mut shard = lock(self.0.shard(key));
+        shard.touch(key).map_or(rule.burst, |entry| entry.meter.available(&rule, now))
+    }
+
+    /// Changes the limit of every key while running; what is used up stays so.
+    ///
+    /// # Errors
+    /// The field that is out of range, or another algorithm; then nothing changes.
+    pub fn set_rate(&self, rate: RateConfig) -> Result<(), ConfigError> {
+        let mut config = lock(&self.0.config);
+        let changed = KeyedConfig { rate, ..*config };
+        changed.validate()?;
+        if rate.algorithm != config.rate.algorithm {
+            let allowed = format!("{:?}, which it was built with", config.rate.algorithm);
+            let value = format!("{:?}", rate.algorithm);
+            return Err(ConfigError::new("rate.algorithm", value, allowed));
+        }
+        *config = changed;
+        Ok(())
+    }
+}
+
+/// Makes room for one more key; `false` when the new key is to be refused.
+fn make_room(shard: &mut BoundedMap<Box<str>, Entry>, config: &KeyedConfig, now: Tick) -> bool {
+    // Two at a time: idle keys go faster than new ones come.
+    for _ in 0..2 {
+        let oldest = shard.oldest().map(|(_, entry)| entry.used_at);
+        if oldest.is_none_or(|used| now.since(used) < config.idle_after) {
+            break;
+        }
+        shard.remove_oldest();
+    }
+    !shard.is_full() || config.when_full == WhenFull::Forget
+}
+
+impl Shared {
+    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Mutex<BoundedMap<Box<str>, Entry>> {
+        // The high bits: the map inside uses the low ones of its own hash.
+        &self.shards[(self.hasher.hash_one(key) >> 60) as usize % SHARDS]
+    }
+
+    fn refuse(&self, reason: Reason, retry_after: Option<Duration>) -> Rejection {
+        Rejection::new(Arc::clone(&self.name), PolicyKind::RateLimiter, reason, retry_after)
+    }
+}
+
+impl fmt::Debug for KeyedRateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyedRateLimiter({})", self.0.name)
+    }
+}

@@ -1,0 +1,424 @@
+//! Every pipeline to the outside, by service and endpoint, from one configuration.
+//!
+//! Invariants: there are never more than `pipelines_max` pipelines; a reload changes the policies of
+//! existing pipelines in place, so windows, states, tokens and slots survive it; a configuration
+//! that is not valid changes nothing.
+
+mod config;
+mod environment;
+
+pub use config::{Overrides, PipelinesConfig, ServiceConfig};
+
+use crate::attempt::Attempt;
+use crate::breaker::{BreakerSnapshot, CircuitBreaker};
+use crate::budget::RetryBudget;
+use crate::bulkhead::Bulkhead;
+use crate::clock::Clock;
+use crate::config_error::ConfigError;
+use crate::context::Context;
+use crate::error::Error;
+use crate::error_kind::Classify;
+use crate::event::{Event, Observer};
+use crate::pipeline::{Bare, Chain, Optional, Pipeline};
+use crate::rate_limit::RateLimiter;
+use crate::retry::{Retry, RetryStats};
+use crate::sleeper::{NoSleeper, Sleeper};
+use crate::timeout::Timeout;
+use config::Settings;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The name shared by all endpoints beyond the bound.
+const OTHERS: &str = "*";
+
+type Head = Chain<Chain<Chain<Bare, Timeout>, Retry>, CircuitBreaker>;
+type Tail = Chain<Chain<Chain<Head, Optional<RateLimiter>>, Optional<Bulkhead>>, Timeout>;
+
+/// One endpoint: limit in all → retry → breaker → rate limit → bulkhead → limit of an attempt.
+pub struct Endpoint<S = NoSleeper> {
+    service: Arc<str>,
+    name: Arc<str>,
+    total: Timeout,
+    retry: Retry,
+    breaker: CircuitBreaker,
+    rate: Option<RateLimiter>,
+    bulkhead: Option<Bulkhead>,
+    attempt: Timeout,
+    pipeline: Pipeline<Tail, S>,
+}
+
+/// How an endpoint stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// The service.
+    pub service: Arc<str>,
+    /// The endpoint; `*` stands for all beyond the bound.
+    pub endpoint: Arc<str>,
+    /// The breaker's state, error rate, last change and next probe.
+    pub breaker: BreakerSnapshot,
+    /// The retry's attempts.
+    pub retry: RetryStats,
+    /// The chain, outermost first.
+    pub pipeline: String,
+}
+
+impl<S> Endpoint<S> {
+    /// The breaker, for manual control.
+    pub fn breaker(&self) -> &CircuitBreaker {
+        &self.breaker
+    }
+
+    /// The chain.
+    pub fn pipeline(&self) -> &Pipeline<impl Sized + use<S>, S> {
+        &self.pipeline
+    }
+}
+
+/// Pipelines by service and endpoint. Clones share them.
+///
+/// ```
+/// use mainstay_resilience::{Context, ErrorKind, Pipelines, PipelinesConfig};
+///
+/// let pipelines = Pipelines::new(PipelinesConfig::default())?;
+/// let answer = pipelines.run("openai", "chat.completions", Context::default(), |attempt| {
+///     assert!(attempt.deadline().is_set());
+///     Ok::<_, ErrorKind>("hello")
+/// });
+/// assert_eq!(answer, Ok("hello"));
+/// assert_eq!(pipelines.list()[0].breaker.name.as_ref(), "openai/chat.completions");
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+pub struct Pipelines<S = NoSleeper>(Arc<Shared<S>>);
+
+impl<S> Clone for Pipelines<S> {
+    fn clone(&self) -> Self {
+        Pipelines(Arc::clone(&self.0))
+    }
+}
+
+struct Shared<S> {
+    clock: Clock,
+    sleeper: S,
+    observer: Arc<dyn Observer>,
+    state: RwLock<State<S>>,
+}
+
+/// The endpoints of one service.
+type ByEndpoint<S> = HashMap<Box<str>, Arc<Endpoint<S>>>;
+
+struct State<S> {
+    config: PipelinesConfig,
+    endpoints: HashMap<Box<str>, ByEndpoint<S>>,
+    budgets: HashMap<Box<str>, RetryBudget>,
+    adopted: Vec<CircuitBreaker>,
+    count: usize,
+}
+
+impl Pipelines<NoSleeper> {
+    /// Blocking pipelines on the system's clock.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn new(config: PipelinesConfig) -> Result<Self, ConfigError> {
+        let nobody: Arc<dyn Observer> = Arc::new(|_: &Event<'_>| ());
+        Pipelines::with(config, Clock::system(), NoSleeper, nobody)
+    }
+}
+
+impl<S: Clone> Pipelines<S> {
+    /// Pipelines with their own clock, way to wait, and observer.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn with(
+        config: PipelinesConfig,
+        clock: Clock,
+        sleeper: S,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let state = RwLock::new(State {
+            config,
+            endpoints: HashMap::new(),
+            budgets: HashMap::new(),
+            adopted: Vec::new(),
+            count: 0,
+        });
+        Ok(Pipelines(Arc::new(Shared { clock, sleeper, observer, state })))
+    }
+
+    /// Runs an external operation on this thread through the pipeline of `service` and `endpoint`,
+    /// which is created at its first use.
+    ///
+    /// # Errors
+    /// The operation's own error, or what a policy made of it.
+    pub fn run<T, E: Classify>(
+        &self,
+        service: &str,
+        endpoint: &str,
+        context: Context,
+        operation: impl Fn(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
+        self.endpoint(service, endpoint).pipeline.run_within(context, operation)
+    }
+
+    /// Awaits an external operation through the pipeline of `service` and `endpoint`, which is
+    /// created at its first use.
+    ///
+    /// # Errors
+    /// The operation's own error, or what a policy made of it.
+    pub async fn call<T, E, F>(
+        &self,
+        service: &str,
+        endpoint: &str,
+        context: Context,
+        operation: impl Fn(Attempt) -> F + Sync,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send,
+        E: Classify + Send,
+        S: Sleeper,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let endpoint = self.endpoint(service, endpoint);
+        endpoint.pipeline.call_within(context, operation).await
+    }
+
+    /// The pipeline of an endpoint, created at its first use.
+    #[must_use]
+    pub fn endpoint(&self, service: &str, endpoint: &str) -> Arc<Endpoint<S>> {
+        let shared = &*self.0;
+        let found =
+            |state: &State<S>| Some(Arc::clone(state.endpoints.get(service)?.get(endpoint)?));
+        {
+            let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(found) = found(&state) {
+                return found;
+            }
+        }
+        let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = found(&state) {
+            return found;
+        }
+        let is_full = state.count + 1 >= state.config.pipelines_max as usize;
+        let (service, endpoint) = if is_full { (OTHERS, OTHERS) } else { (service, endpoint) };
+        shared.create(&mut state, service, endpoint)
+    }
+
+    /// Every endpoint used so far with its state, sorted by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<EndpointStatus> {
+        let mut list: Vec<EndpointStatus> = self
+            .0
+            .endpoints()
+            .iter()
+            .map(|endpoint| EndpointStatus {
+                service: Arc::clone(&endpoint.service),
+                endpoint: Arc::clone(&endpoint.name),
+                breaker: endpoint.breaker.snapshot(),
+                retry: endpoint.retry.stats(),
+                pipeline: endpoint.pipeline.describe(),
+            })
+            .collect();
+        list.sort_by(|a, b| (&a.service, &a.endpoint).cmp(&(&b.service, &b.endpoint)));
+        list
+    }
+
+    /// Lists a breaker that was made elsewhere, such as a search method's, among
+    /// [`breakers`](Self::breakers). One of the same name takes the older one's place.
+    pub fn adopt(&self, breaker: &CircuitBreaker) {
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.adopted.retain(|other| other.name() != breaker.name());
+        state.adopted.push(breaker.clone());
+    }
+
+    /// Every breaker, of endpoints and adopted, sorted by name.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<CircuitBreaker> {
+        let mut breakers = {
+            let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.adopted.clone()
+        };
+        breakers.extend(self.0.endpoints().iter().map(|endpoint| endpoint.breaker.clone()));
+        breakers.sort_by(|a, b| a.name().cmp(b.name()));
+        breakers
+    }
+
+    /// The configuration now.
+    #[must_use]
+    pub fn config(&self) -> PipelinesConfig {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner).config.clone()
+    }
+
+    /// Takes another configuration while running. Every endpoint keeps its breaker's state and
+    /// window, its tokens, slots and figures; calls under way go on as they began.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration; then nothing changes.
+    pub fn reload(&self, config: PipelinesConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        for budget in state.budgets.values() {
+            budget.reconfigure(config.budget)?;
+        }
+        state.config = config;
+        let State { config, endpoints, .. } = &mut *state;
+        for endpoint in endpoints.values_mut().flat_map(HashMap::values_mut) {
+            let settings = config.resolve(&endpoint.service, &endpoint.name)?;
+            *endpoint = Arc::new(self.0.changed(endpoint, settings)?);
+        }
+        Ok(())
+    }
+}
+
+impl<S: Clone> Shared<S> {
+    fn endpoints(&self) -> Vec<Arc<Endpoint<S>>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.endpoints.values().flat_map(HashMap::values).cloned().collect()
+    }
+
+    fn create(&self, state: &mut State<S>, service: &str, endpoint: &str) -> Arc<Endpoint<S>> {
+        let existing = state.endpoints.get(service).and_then(|endpoints| endpoints.get(endpoint));
+        if let Some(existing) = existing {
+            return Arc::clone(existing);
+        }
+        let built = state
+            .config
+            .resolve(service, endpoint)
+            .and_then(|settings| self.build(state, service, endpoint, settings))
+            .expect("every level of a validated configuration resolves, for any endpoint");
+        let built = Arc::new(built);
+        state.count += 1;
+        let endpoints = state.endpoints.entry(service.into()).or_default();
+        endpoints.insert(endpoint.into(), Arc::clone(&built));
+        built
+    }
+
+    fn build(
+        &self,
+        state: &mut State<S>,
+        service: &str,
+        endpoint: &str,
+        settings: Settings,
+    ) -> Result<Endpoint<S>, ConfigError> {
+        let budget = match state.budgets.get(service) {
+            Some(budget) => budget.clone(),
+            None => {
+                let made = RetryBudget::with_clock(state.config.budget, self.clock.clone())?;
+                state.budgets.insert(service.into(), made.clone());
+                made
+            }
+        };
+        let name: Arc<str> = format!("{service}/{endpoint}").into();
+        let observer = || Arc::clone(&self.observer);
+        let retry = Retry::builder(Arc::clone(&name))
+            .config(settings.retry.clone())
+            .budget(&budget)
+            .observer(observer())
+            .build()?;
+        let breaker = CircuitBreaker::builder(Arc::clone(&name))
+            .config(settings.breaker.clone())
+            .clock(self.clock.clone())
+            .observer(observer())
+            .build()?;
+        let total = Timeout::total(Arc::clone(&name), settings.total_timeout)?;
+        let attempt = Timeout::per_attempt(Arc::clone(&name), settings.timeout)?;
+        let names = (Arc::from(service), Arc::from(endpoint));
+        let (total, attempt) = (total.with_observer(observer()), attempt.with_observer(observer()));
+        self.assemble(
+            names,
+            settings,
+            Parts { total, retry, breaker, rate: None, bulkhead: None, attempt },
+        )
+    }
+
+    /// The endpoint under other settings, with the state of the one before.
+    fn changed(
+        &self,
+        endpoint: &Endpoint<S>,
+        settings: Settings,
+    ) -> Result<Endpoint<S>, ConfigError> {
+        endpoint.total.set_limit(settings.total_timeout)?;
+        endpoint.attempt.set_limit(settings.timeout)?;
+        endpoint.retry.reconfigure(settings.retry.clone())?;
+        endpoint.breaker.reconfigure(settings.breaker.clone())?;
+        let parts = Parts {
+            total: endpoint.total.clone(),
+            retry: endpoint.retry.clone(),
+            breaker: endpoint.breaker.clone(),
+            rate: endpoint.rate.clone(),
+            bulkhead: endpoint.bulkhead.clone(),
+            attempt: endpoint.attempt.clone(),
+        };
+        let names = (Arc::clone(&endpoint.service), Arc::clone(&endpoint.name));
+        self.assemble(names, settings, parts)
+    }
+
+    fn assemble(
+        &self,
+        (service, name): (Arc<str>, Arc<str>),
+        settings: Settings,
+        parts: Parts,
+    ) -> Result<Endpoint<S>, ConfigError> {
+        let full = parts.breaker.name();
+        let rate = match (settings.rate, parts.rate) {
+            (Some(config), Some(rate)) if rate.config().algorithm == config.algorithm => {
+                rate.reconfigure(config)?;
+                Some(rate)
+            }
+            (Some(config), _) => {
+                let (clock, observer) = (self.clock.clone(), Arc::clone(&self.observer));
+                Some(RateLimiter::observed(full, config, clock, observer)?)
+            }
+            (None, _) => None,
+        };
+        let bulkhead = match (settings.bulkhead, parts.bulkhead) {
+            (Some(config), Some(bulkhead)) => {
+                bulkhead.reconfigure(config)?;
+                Some(bulkhead)
+            }
+            (Some(config), None) => {
+                Some(Bulkhead::observed(full, config, Arc::clone(&self.observer))?)
+            }
+            (None, _) => None,
+        };
+        let pipeline = Pipeline::builder()
+            .clock(self.clock.clone())
+            .wait_with(self.sleeper.clone())
+            .then(parts.total.clone())
+            .then(parts.retry.clone())
+            .then(parts.breaker.clone())
+            .then_if(rate.clone())
+            .then_if(bulkhead.clone())
+            .then(parts.attempt.clone())
+            .build()
+            .expect("the chain of an endpoint is in order, and all on one clock");
+        let Parts { total, retry, breaker, attempt, .. } = parts;
+        Ok(Endpoint { service, name, total, retry, breaker, rate, bulkhead, attempt, pipeline })
+    }
+}
+
+/// The policies of an endpoint before they are put together.
+struct Parts {
+    total: Timeout,
+    retry: Retry,
+    breaker: CircuitBreaker,
+    rate: Option<RateLimiter>,
+    bulkhead: Option<Bulkhead>,
+    attempt: Timeout,
+}
+
+impl<S> fmt::Debug for Pipelines<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        write!(f, "Pipelines({})", state.count)
+    }
+}
+
+impl<S> fmt::Debug for Endpoint<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({}/{})", self.service, self.name)
+    }
+}

@@ -1,0 +1,191 @@
+//! Pipelines as configured: defaults, services, endpoints; and as resolved for one endpoint.
+
+use crate::backoff::{Backoff, Jitter};
+use crate::breaker::BreakerConfig;
+use crate::budget::BudgetConfig;
+use crate::bulkhead::BulkheadConfig;
+use crate::config_error::{ConfigError, check_range};
+use crate::human_duration::check_duration;
+use crate::rate_limit::RateConfig;
+use crate::retry::RetryConfig;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What may be said about a service or one of its endpoints. What is not said comes from the level
+/// above: endpoint, service, `defaults`, and at last the external-service preset (30 s for an
+/// attempt, 3 attempts, 1 s doubling to 30 s with ±10 %, 5 consecutive failures open for 60 s).
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct Overrides {
+    /// The limit of one attempt, 1 ms to 1 day.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub timeout: Option<Duration>,
+    /// The limit of all attempts and waits together, 1 ms to 1 day. Without it: twice the attempts
+    /// times the attempt's limit.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub total_timeout: Option<Duration>,
+    /// Attempts in all, 1 to 100.
+    pub attempts: Option<u32>,
+    /// The wait before the second attempt, 1 ms to 1 h; doubled each time.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub backoff_base: Option<Duration>,
+    /// The longest wait, `backoff_base` to 1 h.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub backoff_max: Option<Duration>,
+    /// How waits are scattered.
+    pub jitter: Option<Jitter>,
+    /// The whole breaker, in place of the level above's.
+    pub breaker: Option<BreakerConfig>,
+    /// Consecutive failures that open the breaker, 1 to 1 000 000.
+    pub breaker_failures: Option<u32>,
+    /// How long it stays open, 1 ms to 1 day.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub breaker_open: Option<Duration>,
+    /// Calls at a time. Without it there is no bulkhead.
+    pub bulkhead: Option<BulkheadConfig>,
+    /// Calls per time. Without it there is no rate limit.
+    pub rate: Option<RateConfig>,
+}
+
+/// A service: overrides for all of it and for its endpoints.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct ServiceConfig {
+    /// For every endpoint of the service.
+    pub all: Overrides,
+    /// By endpoint.
+    pub endpoints: BTreeMap<String, Overrides>,
+}
+
+/// Everything the pipelines can be told.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct PipelinesConfig {
+    /// For every service.
+    pub defaults: Overrides,
+    /// By service.
+    pub services: BTreeMap<String, ServiceConfig>,
+    /// The budget that all retries of one service share.
+    pub budget: BudgetConfig,
+    /// Pipelines kept, 1 to 100 000. Default 1 000. Endpoints beyond it share one named `*`.
+    pub pipelines_max: u32,
+}
+
+impl Default for PipelinesConfig {
+    fn default() -> Self {
+        PipelinesConfig {
+            defaults: Overrides::default(),
+            services: BTreeMap::new(),
+            budget: BudgetConfig::default(),
+            pipelines_max: 1_000,
+        }
+    }
+}
+
+/// What holds for one endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) timeout: Duration,
+    pub(super) total_timeout: Duration,
+    pub(super) retry: RetryConfig,
+    pub(super) breaker: BreakerConfig,
+    pub(super) bulkhead: Option<BulkheadConfig>,
+    pub(super) rate: Option<RateConfig>,
+}
+
+impl PipelinesConfig {
+    /// Resolves and checks every service and endpoint that is named.
+    ///
+    /// # Errors
+    /// The first field that is out of its range, with its path.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_range("pipelines_max", self.pipelines_max, 1, 100_000)?;
+        self.budget.validate()?;
+        self.resolve("", "").map_err(|error| error.within("defaults"))?;
+        for (service, config) in &self.services {
+            let path = format!("services.{service}");
+            self.resolve(service, "").map_err(|error| error.within(&format!("{path}.all")))?;
+            for endpoint in config.endpoints.keys() {
+                self.resolve(service, endpoint)
+                    .map_err(|error| error.within(&format!("{path}.endpoints.{endpoint}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The levels that apply to an endpoint, most particular first.
+    fn levels(&self, service: &str, endpoint: &str) -> [Option<&Overrides>; 3] {
+        let config = self.services.get(service);
+        let endpoint = config.and_then(|config| config.endpoints.get(endpoint));
+        [endpoint, config.map(|config| &config.all), Some(&self.defaults)]
+    }
+
+    pub(super) fn resolve(&self, service: &str, endpoint: &str) -> Result<Settings, ConfigError> {
+        let levels = self.levels(service, endpoint);
+        let preset = RetryConfig::external_service();
+        let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
+
+        let timeout = said(levels, |o| o.timeout).unwrap_or(Duration::from_secs(30));
+        check_duration("timeout", timeout, ms, day)?;
+        let attempts = said(levels, |o| o.attempts).unwrap_or(preset.attempts);
+        check_range("attempts", attempts, 1, crate::retry::ATTEMPTS_MAX)?;
+        let total_default = timeout.saturating_mul(attempts.saturating_mul(2)).min(day);
+        let total_timeout = said(levels, |o| o.total_timeout).unwrap_or(total_default);
+        check_duration("total_timeout", total_timeout, ms, day)?;
+
+        let base = said(levels, |o| o.backoff_base).unwrap_or(Duration::from_secs(1));
+        let max = said(levels, |o| o.backoff_max).unwrap_or(base.max(Duration::from_secs(30)));
+        let jitter = said(levels, |o| o.jitter).unwrap_or(Jitter::Proportional(0.1));
+        let backoff = Backoff::exponential(base, max).with_jitter(jitter);
+        let retry = RetryConfig { attempts, backoff, ..preset };
+        retry.validate()?;
+
+        let bulkhead = said(levels, |o| o.bulkhead);
+        if let Some(bulkhead) = &bulkhead {
+            bulkhead.validate().map_err(|error| error.within("bulkhead"))?;
+        }
+        let rate = said(levels, |o| o.rate);
+        if let Some(rate) = &rate {
+            rate.validate().map_err(|error| error.within("rate"))?;
+        }
+        let breaker = breaker(levels, timeout)?;
+        Ok(Settings { timeout, total_timeout, retry, breaker, bulkhead, rate })
+    }
+}
+
+/// What the most particular level says.
+fn said<T>(levels: [Option<&Overrides>; 3], field: impl Fn(&Overrides) -> Option<T>) -> Option<T> {
+    levels.into_iter().flatten().find_map(field)
+}
+
+fn breaker(
+    levels: [Option<&Overrides>; 3],
+    timeout: Duration,
+) -> Result<BreakerConfig, ConfigError> {
+    let mut breaker = said(levels, |o| o.breaker.clone()).unwrap_or_else(|| {
+        let preset = BreakerConfig::external_service();
+        // A call that the outer limit drops shortly before its own limit has hung as well.
+        let dropped = crate::breaker::DropRule::TimeoutAfter(timeout.mul_f64(0.9));
+        let ms = Duration::from_millis(1);
+        if timeout > ms * 2 { BreakerConfig { on_drop: dropped, ..preset } } else { preset }
+    });
+    if let Some(failures) = said(levels, |o| o.breaker_failures) {
+        check_range("breaker_failures", failures, 1, 1_000_000)?;
+        breaker.consecutive_failures = failures;
+    }
+    if let Some(open) = said(levels, |o| o.breaker_open) {
+        breaker.open_for.first = open;
+        breaker.open_for.max = breaker.open_for.max.max(open);
+        if breaker.open_for.factor == 1.0 {
+            breaker.open_for.max = open;
+        }
+    }
+    breaker.validate().map_err(|error| error.within("breaker"))?;
+    Ok(breaker)
+}

@@ -1,0 +1,116 @@
+//! The environment variables of a service that calls others.
+//!
+//! | variable | default | range | sets |
+//! |---|---|---|---|
+//! | `HTTP_TIMEOUT_SEC` | 30 | 0.001 to 86400 | limit of one attempt, seconds |
+//! | `HTTP_RETRIES` | 3 | 1 to 100 | attempts in all, the first included |
+//! | `HTTP_BACKOFF_BASE_MS` | 1000 | 1 to 3600000 | wait before the second attempt, milliseconds |
+//! | `CB_FAIL_THRESHOLD` | 5 | 1 to 1000000 | consecutive failures that open a breaker |
+//! | `CB_RESET_SEC` | 60 | 0.001 to 86400 | how long it stays open, seconds |
+//!
+//! With a service's name in front, in capitals and with `_` for everything that is neither letter
+//! nor digit, a variable holds for that service: `OPENAI_HTTP_RETRIES`.
+
+use super::config::{Overrides, PipelinesConfig};
+use crate::config_error::{ConfigError, check_range};
+use std::str::FromStr;
+use std::time::Duration;
+
+type Apply = fn(&mut Overrides, &str, &str) -> Result<(), ConfigError>;
+
+const VARIABLES: [(&str, Apply); 5] = [
+    ("HTTP_TIMEOUT_SEC", |overrides, name, value| {
+        overrides.timeout = Some(seconds(name, value)?);
+        Ok(())
+    }),
+    ("HTTP_RETRIES", |overrides, name, value| {
+        overrides.attempts = Some(whole(name, value, 1, 100)?);
+        Ok(())
+    }),
+    ("HTTP_BACKOFF_BASE_MS", |overrides, name, value| {
+        let millis = whole(name, value, 1, 3_600_000)?;
+        overrides.backoff_base = Some(Duration::from_millis(u64::from(millis)));
+        Ok(())
+    }),
+    ("CB_FAIL_THRESHOLD", |overrides, name, value| {
+        overrides.breaker_failures = Some(whole(name, value, 1, 1_000_000)?);
+        Ok(())
+    }),
+    ("CB_RESET_SEC", |overrides, name, value| {
+        overrides.breaker_open = Some(seconds(name, value)?);
+        Ok(())
+    }),
+];
+
+impl PipelinesConfig {
+    /// Takes in environment variables; pass [`std::env::vars`]. They override what the
+    /// configuration says at the same level. Variables of services that the configuration does not
+    /// name are kept for when such a service is called.
+    ///
+    /// ```
+    /// use mainstay_resilience::PipelinesConfig;
+    ///
+    /// let vars = [("HTTP_RETRIES", "2"), ("OPENAI_HTTP_TIMEOUT_SEC", "7.5"), ("PATH", "/bin")];
+    /// let config = PipelinesConfig::default()
+    ///     .with_environment(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))?;
+    /// assert_eq!(config.defaults.attempts, Some(2));
+    ///
+    /// let broken = [("CB_RESET_SEC".to_owned(), "soon".to_owned())];
+    /// let refused = PipelinesConfig::default().with_environment(broken).unwrap_err();
+    /// assert_eq!(
+    ///     refused.to_string(),
+    ///     "CB_RESET_SEC: \"soon\" is not allowed, use a number of seconds from 0.001 to 86400"
+    /// );
+    /// # Ok::<(), mainstay_resilience::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The variable that is malformed, or what [`validate`](Self::validate) finds.
+    pub fn with_environment(
+        mut self,
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        for (name, value) in vars {
+            for (suffix, apply) in VARIABLES {
+                let Some(prefix) = name.strip_suffix(suffix) else {
+                    continue;
+                };
+                if prefix.is_empty() {
+                    apply(&mut self.defaults, &name, &value)?;
+                } else if let Some(service) = prefix.strip_suffix('_') {
+                    let known = self.services.keys().find(|key| as_variable(key) == service);
+                    let key = known.cloned().unwrap_or_else(|| service.to_ascii_lowercase());
+                    apply(&mut self.services.entry(key).or_default().all, &name, &value)?;
+                }
+            }
+        }
+        self.validate()?;
+        Ok(self)
+    }
+}
+
+/// A service's name as it stands in variables.
+fn as_variable(service: &str) -> String {
+    let mapped = service.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
+    mapped.collect::<String>().to_ascii_uppercase()
+}
+
+fn whole(name: &str, value: &str, min: u32, max: u32) -> Result<u32, ConfigError> {
+    let refuse = |_| {
+        ConfigError::new(name, format!("{value:?}"), format!("a whole number from {min} to {max}"))
+    };
+    let number = u32::from_str(value.trim()).map_err(refuse)?;
+    check_range(name, number, min, max)?;
+    Ok(number)
+}
+
+fn seconds(name: &str, value: &str) -> Result<Duration, ConfigError> {
+    let number = f64::from_str(value.trim()).ok();
+    match number.filter(|number| (0.001..=86_400.0).contains(number)) {
+        Some(number) => Ok(Duration::from_secs_f64(number)),
+        None => {
+            let allowed = "a number of seconds from 0.001 to 86400";
+            Err(ConfigError::new(name, format!("{value:?}"), allowed))
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Slots that calls hold while they run, and the queue of those that wait for one.
+//!
+//! Invariants:
+//! - `word` holds the slots in use (low half) and the waiting calls (high half). The waiting half
+//!   changes only under `queue`'s lock and always equals its length while nobody holds the lock.
+//! - Nobody takes a slot past a waiting call. A slot that comes back while a call waits is handed
+//!   over without becoming free in between.
+//! - A waiting call is granted, cancelled or still in the queue: exactly one of the three.
+
+use crate::context::Priority;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Which of several waiting calls of one priority goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum QueueOrder {
+    /// The one that waits longest: fair.
+    #[default]
+    Fifo,
+    /// The one that came last: under lasting overload some calls are served in time, where fifo
+    /// serves all of them too late.
+    Lifo,
+}
+
+const ONE_WAITING: u64 = 1 << 32;
+const IN_USE_MASK: u64 = u32::MAX as u64;
+
+/// The slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    word: AtomicU64,
+    limit: AtomicU64,
+    queue: Mutex<VecDeque<Arc<Waiter>>>,
+}
+
+/// A call in the queue.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    priority: Priority,
+    state: Mutex<Waiting>,
+    #[cfg(not(resilience_loom))]
+    turn: std::sync::Condvar,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Queued(Option<Waker>),
+    Granted,
+}
+
+/// What became of a call that asked for a slot and was ready to wait.
+pub(crate) enum Entered {
+    Taken,
+    Queued(Arc<Waiter>),
+    /// The queue is as long as it may be.
+    Full,
+}
+
+impl Slots {
+    pub(crate) fn new(limit: u32) -> Self {
+        Slots {
+            word: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::from(limit)),
+            queue: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn in_use(&self) -> u64 {
+        self.word.load(Ordering::Acquire) & IN_USE_MASK
+    }
+
+    pub(crate) fn waiting(&self) -> u64 {
+        self.word.load(Ordering::Acquire) >> 32
+    }
+
+    /// Takes a slot if fewer than `ceiling` are in use and nobody waits; the slots in use after it.
+    #[inline]
+    pub(crate) fn try_take(&self, ceiling: u64) -> Option<u64> {
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            // A waiting call makes the word larger than any ceiling.
+            if word >= ceiling.min(IN_USE_MASK) {
+                return None;
+            }
+            match self.word.compare_exchange_weak(
+                word,
+                word + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(word + 1),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Gives a slot back, to the next waiting call if there is one.
+    #[inline]
+    pub(crate) fn give_back(&self, order: QueueOrder) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word < ONE_WAITING {
+            match self.word.compare_exchange_weak(
+                word,
+                word - 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(seen) => word = seen,
+            }
+        }
+        self.hand_over(order);
+    }
+
+    #[cold]
+    fn hand_over(&self, order: QueueOrder) {
+        let granted = {
+            let mut queue = lock(&self.queue);
+            let over_limit = self.in_use() > self.limit();
+            match if over_limit { None } else { next(&queue, order) } {
+                Some(at) => {
+                    self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);
+                    queue.remove(at)
+                }
+                None => {
+                    self.word.fetch_sub(1, Ordering::AcqRel);
+                    None
+                }
+            }
+        };
+        granted.iter().for_each(|waiter| waiter.grant());
+    }
+
+    /// Takes a slot, or a place in the queue if fewer than `queue_max` wait.
+    pub(crate) fn enter(&self, priority: Priority, queue_max: usize) -> Entered {
+        let mut queue = lock(&self.queue);
+        if queue.is_empty() && self.try_take(self.limit()).is_some() {
+            return Entered::Taken;
+        }
+        if queue.len() >= queue_max {
+            return Entered::Full;
+        }
+        // From here on a slot that comes back goes through the lock, so it is not missed; one that
+        // came back in between is taken by `admit_waiting`.
+        self.word.fetch_add(ONE_WAITING, Ordering::AcqRel);
+        let waiter = Arc::new(Waiter {
+            priority,
+            state: Mutex::new(Waiting::Queued(None)),
+            #[cfg(not(resilience_loom))]
+            turn: std::sync::Condvar::new(),
+        });
+        queue.push_back(Arc::clone(&waiter));
+        let granted = self.take_for_waiting(&mut queue, QueueOrder::Fifo);
+        drop(queue);
+        granted.iter().for_each(|waiter| waiter.grant());
+        Entered::Queued(waiter)
+    }
+
+    /// Grants free slots to waiting calls, the queue's lock held.
+    fn take_for_waiting(
+        &self,
+        queue: &mut VecDeque<Arc<Waiter>>,
+        order: QueueOrder,
+    ) -> Vec<Arc<Waiter>> {
+        let mut granted = Vec::new();
+        while self.in_use() < self.limit() {
+            let Some(waiter) = next(queue, order).and_then(|at| queue.remove(at)) else {
+                break;
+            };
+            // One call fewer waits, one slot more is in use. While calls wait, slots in use only
+            // change under the lock, so the limit still holds.
+            self.word.fetch_sub(ONE_WAITING - 1, Ordering::AcqRel);
+            granted.push(waiter);
+        }
+        granted
+    }
+
+    /// Leaves the queue; gives the slot back if it was granted meanwhile.
+    pub(crate) fn leave(&self, waiter: &Arc<Waiter>, order: QueueOrder) {
+        {
+            let mut queue = lock(&self.queue);
+            if let Some(at) = queue.iter().position(|other| Arc::ptr_eq(other, waiter)) {
+                queue.remove(at);
+                self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);
+                return;
+            }
+        }
+        self.give_back(order);
+    }
+
+    /// Changes the limit; calls that wait get the slots that are new.
+    pub(crate) fn set_limit(&self, limit: u64, order: QueueOrder) {
+        self.limit.store(limit, Ordering::Release);
+        if self.waiting() == 0 {
+            return;
+        }
+        let granted = self.take_for_waiting(&mut lock(&self.queue), order);
+        granted.iter().for_each(|waiter| waiter.grant());
+    }
+}
+
+/// The place in the queue of the next call to be served.
+fn next(queue: &VecDeque<Arc<Waiter>>, order: QueueOrder) -> Option<usize> {
+    let by_priority = |(_, waiter): &(usize, &Arc<Waiter>)| waiter.priority;
+    let found = match order {
+        // `max_by_key` takes the last of several equals, and the oldest stands at the front.
+        QueueOrder::Fifo => queue.iter().enumerate().rev().max_by_key(by_priority),
+        QueueOrder::Lifo => queue.iter().enumerate().max_by_key(by_priority),
+    };
+    found.map(|(at, _)| at)
+}
+
+impl Waiter {
+    fn grant(&self) {
+        let before = std::mem::replace(&mut *lock(&self.state), Waiting::Granted);
+        #[cfg(not(resilience_loom))]
+        self.turn.notify_one();
+        if let Waiting::Queued(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+
+    /// Ready once granted.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *lock(&self.state) {
+            Waiting::Granted => Poll::Ready(()),
+            Waiting::Queued(waker) => {
+                match waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => *waker = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Blocks until granted, for at most `limit`; whether it was.
+    #[cfg(not(resilience_loom))]
+    pub(crate) fn wait(&self, limit: std::time::Duration) -> bool {
+        let queued = |state: &mut Waiting| matches!(state, Waiting::Queued(_));
+        let (state, _) = self
+            .turn
+            .wait_timeout_while(lock(&self.state), limit, queued)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        matches!(*state, Waiting::Granted)
+    }
+
+    #[cfg(resilience_loom)]
+    pub(crate) fn wait(&self, _: std::time::Duration) -> bool {
+        matches!(*lock(&self.state), Waiting::Granted)
+    }
+}

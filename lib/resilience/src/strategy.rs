@@ -1,0 +1,297 @@
+//! What a policy is inside a pipeline: something that runs the rest of the chain, zero times, once
+//! or more, and may change the result.
+//!
+//! Invariants: time is read when a call enters and after each attempt, not by each policy: policies
+//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No future is boxed.
+
+use crate::attempt::Attempt;
+use crate::clock::{Clock, Precision, Tick};
+use crate::error::Error;
+use crate::error_kind::Verdict;
+use crate::rejection::{PolicyKind, Rejection};
+use crate::sleeper::Sleeper;
+use std::sync::Arc;
+
+/// A result and the time at which it was there.
+#[derive(Debug)]
+pub struct Done<T, E> {
+    /// The result.
+    pub result: Result<T, Error<E>>,
+    /// When it was there.
+    pub at: Tick,
+}
+
+impl<T, E> Done<T, E> {
+    /// A refusal at `at`.
+    pub fn rejected(rejection: Rejection, at: Tick) -> Self {
+        Done { result: Err(Error::Rejected(rejection)), at }
+    }
+}
+
+/// Where a chain takes its time from, and how it waits.
+#[derive(Clone, Debug)]
+pub struct Env<S> {
+    clock: Clock,
+    precision: Precision,
+    sleeper: S,
+}
+
+impl<S> Env<S> {
+    pub(crate) fn new(clock: Clock, precision: Precision, sleeper: S) -> Self {
+        Env { clock, precision, sleeper }
+    }
+
+    /// The chain's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The chain's way to wait.
+    pub fn sleeper(&self) -> &S {
+        &self.sleeper
+    }
+
+    /// The time now, as precisely as the chain's policies need it.
+    pub fn now(&self) -> Tick {
+        self.clock.read(self.precision)
+    }
+}
+
+/// The rest of a chain, down to the operation, to be awaited.
+pub trait Next<T: Send, E: Send>: Sync {
+    /// How the chain waits.
+    type Sleeper: Sleeper;
+
+    /// Runs the rest of the chain once.
+    fn run(&self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send;
+
+    /// What to conclude from a result.
+    fn judge(&self, done: &Done<T, E>) -> Verdict;
+
+    /// Time and waiting.
+    fn env(&self) -> &Env<Self::Sleeper>;
+}
+
+/// The rest of a chain, down to the operation, blocking.
+pub trait BlockingNext<T, E> {
+    /// Runs the rest of the chain once.
+    fn run(&self, attempt: Attempt) -> Done<T, E>;
+
+    /// What to conclude from a result.
+    fn judge(&self, done: &Done<T, E>) -> Verdict;
+
+    /// The chain's clock.
+    fn clock(&self) -> &Clock;
+
+    /// The time now, as precisely as the chain's policies need it.
+    fn now(&self) -> Tick;
+}
+
+/// A policy in a chain that is awaited. Implement it, and [`Describe`], for a policy of your own.
+pub trait Strategy<T: Send, E: Send>: Send + Sync {
+    /// Runs `next` as often as the policy says.
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: &N,
+    ) -> impl Future<Output = Done<T, E>> + Send;
+}
+
+/// A policy in a chain that blocks its thread.
+pub trait BlockingStrategy<T, E> {
+    /// Runs `next` as often as the policy says.
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E>;
+}
+
+/// What a policy says of itself when a chain is built.
+pub trait Describe {
+    /// Its kind, name and text.
+    fn part(&self) -> Part;
+}
+
+/// A policy's description, from which the order of a chain is checked.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub(crate) kind: PolicyKind,
+    pub(crate) name: Arc<str>,
+    pub(crate) text: String,
+    /// The address of shared state: two parts with one address are the same policy.
+    pub(crate) identity: Option<usize>,
+    pub(crate) clock: Option<Clock>,
+    pub(crate) precise: bool,
+    pub(crate) trait_of: Trait,
+}
+
+/// What the rules on order need to know beside the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trait {
+    None,
+    /// A timeout over all attempts.
+    Total,
+    /// A timeout over one attempt.
+    PerAttempt,
+    /// A breaker that counts no dropped call.
+    BlindToDrops,
+}
+
+impl Part {
+    /// A part of this kind and name; `text` is what [`describe`](crate::Pipeline::describe) shows.
+    pub fn new(kind: PolicyKind, name: impl Into<Arc<str>>, text: impl Into<String>) -> Self {
+        Part {
+            kind,
+            name: name.into(),
+            text: text.into(),
+            identity: None,
+            clock: None,
+            precise: false,
+            trait_of: Trait::None,
+        }
+    }
+
+    /// The same, with the address of the state that clones share.
+    #[must_use]
+    pub fn sharing(mut self, state: &Arc<impl ?Sized>) -> Self {
+        self.identity = Some(Arc::as_ptr(state).cast::<()>() as usize);
+        self
+    }
+
+    /// The same, with the clock whose ticks the policy compares.
+    #[must_use]
+    pub fn on_clock(mut self, clock: &Clock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
+    /// The same, asking the chain for the precise clock.
+    #[must_use]
+    pub fn precise(mut self, precise: bool) -> Self {
+        self.precise = precise;
+        self
+    }
+
+    pub(crate) fn with_trait(mut self, trait_of: Trait) -> Self {
+        self.trait_of = trait_of;
+        self
+    }
+}
+
+/// The end of a chain: the operation itself.
+pub(crate) struct Operation<'a, S, F, J> {
+    pub(crate) env: &'a Env<S>,
+    pub(crate) operation: F,
+    pub(crate) judge: J,
+}
+
+impl<T, E, S, F, Fut, J> Next<T, E> for Operation<'_, S, F, J>
+where
+    T: Send,
+    E: Send,
+    S: Sleeper,
+    F: Fn(Attempt) -> Fut + Sync,
+    Fut: Future<Output = Result<T, E>> + Send,
+    J: Fn(Result<&T, &E>) -> Verdict + Sync,
+{
+    type Sleeper = S;
+
+    #[inline]
+    fn run(&self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
+        // Called here and not inside the block, so that the operation's future is all it holds.
+        let future = (self.operation)(attempt);
+        async move {
+            let result = future.await.map_err(Error::Operation);
+            Done { result, at: self.env.now() }
+        }
+    }
+
+    fn judge(&self, done: &Done<T, E>) -> Verdict {
+        judged(&self.judge, done)
+    }
+
+    fn env(&self) -> &Env<S> {
+        self.env
+    }
+}
+
+impl<T, E, S, F, J> BlockingNext<T, E> for Operation<'_, S, F, J>
+where
+    F: Fn(Attempt) -> Result<T, E>,
+    J: Fn(Result<&T, &E>) -> Verdict,
+{
+    #[inline]
+    fn run(&self, attempt: Attempt) -> Done<T, E> {
+        let result = (self.operation)(attempt).map_err(Error::Operation);
+        Done { result, at: self.env.now() }
+    }
+
+    fn judge(&self, done: &Done<T, E>) -> Verdict {
+        judged(&self.judge, done)
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.env.clock
+    }
+
+    fn now(&self) -> Tick {
+        self.env.now()
+    }
+}
+
+#[inline]
+fn judged<T, E>(judge: impl Fn(Result<&T, &E>) -> Verdict, done: &Done<T, E>) -> Verdict {
+    match &done.result {
+        Ok(value) => judge(Ok(value)),
+        Err(error) => error.judged(|error| judge(Err(error))),
+    }
+}
+
+/// One policy with the rest of the chain behind it.
+pub(crate) struct Behind<'a, P, N> {
+    pub(crate) policy: &'a P,
+    pub(crate) next: &'a N,
+}
+
+impl<T, E, P, N> Next<T, E> for Behind<'_, P, N>
+where
+    T: Send,
+    E: Send,
+    P: Strategy<T, E>,
+    N: Next<T, E>,
+{
+    type Sleeper = N::Sleeper;
+
+    #[inline]
+    fn run(&self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
+        self.policy.execute(attempt, self.next)
+    }
+
+    fn judge(&self, done: &Done<T, E>) -> Verdict {
+        self.next.judge(done)
+    }
+
+    fn env(&self) -> &Env<N::Sleeper> {
+        self.next.env()
+    }
+}
+
+impl<T, E, P, N> BlockingNext<T, E> for Behind<'_, P, N>
+where
+    P: BlockingStrategy<T, E>,
+    N: BlockingNext<T, E>,
+{
+    #[inline]
+    fn run(&self, attempt: Attempt) -> Done<T, E> {
+        self.policy.execute_blocking(attempt, self.next)
+    }
+
+    fn judge(&self, done: &Done<T, E>) -> Verdict {
+        self.next.judge(done)
+    }
+
+    fn clock(&self) -> &Clock {
+        self.next.clock()
+    }
+
+    fn now(&self) -> Tick {
+        self.next.now()
+    }
+}

@@ -1,0 +1,30 @@
+//! The atomics and locks every policy is built from, so that a model checker can stand in for them.
+
+#[cfg(resilience_loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicU64};
+pub(crate) use std::sync::atomic::Ordering;
+#[cfg(not(resilience_loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicU64};
+
+/// Locks `mutex`, ignoring poison.
+///
+/// No user code ever runs inside one of this crate's locks, so a poisoned lock still guards
+/// consistent data.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Keeps its content on cache lines of its own, so that writers beside it do not slow its readers.
+///
+/// 128 bytes: two lines of 64, because the adjacent-line prefetcher of x86 pairs them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct OwnLine<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for OwnLine<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

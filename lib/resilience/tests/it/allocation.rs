@@ -1,0 +1,95 @@
+//! No call through an unhurt pipeline allocates, nor does a refusal.
+
+use crate::{ms, secs};
+use mainstay_resilience::{
+    AdaptiveConfig, AdaptiveLimit, Algorithm, Bulkhead, BulkheadConfig, CircuitBreaker, Context,
+    ErrorKind, KeyedConfig, KeyedRateLimiter, Pipeline, RateConfig, RateLimiter, Retry,
+    RetryBudget, Timeout, TokioSleeper, Window,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts allocations by thread.
+struct Counting;
+
+// SAFETY: every call is passed on unchanged to the system's allocator; counting touches only a
+// thread-local cell without a destructor, which never allocates.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of a thousand runs.
+fn allocations(mut run: impl FnMut()) -> u64 {
+    let before = COUNT.get();
+    (0..1_000).for_each(|_| run());
+    COUNT.get() - before
+}
+
+#[test]
+fn counting_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1_000);
+}
+
+#[test]
+fn b6_no_policy_allocates_on_its_way_through() {
+    let breaker = CircuitBreaker::search_method("b");
+    let by_count = CircuitBreaker::builder("c").window(Window::count(100)).build().unwrap();
+    let limiter =
+        RateLimiter::new("l", RateConfig::per_second(Algorithm::TokenBucket, 1_000_000)).unwrap();
+    let keyed_rate = RateConfig::per_second(Algorithm::TokenBucket, 1_000_000);
+    let keyed = KeyedRateLimiter::new("k", KeyedConfig::new(keyed_rate)).unwrap();
+    keyed.try_acquire("key", 1).unwrap();
+    let bulkhead = Bulkhead::new("s", BulkheadConfig::new(10)).unwrap();
+    let adaptive = AdaptiveLimit::new("a", AdaptiveConfig::default()).unwrap();
+    let budget = RetryBudget::new(Default::default()).unwrap();
+    assert_eq!(allocations(|| breaker.try_acquire().unwrap().success()), 0);
+    assert_eq!(allocations(|| by_count.try_acquire().unwrap().success()), 0);
+    assert_eq!(allocations(|| limiter.try_acquire().unwrap()), 0);
+    assert_eq!(allocations(|| keyed.try_acquire("key", 1).unwrap()), 0);
+    assert_eq!(allocations(|| drop(bulkhead.try_acquire().unwrap())), 0);
+    assert_eq!(allocations(|| adaptive.try_acquire(Context::default()).unwrap().success()), 0);
+    assert_eq!(allocations(|| budget.deposit()), 0);
+    breaker.isolate();
+    assert_eq!(allocations(|| drop(breaker.try_acquire().unwrap_err())), 0, "a refusal");
+}
+
+#[test]
+fn b6_a_pipeline_of_five_policies_allocates_nothing_blocking_or_awaited() {
+    let budget = RetryBudget::new(Default::default()).unwrap();
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 1_000_000);
+    let pipeline = Pipeline::builder()
+        .sleeper(TokioSleeper)
+        .then(Timeout::total("t", secs(1)).unwrap())
+        .then(Retry::builder("r").budget(&budget).build().unwrap())
+        .then(CircuitBreaker::search_method("b"))
+        .then(RateLimiter::new("l", rate).unwrap())
+        .then(Bulkhead::new("s", BulkheadConfig::new(10)).unwrap())
+        .then(Timeout::per_attempt("a", ms(500)).unwrap())
+        .build()
+        .unwrap();
+    assert_eq!(allocations(|| pipeline.run(|_| Ok::<_, ErrorKind>(())).unwrap()), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let before = COUNT.get();
+        for _ in 0..1_000 {
+            pipeline.call(|_| async { Ok::<_, ErrorKind>(()) }).await.unwrap();
+        }
+        assert_eq!(COUNT.get() - before, 0);
+    });
+}

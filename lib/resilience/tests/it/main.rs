@@ -1,0 +1,38 @@
+//! What the crate promises, policy by policy.
+#![allow(clippy::unwrap_used)]
+
+#[cfg(not(resilience_loom))]
+mod allocation;
+#[cfg(not(resilience_loom))]
+mod breaker;
+#[cfg(not(resilience_loom))]
+mod concurrency;
+#[cfg(not(resilience_loom))]
+mod defects;
+#[cfg(resilience_loom)]
+mod interleavings;
+#[cfg(not(resilience_loom))]
+mod limits;
+#[cfg(not(resilience_loom))]
+mod model;
+#[cfg(not(resilience_loom))]
+mod pipeline;
+#[cfg(not(resilience_loom))]
+mod registry;
+#[cfg(not(resilience_loom))]
+mod simulation;
+#[cfg(not(resilience_loom))]
+mod tower_layer;
+
+#[cfg(not(resilience_loom))]
+use std::time::Duration;
+
+#[cfg(not(resilience_loom))]
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[cfg(not(resilience_loom))]
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

@@ -1,0 +1,221 @@
+//! Pipelines by service and endpoint: configuration, environment, reload.
+
+use crate::{ms, secs};
+use mainstay_resilience::testing::VirtualTime;
+use mainstay_resilience::{
+    CircuitBreaker, Context, ErrorKind, Event, ManualClock, NoSleeper, Observer, Pipelines,
+    PipelinesConfig, State,
+};
+use std::sync::{Arc, Mutex};
+
+fn nobody() -> Arc<dyn Observer> {
+    Arc::new(|_: &Event<'_>| ())
+}
+
+fn on(clock: &ManualClock, config: PipelinesConfig) -> Pipelines {
+    Pipelines::with(config, clock.clock(), NoSleeper, nobody()).unwrap()
+}
+
+fn vars<const N: usize>(vars: [(&str, &str); N]) -> Vec<(String, String)> {
+    vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+#[test]
+fn r5_any_external_operation_goes_through_timeout_retry_breaker_and_metrics() {
+    let time = VirtualTime::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&seen);
+    let observer: Arc<dyn Observer> = Arc::new(move |event: &Event<'_>| {
+        events
+            .lock()
+            .unwrap()
+            .push(format!("{event:?}").split([' ', '(']).next().unwrap().to_owned());
+    });
+    let mut config = PipelinesConfig::default();
+    config.defaults.timeout = Some(ms(200));
+    config.defaults.backoff_base = Some(ms(100));
+    config.defaults.breaker_failures = Some(3);
+    let pipelines = Pipelines::with(config, time.clock(), time.sleeper(), observer).unwrap();
+    let failed = time.block_on(pipelines.call(
+        "openai",
+        "chat.completions",
+        Context::default(),
+        |attempt| async move {
+            assert!(attempt.deadline().is_set());
+            std::future::pending::<Result<(), ErrorKind>>().await
+        },
+    ));
+    assert!(failed.unwrap_err().is_timeout());
+    let list = pipelines.list();
+    assert_eq!(list[0].breaker.state, State::Open, "three timeouts in a row");
+    assert_eq!(list[0].retry.calls_by_attempts[2], 1);
+    let seen = seen.lock().unwrap();
+    for expected in ["TimedOut", "RetryScheduled", "RetryFinished", "BreakerChanged"] {
+        assert!(seen.iter().any(|event| event == expected), "{expected} in {seen:?}");
+    }
+}
+
+#[test]
+fn b4_each_service_and_endpoint_has_a_breaker_of_its_own_and_all_are_listed() {
+    let clock = ManualClock::new();
+    let pipelines = on(&clock, PipelinesConfig::default());
+    let fail = |endpoint: &str| {
+        let _ = pipelines
+            .run("store", endpoint, Context::default(), |_| Err::<(), _>(ErrorKind::ServerError));
+    };
+    fail("upload");
+    fail("upload");
+    fail("download");
+    pipelines.adopt(&CircuitBreaker::search_method("bm25"));
+    let states: Vec<_> = pipelines
+        .breakers()
+        .iter()
+        .map(|breaker| (breaker.name().to_owned(), breaker.state()))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("bm25".to_owned(), State::Closed),
+            ("store/download".to_owned(), State::Closed),
+            ("store/upload".to_owned(), State::Open),
+        ]
+    );
+    let upload = &pipelines.list()[1].breaker;
+    assert_eq!(upload.error_rate, 1.0);
+    assert_eq!(upload.next_probe.map(|wait| wait > secs(50)), Some(true));
+}
+
+#[test]
+fn r6_environment_variables_set_defaults_and_services() {
+    let config = PipelinesConfig::default()
+        .with_environment(vars([
+            ("HTTP_TIMEOUT_SEC", "10"),
+            ("HTTP_RETRIES", "2"),
+            ("HTTP_BACKOFF_BASE_MS", "50"),
+            ("CB_FAIL_THRESHOLD", "4"),
+            ("CB_RESET_SEC", "7"),
+            ("OPEN_AI_CB_FAIL_THRESHOLD", "2"),
+            ("HOME", "/root"),
+        ]))
+        .unwrap();
+    let clock = ManualClock::new();
+    let pipelines = on(&clock, config);
+    let fail = |service: &str| {
+        let _ =
+            pipelines.run(service, "x", Context::default(), |_| Err::<(), _>(ErrorKind::Timeout));
+        pipelines.endpoint(service, "x").breaker().state()
+    };
+    assert_eq!(fail("open_ai"), State::Open, "two attempts, two failures");
+    assert_eq!(fail("other"), State::Closed);
+    assert_eq!(fail("other"), State::Open, "four failures");
+    assert_eq!(pipelines.endpoint("other", "x").breaker().snapshot().next_probe, Some(secs(7)));
+}
+
+#[test]
+fn r6_the_defaults_are_those_of_the_external_service() {
+    let pipelines = on(&ManualClock::new(), PipelinesConfig::default());
+    let endpoint = pipelines.endpoint("s", "e");
+    assert_eq!(
+        endpoint.pipeline().describe(),
+        "timeout s/e (3m in all) → retry s/e (3 attempts within a budget, first wait up to \
+         1100ms) → circuit_breaker s/e (closed) → timeout s/e (30s for each attempt)"
+    );
+    let config = endpoint.breaker().config();
+    assert_eq!((config.consecutive_failures, config.open_for.first), (5, secs(60)));
+}
+
+#[test]
+fn r6_malformed_variables_are_refused_at_start_with_name_value_and_range() {
+    let refuse = |name, value| {
+        PipelinesConfig::default().with_environment(vars([(name, value)])).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refuse("HTTP_RETRIES", "many"),
+        "HTTP_RETRIES: \"many\" is not allowed, use a whole number from 1 to 100"
+    );
+    assert_eq!(
+        refuse("OPENAI_HTTP_TIMEOUT_SEC", "-1"),
+        "OPENAI_HTTP_TIMEOUT_SEC: \"-1\" is not allowed, use a number of seconds from 0.001 to 86400"
+    );
+    assert_eq!(
+        refuse("CB_FAIL_THRESHOLD", "0"),
+        "CB_FAIL_THRESHOLD: 0 is not allowed, use 1 to 1000000"
+    );
+    assert!(refuse("CB_RESET_SEC", "NaN").starts_with("CB_RESET_SEC"));
+}
+
+#[test]
+fn a_reload_keeps_windows_states_and_figures() {
+    let clock = ManualClock::new();
+    let pipelines = on(&clock, PipelinesConfig::default());
+    let fail = || {
+        let _ = pipelines.run("s", "e", Context::default(), |_| Err::<(), _>(ErrorKind::Timeout));
+    };
+    fail();
+    let before = pipelines.endpoint("s", "e").breaker().snapshot();
+    assert_eq!(before.consecutive_failures, 3);
+    let mut config = pipelines.config();
+    config.defaults.attempts = Some(1);
+    config.defaults.breaker_failures = Some(4);
+    pipelines.reload(config).unwrap();
+    let after = pipelines.endpoint("s", "e").breaker().snapshot();
+    assert_eq!((after.consecutive_failures, after.calls), (3, 3), "the window was kept");
+    fail();
+    assert_eq!(pipelines.endpoint("s", "e").breaker().state(), State::Open);
+    let mut broken = pipelines.config();
+    broken.defaults.attempts = Some(0);
+    let refused = pipelines.reload(broken).unwrap_err();
+    assert_eq!(refused.to_string(), "defaults.attempts: 0 is not allowed, use 1 to 100");
+    assert_eq!(pipelines.config().defaults.attempts, Some(1), "nothing changed");
+}
+
+#[test]
+fn the_number_of_pipelines_is_bounded_and_the_rest_share_one() {
+    let mut config = PipelinesConfig::default();
+    config.pipelines_max = 10;
+    let pipelines = on(&ManualClock::new(), config);
+    for i in 0..1_000 {
+        let _ = pipelines.endpoint("s", &format!("e{i}"));
+    }
+    let list = pipelines.list();
+    assert_eq!(list.len(), 10);
+    assert_eq!((&*list[0].service, &*list[0].endpoint), ("*", "*"));
+}
+
+#[test]
+fn a_configuration_file_is_read_strictly_and_by_human_durations() {
+    let text = r#"{
+        "defaults": { "timeout": "5s", "attempts": 2 },
+        "services": {
+            "openai": {
+                "all": { "breaker_open": "90s" },
+                "endpoints": {
+                    "embeddings": {
+                        "timeout": "750ms",
+                        "bulkhead": { "limit": 8 },
+                        "rate": { "algorithm": "token_bucket", "limit": 50, "period": "1s" },
+                        "breaker": { "window": { "kind": "count", "calls": 50 }, "min_calls": 10 }
+                    }
+                }
+            }
+        }
+    }"#;
+    let config: PipelinesConfig = serde_json::from_str(text).unwrap();
+    let pipelines = on(&ManualClock::new(), config.clone());
+    let described = pipelines.endpoint("openai", "embeddings").pipeline().describe();
+    assert!(described.contains("50 per 1s") && described.contains("750ms for each"), "{described}");
+    let written = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<PipelinesConfig>(&written).unwrap(), config);
+
+    let unknown = serde_json::from_str::<PipelinesConfig>(r#"{"defaults": {"timeuot": "5s"}}"#);
+    assert!(unknown.unwrap_err().to_string().contains("unknown field `timeuot`"));
+    let unit = serde_json::from_str::<PipelinesConfig>(r#"{"defaults": {"timeout": "5"}}"#);
+    assert!(unit.unwrap_err().to_string().contains("use a number and a unit"));
+    let mut range = PipelinesConfig::default();
+    range.services.entry("openai".into()).or_default().all.timeout = Some(ms(0));
+    let refused = Pipelines::new(range).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "services.openai.all.timeout: 0s is not allowed, use 1ms to 1d"
+    );
+}

@@ -1,0 +1,118 @@
+//! `cargo xtask test`: installs what the tests need and runs every test of the workspace.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::command;
+
+/// Programs that tests compare with or run against, and the Debian packages that hold them.
+const NEEDED: &[(&str, &str)] = &[("rg", "ripgrep")];
+
+/// What the long forms set: see the tests that read them.
+const LONG_FORM: &[(&str, &str)] =
+    &[("MAINSTAY_SEEDS", "10000"), ("MAINSTAY_PATTERNS", "5000"), ("MAINSTAY_LONG", "1")];
+
+/// Installs, runs, counts.
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    install()?;
+    let long = arguments.first().is_some_and(|argument| argument == "--long");
+    let rest = arguments
+        .iter()
+        .position(|argument| argument == "--")
+        .map_or(&[][..], |at| &arguments[at + 1..]);
+    let counts = cargo_test(rest, long)?;
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    if counts.failed > 0 || !counts.success {
+        return Err("tests failed".into());
+    }
+    Ok(())
+}
+
+/// Installs the programs that are missing, with the system's package manager.
+fn install() -> Result<(), String> {
+    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !command::exists(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    if !command::exists("apt-get") {
+        return Err(format!(
+            "the tests need {}; install it and run this again",
+            packages.join(", ")
+        ));
+    }
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&packages);
+    let as_root = command::output("id", &["-u"])?.trim() == "0";
+    let apt = |arguments: &[&str]| {
+        if as_root {
+            command::run("apt-get", arguments)
+        } else {
+            command::run("sudo", &[&["apt-get"], arguments].concat())
+        }
+    };
+    apt(&["update"]).and_then(|()| apt(&arguments)).map_err(|e| {
+        format!("{e}; the tests need {}: install it and run this again", packages.join(", "))
+    })
+}
+
+#[derive(Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    success: bool,
+}
+
+fn cargo_test(rest: &[String], long: bool) -> Result<Counts, String> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(rest);
+    cargo.current_dir(crate::root()).stdout(Stdio::piped());
+    if long {
+        cargo.envs(LONG_FORM.iter().copied());
+    }
+    let mut child = cargo.spawn().map_err(|e| format!("cannot run cargo: {e}"))?;
+    let mut counts = Counts::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.map_err(|e| format!("cannot read what cargo prints: {e}"))?;
+            println!("{line}");
+            counts.add(&line);
+        }
+    }
+    let status = child.wait().map_err(|e| format!("cannot wait for cargo: {e}"))?;
+    counts.success = status.success();
+    Ok(counts)
+}
+
+impl Counts {
+    /// Reads a line such as `test result: ok. 6 passed; 0 failed; 1 ignored; …`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let result = result.split_once(". ").map_or(result, |(_, counts)| counts);
+        for part in result.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_every_binary_are_added() {
+        let mut counts = Counts::default();
+        counts.add("test result: ok. 6 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out");
+        counts.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured");
+        counts.add("running 4 tests");
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (8, 3, 1));
+    }
+}
