@@ -63,16 +63,18 @@ fn usearch_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
 
 #[cfg(feature = "hnsw_rs")]
 fn hnsw_rs_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
-    use hnsw_rs::prelude::{DistDot, Hnsw};
+    use hnsw_rs::prelude::{DistL2, Hnsw};
 
-    struct Peer<'a>(Hnsw<'a, f32, DistDot>, usize);
+    struct Peer<'a>(Hnsw<'a, f32, DistL2>, usize);
     impl Index for Peer<'_> {
         fn search(&self, query: &[f32], limit: usize) -> Vec<u32> {
             self.0.search(query, limit, self.1).into_iter().map(|found| found.d_id as u32).collect()
         }
     }
 
-    let index = Hnsw::new(LINKS, data.vectors.len(), 16, BUILD_BREADTH, DistDot {});
+    // Of vectors of unit length, the nearest have the highest cosine; its dot product is not for
+    // those whose cosine is negative.
+    let index = Hnsw::new(LINKS, data.vectors.len(), 16, BUILD_BREADTH, DistL2 {});
     let started = cpu_s();
     for (id, vector) in data.vectors.iter().enumerate() {
         index.insert((vector, id));
