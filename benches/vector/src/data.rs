@@ -69,7 +69,7 @@ pub(crate) enum Model {
     Minilm,
 }
 
-/// Passages of eight words of the collections in `datasets`, and the questions that come with them,
+/// Passages of seven words of the collections in `datasets`, and the questions that come with them,
 /// as a built-in model embeds them. Vectors of the slow model are kept beside the build, since
 /// embedding them takes minutes.
 pub(crate) fn texts(
@@ -80,7 +80,7 @@ pub(crate) fn texts(
 ) -> Result<Data, Box<dyn Error>> {
     let mut passages = lines(shared, "docs.jsonl", |text| {
         let words: Vec<_> = text.split_whitespace().collect();
-        words.chunks(8).filter(|words| words.len() > 3).map(|words| words.join(" ")).collect()
+        words.chunks(7).filter(|words| words.len() > 3).map(|words| words.join(" ")).collect()
     })?;
     let mut asked = lines(shared, "queries.jsonl", |text| vec![text.to_owned()])?;
     passages.sort_unstable();

@@ -43,7 +43,7 @@ pub(crate) struct Scan<'a, A> {
 }
 
 impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
-    /// The kept rows, nearest first, and whether all was scanned.
+    /// The kept rows, in no particular order, and whether all was scanned.
     pub(crate) fn run(&self) -> (Vec<Kept>, bool) {
         let tasks = self.tasks();
         let rows: usize = self.segments.iter().map(|(_, segment)| segment.rows()).sum();
@@ -74,7 +74,6 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
             keeper
         });
         keeper.shrink();
-        keeper.kept.sort_unstable();
         (keeper.kept, !stopped.into_inner())
     }
 
