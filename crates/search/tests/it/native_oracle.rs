@@ -117,6 +117,7 @@ impl Tree {
         let allowed = Allowed::new(Bitmap::full(self.paths.len() as u32), None);
         let request = Request {
             strict: false,
+            verified_max: usize::MAX,
             text,
             pattern,
             vectors: &[],
