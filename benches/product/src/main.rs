@@ -5,7 +5,7 @@
 //! or fifty thousand with `--quick`. Words follow a Zipf law over the English words of the built-in
 //! models' vocabulary, which lists them by frequency; with `--tree` the documents are pieces of the
 //! text files of a folder instead. The seed is fixed. `--data DIR` keeps the database there, and
-//! only asks when it is there already.
+//! only asks when it is there already; `--settle` waits until no merge is left before it asks.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn main() {
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let data = arguments.iter().position(|a| a == "--data").and_then(|at| arguments.get(at + 1));
     let folder = data.map_or(temporary.path(), Path::new);
-    let report = run(folder, documents, &mut source);
+    let report = run(folder, documents, has("--settle"), &mut source);
     if has("--json") {
         println!("{report}");
     } else {
@@ -45,7 +45,7 @@ fn main() {
     }
 }
 
-fn run(folder: &Path, documents: usize, source: &mut Source) -> serde_json::Value {
+fn run(folder: &Path, documents: usize, settle: bool, source: &mut Source) -> serde_json::Value {
     let mut report = serde_json::json!({ "documents": documents });
     if !folder.join("bench-is-whole").exists() {
         ingest(folder, documents, source, &mut report);
@@ -57,6 +57,15 @@ fn run(folder: &Path, documents: usize, source: &mut Source) -> serde_json::Valu
     let db = open();
     let docs = db.collection("bench").expect("is there");
     while !docs.wait_indexed(docs.durable_seq(), &Method::ALL, Duration::from_secs(600)) {}
+    let mut quiet = 0;
+    let waited = Instant::now();
+    while settle && quiet < 5 {
+        quiet = if db.maintenance_pending() == 0 { quiet + 1 } else { 0 };
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    if settle {
+        report["settled_after_s"] = waited.elapsed().as_secs().into();
+    }
     drop(docs);
     db.close().expect("closes");
 

@@ -5,6 +5,8 @@ mod eval;
 mod index;
 mod kill;
 mod search;
+mod unreadable;
+mod watch;
 
 use std::path::Path;
 use std::process::{Command, Output};
