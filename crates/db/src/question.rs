@@ -12,11 +12,11 @@ use crate::search_request::SearchRequest;
 
 /// The share of the time after which methods are asked to answer with what they have.
 const SOFT_SHARE: f64 = 0.85;
-/// Texts that `native` verifies beside other methods, at least: some 8 ms of one core, when each
+/// Texts that `native` verifies beside other methods, at least: some 4 ms of one core, when each
 /// stands in a block of its own.
-const VERIFIED_MAX: usize = 1_000;
+const VERIFIED_MAX: usize = 500;
 /// The same for each hit that is wanted.
-const VERIFIED_FOR_EACH_HIT: usize = 10;
+const VERIFIED_FOR_EACH_HIT: usize = 5;
 
 /// What every method is asked; shared with their threads, which may outlive the request.
 pub(crate) struct Question {

@@ -8,6 +8,7 @@ use super::matcher::Window;
 use super::plan::Plan;
 use super::postings::Corrupt;
 use super::segment::{Entry, Segment};
+use super::sieve::Sieve;
 use crate::document::DocNumber;
 use crate::request::{Allowed, Stop};
 
@@ -67,7 +68,7 @@ impl Candidates {
             return Ok(());
         }
         let node = resolve(plan, segment);
-        let of_signatures = plan.of_signatures();
+        let sieve = Sieve::of(plan, segment);
         let mut units = Vec::new();
         gather(&node, segment, stop, &mut units)?;
         let unit_count = segment.unit_count();
@@ -75,7 +76,7 @@ impl Candidates {
             if step % STOP_EVERY == 0 && stop.is_set() {
                 break;
             }
-            self.add_unit(segment, unit, allowed, &of_signatures)?;
+            self.add_unit(segment, unit, allowed, &sieve)?;
             if self.documents.len() > max {
                 self.cut = true;
                 self.drop_from(max);
@@ -97,21 +98,29 @@ impl Candidates {
         segment: &Segment,
         index: u32,
         allowed: &Allowed,
-        of_signatures: &Plan,
+        sieve: &Sieve,
     ) -> Result<(), Corrupt> {
         let unit = segment.unit(index);
         let goes_on =
             index + 1 < segment.unit_count() && segment.unit(index + 1).document == unit.document;
         let first = self.windows.len() as u32;
         if unit.offset == 0 && !goes_on {
-            for document in segment.documents_of(index) {
-                let number = segment.number(document);
-                if allowed.contains(number)
-                    && (*of_signatures == Plan::All
-                        || of_signatures.admits(segment.signature(document)?))
-                {
+            let documents = segment.documents_of(index);
+            let numbers = documents.clone().map(|document| segment.number(document));
+            let mut add = |number| {
+                if allowed.contains(number) {
                     self.documents.push(Candidate { number, first });
                 }
+            };
+            if *sieve == Sieve::All {
+                numbers.for_each(add);
+            } else {
+                let signed = numbers.zip(segment.signatures(documents)?);
+                signed.for_each(|(number, signature)| {
+                    if sieve.admits(signature) {
+                        add(number);
+                    }
+                });
             }
             return Ok(());
         }

@@ -69,10 +69,12 @@ pub(super) fn merge<W: Write>(
     }
     for &(source, document) in &layout.origins {
         let source = sources[source as usize];
-        let signature = source.signature(document).map_err(|Corrupt| {
+        let signatures = source.signatures(document..document + 1).map_err(|Corrupt| {
             ViewError::damaged(source.name(), "a signature does not match its checksum")
         })?;
-        writer.sign(signature.0).map_err(failed)?;
+        for signature in signatures {
+            writer.sign(signature.0).map_err(failed)?;
+        }
     }
     writer.finish(&layout.units, &layout.numbers).map_err(failed)
 }

@@ -21,6 +21,7 @@ mod postings;
 mod score;
 mod search;
 mod segment;
+mod sieve;
 mod signature;
 mod trigram;
 mod unit;

@@ -11,7 +11,7 @@
 use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
 use super::fold::{fold_char, fold_text};
-use super::signature::{GRAM_BYTES, GramHash, Signature, gram_hashes};
+use super::signature::{GRAM_BYTES, Gram, grams};
 use super::trigram::{Trigram, trigram};
 
 /// The most strings in an exact set.
@@ -39,7 +39,7 @@ pub(super) enum Plan {
     /// The unit has this trigram.
     Trigram(Trigram),
     /// The signature of the document has this gram; never without trigrams beside it.
-    Gram(GramHash),
+    Gram(Gram),
     /// All hold.
     And(Vec<Plan>),
     /// At least one holds.
@@ -50,38 +50,6 @@ impl Plan {
     /// The condition that every unit with a match of `hir` fulfils.
     pub(super) fn of(hir: &Hir) -> Self {
         shape(hir).loosen().query
-    }
-
-    /// Whether a document with this signature may match.
-    pub(super) fn admits(&self, signature: Signature<'_>) -> bool {
-        match self {
-            Self::All | Self::Trigram(_) => true,
-            Self::None => false,
-            Self::Gram(gram) => signature.may_have(*gram),
-            Self::And(parts) => parts.iter().all(|part| part.admits(signature)),
-            Self::Or(parts) => parts.iter().any(|part| part.admits(signature)),
-        }
-    }
-
-    /// What is left of the plan for [`Plan::admits`]: the same answers from fewer steps.
-    pub(super) fn of_signatures(&self) -> Self {
-        match self {
-            Self::Trigram(_) => Self::All,
-            Self::And(parts) => {
-                let parts = parts.iter().map(Self::of_signatures);
-                let mut parts: Vec<Self> = parts.filter(|part| *part != Self::All).collect();
-                match parts.len() {
-                    0 => Self::All,
-                    1 => parts.remove(0),
-                    _ => Self::And(parts),
-                }
-            }
-            Self::Or(parts) => {
-                let parts: Vec<Self> = parts.iter().map(Self::of_signatures).collect();
-                if parts.contains(&Self::All) { Self::All } else { Self::Or(parts) }
-            }
-            plan => plan.clone(),
-        }
     }
 
     fn size(&self) -> usize {
@@ -143,9 +111,9 @@ impl Plan {
         let stride = trigrams.len().div_ceil(LITERAL_TRIGRAMS_MAX).max(1);
         let mut parts: Vec<Plan> =
             trigrams.into_iter().step_by(stride).map(Self::Trigram).collect();
-        let grams = string.len().saturating_sub(GRAM_BYTES - 1);
-        let stride = grams.div_ceil(LITERAL_GRAMS_MAX).max(1);
-        parts.extend(gram_hashes(string).step_by(stride).map(Self::Gram));
+        let count = string.len().saturating_sub(GRAM_BYTES - 1);
+        let stride = count.div_ceil(LITERAL_GRAMS_MAX).max(1);
+        parts.extend(grams(string).step_by(stride).map(Self::Gram));
         match parts.len() {
             0 => Self::All,
             1 => parts.remove(0),

@@ -305,30 +305,47 @@ impl Segment {
         first..end.max(first + 1)
     }
 
-    /// The signature of the document at a position, checked against its checksum.
-    pub(super) fn signature(&self, document: u32) -> Result<Signature<'_>, Corrupt> {
-        let document = document as usize;
-        let group = document / SIGNED_DOCUMENTS;
-        let checked = self.checked.get(group).ok_or(Corrupt)?;
-        if !checked.load(Ordering::Relaxed) {
-            let first = group * SIGNED_DOCUMENTS;
-            let last = (first + SIGNED_DOCUMENTS).min(self.document_count() as usize);
-            let bytes = self.signatures_of(first..last);
-            if xxh3_64(bytes) as u32 != u32_at(&self.sums, group * 4) {
-                return Err(Corrupt);
-            }
-            checked.store(true, Ordering::Relaxed);
+    /// The signatures of documents by position, checked against their checksums.
+    pub(super) fn signatures(
+        &self,
+        documents: std::ops::Range<u32>,
+    ) -> Result<impl Iterator<Item = Signature<'_>>, Corrupt> {
+        let (first, end) = (documents.start as usize, documents.end as usize);
+        for group in first / SIGNED_DOCUMENTS..end.div_ceil(SIGNED_DOCUMENTS) {
+            self.check_group(group)?;
         }
-        Ok(Signature(self.signatures_of(document..document + 1)))
+        let ends = self.ends.get(first * 4..end * 4).ok_or(Corrupt)?.as_chunks::<4>().0;
+        let mut start = self.signature_start(first);
+        Ok(ends.iter().map(move |end| {
+            let end = u32::from_le_bytes(*end) as usize * WORD_BYTES;
+            // The ends rise within the section, as was checked when the segment was opened.
+            let signature = &self.signatures[start..end];
+            start = end;
+            Signature(signature)
+        }))
     }
 
-    fn signatures_of(&self, documents: std::ops::Range<usize>) -> &[u8] {
-        let word = |documents: usize| match documents {
+    /// Where the signature of the document at a position begins.
+    fn signature_start(&self, document: usize) -> usize {
+        match document {
             0 => 0,
             some => u32_at(&self.ends, (some - 1) * 4) as usize * WORD_BYTES,
-        };
-        // The ends rise within the section, as was checked when the segment was opened.
-        &self.signatures[word(documents.start)..word(documents.end)]
+        }
+    }
+
+    fn check_group(&self, group: usize) -> Result<(), Corrupt> {
+        let checked = self.checked.get(group).ok_or(Corrupt)?;
+        if checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let first = group * SIGNED_DOCUMENTS;
+        let end = (first + SIGNED_DOCUMENTS).min(self.document_count() as usize);
+        let bytes = &self.signatures[self.signature_start(first)..self.signature_start(end)];
+        if xxh3_64(bytes) as u32 != u32_at(&self.sums, group * 4) {
+            return Err(Corrupt);
+        }
+        checked.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) fn trigram_count(&self) -> usize {

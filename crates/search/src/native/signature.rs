@@ -15,19 +15,29 @@ const BITS_PER_BYTE: usize = 2;
 /// Bytes of the unit in which signatures grow.
 pub(super) const WORD_BYTES: usize = 8;
 
-/// Where a gram stands in signatures of any size.
-pub(super) type GramHash = u32;
+/// [`GRAM_BYTES`] folded bytes, packed, first byte highest.
+pub(super) type Gram = u32;
 
-/// The hash of [`GRAM_BYTES`] folded bytes, packed, first byte highest.
-pub(super) fn gram_hash(packed: u32) -> GramHash {
-    // Fibonacci hashing; the second round spreads what the product leaves in its low half.
-    let product = u64::from(packed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((product ^ product >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
+/// Where a gram stands in signatures of any size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GramHash(u32);
+
+impl GramHash {
+    pub(super) fn of(gram: Gram) -> Self {
+        // Fibonacci hashing; the second round spreads what the product leaves in its low half.
+        let product = u64::from(gram).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self(((product ^ product >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32)
+    }
+
+    /// Its bit in a signature of so many bytes.
+    fn bit(self, bytes: usize) -> usize {
+        ((u64::from(self.0) * (bytes as u64 * 8)) >> 32) as usize
+    }
 }
 
-/// The hashes of all grams of a folded string, in order.
-pub(super) fn gram_hashes(folded: &[u8]) -> impl Iterator<Item = GramHash> + '_ {
-    folded.array_windows::<GRAM_BYTES>().map(|gram| gram_hash(u32::from_be_bytes(*gram)))
+/// All grams of a folded string, in order.
+pub(super) fn grams(folded: &[u8]) -> impl Iterator<Item = Gram> + '_ {
+    folded.array_windows::<GRAM_BYTES>().map(|gram| u32::from_be_bytes(*gram))
 }
 
 /// The signature of one document, as stored.
@@ -37,13 +47,9 @@ pub(super) struct Signature<'a>(pub(super) &'a [u8]);
 impl Signature<'_> {
     /// Whether the document may have the gram; an empty signature says yes to all.
     pub(super) fn may_have(self, gram: GramHash) -> bool {
-        let bit = bit(gram, self.0.len());
+        let bit = gram.bit(self.0.len());
         self.0.get(bit / 8).is_none_or(|byte| byte >> (bit % 8) & 1 == 1)
     }
-}
-
-fn bit(gram: GramHash, bytes: usize) -> usize {
-    ((u64::from(gram) * (bytes as u64 * 8)) >> 32) as usize
 }
 
 /// Appends the signature of a document of these texts to `out`.
@@ -56,8 +62,8 @@ pub(super) fn sign(texts: [&str; 2], folded: &mut Vec<u8>, out: &mut Vec<u8>) {
     for text in texts {
         fold_text(text, folded);
         for line in folded.split(|&byte| byte == b'\n') {
-            for gram in gram_hashes(line) {
-                let bit = bit(gram, bytes);
+            for gram in grams(line) {
+                let bit = GramHash::of(gram).bit(bytes);
                 own[bit / 8] |= 1 << (bit % 8);
             }
         }
@@ -77,7 +83,7 @@ mod tests {
     fn may_contain(signature: &[u8], literal: &str) -> bool {
         let mut folded = Vec::new();
         fold_text(literal, &mut folded);
-        gram_hashes(&folded).all(|gram| Signature(signature).may_have(gram))
+        grams(&folded).all(|gram| Signature(signature).may_have(GramHash::of(gram)))
     }
 
     #[test]
