@@ -7,8 +7,8 @@ use mainstay_storage::fs::FileSystem;
 use mainstay_storage::log::{Class, LogOptions, Record, SyncLog};
 use mainstay_storage::sim::SimFs;
 
-/// A short log, damaged at places that the input names: opening, reading and verifying answer an
-/// error or what was written, and never anything else.
+// A short log, damaged at places that the input names: opening, reading and verifying answer an
+// error or what was written, and never anything else.
 fuzz_target!(|damage: Vec<(u16, u8)>| {
     let sim = SimFs::new(1);
     let fs: Arc<dyn FileSystem> = Arc::new(sim.clone());

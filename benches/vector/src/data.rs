@@ -1,9 +1,11 @@
-//! Vectors to compare with: drawn around centres, or real texts under the static table.
+//! Vectors to compare with: real texts under the built-in models, or drawn around centres.
 
-use std::collections::HashMap;
+use std::error::Error;
 use std::fs;
-use std::io;
 use std::path::Path;
+use std::sync::Arc;
+
+use mainstay_embed::{Embedder, Kind, StaticModel, Transformer};
 
 /// Vectors of unit length, and queries of the same kind that are not among them.
 pub(crate) struct Data {
@@ -60,85 +62,112 @@ pub(crate) fn clustered(count: usize, queries: usize) -> Data {
     Data { name: "clustered", dimension, vectors: all, queries }
 }
 
-/// Windows of twelve words of the texts in `datasets`, as the static table in `models` embeds them.
-pub(crate) fn texts(shared: &Path, count: usize, queries: usize) -> io::Result<Data> {
-    let table = Table::read(&shared.join("models"))?;
-    let mut windows = Vec::new();
-    let mut folders: Vec<_> = fs::read_dir(shared.join("datasets"))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    folders.sort();
-    for folder in folders {
-        let Ok(lines) = fs::read_to_string(folder.join("docs.jsonl")) else { continue };
-        for line in lines.lines() {
-            let value: serde_json::Value = serde_json::from_str(line)?;
-            let text = value["text"].as_str().unwrap_or_default();
-            let words: Vec<_> = text.split_whitespace().collect();
-            windows.extend(words.chunks(12).filter(|words| words.len() > 3).map(|w| w.join(" ")));
-        }
-    }
-    // In an order that has nothing to do with the texts, so that queries come from all of them.
-    let mut dice = Dice(7);
-    for at in (1..windows.len()).rev() {
-        windows.swap(at, (dice.next() % (at as u64 + 1)) as usize);
-    }
-    windows.truncate(count + queries);
-    let mut all: Vec<_> = windows.iter().map(|window| table.embed(window)).collect();
-    let queries = all.split_off(all.len().saturating_sub(queries));
-    Ok(Data { name: "texts", dimension: 256, vectors: all, queries })
+/// The built-in models.
+#[derive(Clone, Copy)]
+pub(crate) enum Model {
+    Static,
+    Minilm,
 }
 
-/// The static table: a vector for each token of a WordPiece vocabulary.
-struct Table {
-    vocabulary: HashMap<String, usize>,
-    scales: Vec<f32>,
-    rows: Vec<i8>,
-}
-
-impl Table {
-    fn read(models: &Path) -> io::Result<Self> {
-        let vocabulary = fs::read_to_string(models.join("vocab.txt"))?;
-        let vocabulary: HashMap<_, _> = vocabulary
-            .lines()
-            .enumerate()
-            .map(|(index, token)| (token.to_string(), index))
-            .collect();
-        let bytes = fs::read(models.join("static-256/model.safetensors"))?;
-        let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
-        let contents = &bytes[8 + header..];
-        let (scales, rows) = contents.split_at(vocabulary.len() * 4);
-        let scales = scales.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect();
-        Ok(Self { vocabulary, scales, rows: rows.iter().map(|&byte| byte as i8).collect() })
-    }
-
-    fn embed(&self, text: &str) -> Vec<f32> {
-        let mut sum = vec![0f32; 256];
-        for token in self.tokens(&text.to_lowercase()) {
-            let row = &self.rows[token * 256..(token + 1) * 256];
-            sum.iter_mut().zip(row).for_each(|(s, &r)| *s += f32::from(r) * self.scales[token]);
-        }
-        unit(sum)
-    }
-
-    /// Greedy longest pieces of each word.
-    fn tokens(&self, text: &str) -> Vec<usize> {
-        let mut tokens = Vec::new();
-        for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
-            let mut from = 0;
-            while from < word.len() {
-                let piece = (from + 1..=word.len())
-                    .rev()
-                    .filter(|&to| word.is_char_boundary(to))
-                    .find_map(|to| {
-                        let prefix = if from > 0 { "##" } else { "" };
-                        let piece = format!("{prefix}{}", &word[from..to]);
-                        self.vocabulary.get(&piece).map(|&token| (token, to))
-                    });
-                let Some((token, to)) = piece else { break };
-                tokens.push(token);
-                from = to;
+/// Passages of seven words of the collections in `datasets`, and the questions that come with them,
+/// as a built-in model embeds them. Vectors of the slow model are kept beside the build, since
+/// embedding them takes minutes.
+pub(crate) fn texts(
+    shared: &Path,
+    model: Model,
+    count: usize,
+    queries: usize,
+) -> Result<Data, Box<dyn Error>> {
+    let mut passages = lines(shared, "docs.jsonl", |text| {
+        let words: Vec<_> = text.split_whitespace().collect();
+        words.chunks(7).filter(|words| words.len() > 3).map(|words| words.join(" ")).collect()
+    })?;
+    let mut asked = lines(shared, "queries.jsonl", |text| vec![text.to_owned()])?;
+    passages.sort_unstable();
+    passages.dedup();
+    shuffle(&mut passages, 7);
+    shuffle(&mut asked, 8);
+    passages.truncate(count);
+    asked.truncate(queries);
+    let (name, embedder): (_, Arc<dyn Embedder>) = match model {
+        Model::Static => ("static", StaticModel::built_in()?),
+        Model::Minilm => ("minilm", Transformer::built_in()?),
+    };
+    let dimension = embedder.identity().dimension;
+    let vectors = match model {
+        Model::Static => embed(&*embedder, &passages, Kind::Passage)?,
+        Model::Minilm => {
+            let kept = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("target/{name}-{}.vectors", passages.len()));
+            match read(&kept, dimension) {
+                Some(vectors) if vectors.len() == passages.len() => vectors,
+                _ => {
+                    eprintln!("embedding {} passages with {name}", passages.len());
+                    let vectors = embed(&*embedder, &passages, Kind::Passage)?;
+                    let bytes: Vec<u8> =
+                        vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+                    fs::write(&kept, bytes)?;
+                    vectors
+                }
             }
         }
-        tokens
+    };
+    let queries = embed(&*embedder, &asked, Kind::Query)?;
+    let known = |vector: &Vec<f32>| vector.iter().any(|x| *x != 0.0);
+    Ok(Data {
+        name,
+        dimension,
+        vectors: vectors.into_iter().filter(known).collect(),
+        queries: queries.into_iter().filter(known).collect(),
+    })
+}
+
+/// What `cut` makes of the text of each line of a file that every collection has.
+fn lines(
+    shared: &Path,
+    file: &str,
+    cut: impl Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut folders: Vec<_> = fs::read_dir(shared.join("datasets"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| folder.join("qrels.tsv").exists() && folder.join("docs.jsonl").exists())
+        .collect();
+    folders.sort();
+    let mut all = Vec::new();
+    for folder in folders {
+        for line in fs::read_to_string(folder.join(file))?.lines() {
+            let value: serde_json::Value = serde_json::from_str(line)?;
+            all.extend(cut(value["text"].as_str().unwrap_or_default()));
+        }
     }
+    Ok(all)
+}
+
+/// An order that has nothing to do with the collections, so that a part stands for all of them.
+fn shuffle(texts: &mut [String], seed: u64) {
+    let mut dice = Dice(seed);
+    for at in (1..texts.len()).rev() {
+        texts.swap(at, (dice.next() % (at as u64 + 1)) as usize);
+    }
+}
+
+fn embed(
+    embedder: &dyn Embedder,
+    texts: &[String],
+    kind: Kind,
+) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
+    let mut vectors = Vec::with_capacity(texts.len());
+    for batch in texts.chunks(embedder.batch_texts()) {
+        let batch: Vec<_> = batch.iter().map(String::as_str).collect();
+        let embedded = embedder.embed(&batch, kind)?;
+        vectors.extend((0..batch.len()).filter_map(|at| embedded.get(at)).map(<[f32]>::to_vec));
+    }
+    Ok(vectors)
+}
+
+fn read(kept: &Path, dimension: usize) -> Option<Vec<Vec<f32>>> {
+    let bytes = fs::read(kept).ok()?;
+    let numbers: Vec<f32> =
+        bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect();
+    Some(numbers.chunks_exact(dimension).map(<[f32]>::to_vec).collect())
 }

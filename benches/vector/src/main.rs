@@ -1,10 +1,12 @@
 //! The same vectors into our scan, our graph and the peers: recall, time, size.
 //!
-//! `cargo run --release --manifest-path benches/vector/Cargo.toml -- [--quick] [--json] [--count N]`
+//! `cargo run --release --manifest-path benches/vector/Cargo.toml -- [--quick] [--json] [--ours]
+//! [--count N] [--data static|minilm|clustered]`
 //!
 //! Builds are timed in processor seconds, queries by the median, so that a busy machine disturbs
-//! little. `--quick` takes 20,000 vectors and 200 queries. Searches use one thread. Real texts are used
-//! when `../shared` beside the repository has the data sets and the static table.
+//! little. `--quick` takes 20,000 vectors of the static model and 200 queries. Searches use one thread.
+//! Passages and questions are those of the collections in `../shared/datasets` beside the repository;
+//! without them, vectors are drawn around centres.
 
 mod data;
 mod ours;
@@ -13,10 +15,12 @@ mod peers;
 use std::path::Path;
 use std::time::Instant;
 
-use data::Data;
+use data::{Data, Model};
 
 /// Hits asked for.
 const LIMIT: usize = 10;
+/// How often each query is asked.
+const ROUNDS: usize = 3;
 
 /// Something that answers.
 trait Index {
@@ -46,16 +50,28 @@ fn main() {
     let count = after("--count").unwrap_or(if quick { 20_000 } else { 100_000 });
     let queries = if quick { 200 } else { 1000 };
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let mut sets = vec![data::clustered(count, queries)];
-    match data::texts(&shared, count, queries) {
-        Ok(texts) => sets.push(texts),
-        Err(error) => eprintln!("no real texts: {error}"),
+    let chosen = arguments.iter().position(|argument| argument == "--data");
+    let chosen = chosen.and_then(|at| arguments.get(at + 1)).map(String::as_str);
+    let mut sets = Vec::new();
+    for (name, model) in [("static", Model::Static), ("minilm", Model::Minilm)] {
+        if chosen.is_some_and(|chosen| chosen != name) || (quick && name == "minilm") {
+            continue;
+        }
+        match data::texts(&shared, model, count, queries) {
+            Ok(texts) => sets.push(texts),
+            Err(error) => eprintln!("no texts under {name}: {error}"),
+        }
+    }
+    if sets.is_empty() {
+        sets.push(data::clustered(count, queries));
     }
     let mut rows = Vec::new();
     for data in &sets {
         let truth = truth(data, |_| true);
         rows.extend(ours::run(data, &truth));
-        rows.extend(peers::run(data, &truth));
+        if !has("--ours") {
+            rows.extend(peers::run(data, &truth));
+        }
     }
     print(&rows, &sets, has("--json"));
 }
@@ -101,7 +117,7 @@ pub(crate) fn cpu_s() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Asks every query three times; the time is the median of the quickest of the three.
+/// Asks every query in each round; the time is the median of the quickest of each.
 fn measure(
     index: String,
     data: &Data,
@@ -110,18 +126,18 @@ fn measure(
     build_s: f64,
     bytes: u64,
 ) -> Row {
-    let mut times_us = Vec::with_capacity(data.queries.len());
+    let mut times_us = vec![f64::MAX; data.queries.len()];
     let mut found = 0;
-    for (query, truth) in data.queries.iter().zip(truth) {
-        let mut quickest = f64::MAX;
-        let mut answer = Vec::new();
-        for _ in 0..3 {
+    // Rounds over all queries, so that none is asked while its rows are still in the caches.
+    for round in 0..ROUNDS {
+        for ((query, truth), time_us) in data.queries.iter().zip(truth).zip(&mut times_us) {
             let started = Instant::now();
-            answer = searched.search(query, LIMIT);
-            quickest = quickest.min(started.elapsed().as_secs_f64() * 1e6);
+            let answer = searched.search(query, LIMIT);
+            *time_us = time_us.min(started.elapsed().as_secs_f64() * 1e6);
+            if round == 0 {
+                found += truth.iter().filter(|number| answer.contains(number)).count();
+            }
         }
-        times_us.push(quickest);
-        found += truth.iter().filter(|number| answer.contains(number)).count();
     }
     times_us.sort_unstable_by(f64::total_cmp);
     let query_us = times_us[times_us.len() / 2];

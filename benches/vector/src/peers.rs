@@ -63,16 +63,18 @@ fn usearch_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
 
 #[cfg(feature = "hnsw_rs")]
 fn hnsw_rs_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
-    use hnsw_rs::prelude::{DistDot, Hnsw};
+    use hnsw_rs::prelude::{DistL2, Hnsw};
 
-    struct Peer<'a>(Hnsw<'a, f32, DistDot>, usize);
+    struct Peer<'a>(Hnsw<'a, f32, DistL2>, usize);
     impl Index for Peer<'_> {
         fn search(&self, query: &[f32], limit: usize) -> Vec<u32> {
             self.0.search(query, limit, self.1).into_iter().map(|found| found.d_id as u32).collect()
         }
     }
 
-    let index = Hnsw::new(LINKS, data.vectors.len(), 16, BUILD_BREADTH, DistDot {});
+    // Of vectors of unit length, the nearest have the highest cosine; its dot product is not for
+    // those whose cosine is negative.
+    let index = Hnsw::new(LINKS, data.vectors.len(), 16, BUILD_BREADTH, DistL2 {});
     let started = cpu_s();
     for (id, vector) in data.vectors.iter().enumerate() {
         index.insert((vector, id));
@@ -96,7 +98,7 @@ fn hnsw_rs_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
 #[cfg(feature = "hannoy")]
 fn hannoy_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
     use hannoy::{Database, Reader, Writer, distances::Cosine};
-    use heed::EnvOpenOptions;
+    use heed::{CommitOrAbort, EnvOpenOptions};
     use rand::{SeedableRng, rngs::StdRng};
 
     struct Peer<'a> {
@@ -118,9 +120,14 @@ fn hannoy_rows(data: &Data, truth: &[Vec<u32>]) -> Vec<Row> {
     // SAFETY: nothing else opens the folder that was just made.
     let env = unsafe { options.open(folder.path()) }.expect("LMDB opens");
     let started = cpu_s();
+    let transaction = env.write_txn().expect("a transaction");
+    let database: Database<Cosine> = env
+        .create_databases_and_commit(transaction, |databases, transaction| -> heed::Result<_> {
+            databases.create_database(transaction, None).map(CommitOrAbort::<_, ()>::Commit)
+        })
+        .expect("LMDB commits")
+        .unwrap_commit();
     let mut transaction = env.write_txn().expect("a transaction");
-    let database: Database<Cosine> =
-        env.create_database(&mut transaction, None).expect("a database");
     let writer = Writer::new(database, 0, data.dimension);
     for (id, vector) in data.vectors.iter().enumerate() {
         writer.add_item(&mut transaction, id as u32, vector).expect("hannoy adds");

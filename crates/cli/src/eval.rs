@@ -188,6 +188,7 @@ struct Asked {
     ids: BTreeMap<u32, String>,
     took: Vec<(Method, Duration)>,
     all_took: Duration,
+    known_share: f32,
     judgements: BTreeMap<String, f64>,
 }
 
@@ -216,6 +217,7 @@ impl Asked {
             ids: ranked.ids,
             took,
             all_took: begun.elapsed(),
+            known_share: ranked.known_share,
             judgements: judgements.clone(),
         })
     }
@@ -239,7 +241,7 @@ fn row(asked: &[Asked], methods: &[Method], weights: &Weights, fusion: Fusion, n
             .filter(|(method, _)| methods.contains(method))
             .map(|(method, answer)| (*method, answer))
             .collect();
-        let fused = fuse(&lists, weights, fusion, DEPTH);
+        let fused = fuse(&lists, &weights.where_known(query.known_share), fusion, DEPTH);
         let ranked: Vec<&String> =
             fused.iter().filter_map(|hit| query.ids.get(&hit.number)).collect();
         let judged = Judged::new(ranked, &query.judgements);

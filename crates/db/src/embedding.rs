@@ -114,6 +114,11 @@ impl Embedding {
         self.spaces.clone()
     }
 
+    /// How much of a query the model that embeds it knows; 1 without a model.
+    pub(crate) fn known_share(&self, text: &str) -> f32 {
+        self.refined.as_ref().or(self.first.as_ref()).map_or(1.0, |model| model.known_share(text))
+    }
+
     /// Embeds a query for every space that can be asked. The instant model takes microseconds and
     /// runs here; the refining one waits for its turn in the pool, until the deadline.
     pub(crate) fn embed_query(&self, text: &str, deadline: Instant) -> EmbeddedQuery {

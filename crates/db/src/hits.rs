@@ -37,10 +37,11 @@ pub(crate) fn fill(
     let lists: Vec<(Method, &MethodAnswer)> = answers.iter().map(|(m, a)| (*m, a)).collect();
     let (strategy, weights) = match request.fusion {
         Fusion::Weighted(weights) => {
-            (fusion::Fusion::Scores, weights.unwrap_or_else(|| default_weights(inner, answer)))
+            let weights = weights.unwrap_or_else(|| default_weights(inner, question, answer));
+            (fusion::Fusion::Scores, weights)
         }
         Fusion::ReciprocalRank { k } => {
-            (fusion::Fusion::Ranks { k }, default_weights(inner, answer))
+            (fusion::Fusion::Ranks { k }, default_weights(inner, question, answer))
         }
     };
     let mut candidates = fuse(&lists, &weights, strategy, DEPTH_MAX * lists.len().max(1));
@@ -109,8 +110,9 @@ pub(crate) fn browse(
 }
 
 /// The collection's own weights, or the measured defaults: between those for instant vectors and
-/// those for refined ones, by how far refinement has come.
-fn default_weights(inner: &Engine, answer: &SearchAnswer) -> Weights {
+/// those for refined ones, by how far refinement has come, with less for `semantic` where its model
+/// knows little of the query.
+fn default_weights(inner: &Engine, question: &Question, answer: &SearchAnswer) -> Weights {
     if let Some(weights) = inner.settings().weights {
         return weights;
     }
@@ -123,7 +125,10 @@ fn default_weights(inner: &Engine, answer: &SearchAnswer) -> Weights {
         let (from, to) = (Weights::INSTANT.of(method), Weights::REFINED.of(method));
         from + (to - from) * share
     };
-    Method::ALL.into_iter().fold(Weights::INSTANT, |all, method| all.with(method, between(method)))
+    let weights = Method::ALL
+        .into_iter()
+        .fold(Weights::INSTANT, |all, method| all.with(method, between(method)));
+    weights.where_known(inner.embedding().known_share(&question.text))
 }
 
 fn sorted(

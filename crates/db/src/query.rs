@@ -78,6 +78,10 @@ pub struct RankedLists {
     pub ids: std::collections::BTreeMap<DocNumber, String>,
     /// How long each method took.
     pub took: Vec<(Method, Duration)>,
+    /// The share of the query that the embedding model knows; see [`Weights::where_known`].
+    ///
+    /// [`Weights::where_known`]: mainstay_search::fusion::Weights::where_known
+    pub known_share: f32,
 }
 
 impl Collection {
@@ -98,6 +102,7 @@ impl Collection {
         asked.check(&SearchRequest { strict: true, ..request.clone() })?;
         let mut ranked = RankedLists { took: asked.took(), ..RankedLists::default() };
         ranked.lists = asked.answers();
+        ranked.known_share = self.inner.embedding().known_share(&request.query);
         for hit in ranked.lists.iter().flat_map(|(_, answer)| &answer.hits) {
             if let Some(document) = documents.get(hit.number).map_err(documents_failed)? {
                 ranked.ids.insert(hit.number, document.id);

@@ -45,6 +45,14 @@ pub trait Embedder: Send + Sync + fmt::Debug {
         self.embed(texts, kind)
     }
 
+    /// The share of `text`, 0 to 1, that the model knows as words rather than as single letters: how
+    /// far its vector of the text can be trusted. A model made from English knows next to nothing of
+    /// a Greek question and answers it with noise. 1 where the model cannot tell.
+    fn known_share(&self, text: &str) -> f32 {
+        let _ = text;
+        1.0
+    }
+
     /// How many passages a [`Pool`](crate::Pool) should hand over at once: few for a slow model,
     /// so that a query does not wait long for the worker, many for one that is asked over a
     /// network. At least 1.

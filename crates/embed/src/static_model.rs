@@ -140,6 +140,11 @@ impl Embedder for StaticModel {
         Ok(vectors)
     }
 
+    fn known_share(&self, text: &str) -> f32 {
+        let text = split_identifiers(readable(text, self.identity.tokens_max));
+        self.wordpiece.known_share(&text, self.identity.tokens_max)
+    }
+
     fn batch_texts(&self) -> usize {
         BATCH_TEXTS
     }

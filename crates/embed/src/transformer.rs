@@ -271,6 +271,10 @@ impl Embedder for Transformer {
         self.embed_until(texts, kind, Some(deadline))
     }
 
+    fn known_share(&self, text: &str) -> f32 {
+        self.tokenizer.wordpiece.known_share(text, self.identity.tokens_max)
+    }
+
     fn batch_texts(&self) -> usize {
         if self.batches { BATCH_TEXTS_MAX } else { SLICE_TEXTS }
     }

@@ -24,6 +24,13 @@ const WORD_CHARS_MAX: usize = 100;
 /// white space or dropped characters ends early, which bounds the cost of a text of any length.
 const TOKEN_BYTES_MAX: usize = 64;
 
+/// The shortest piece of a word that carries a meaning: shorter ones are mostly letters of scripts
+/// that the vocabulary can only spell.
+const KNOWN_PIECE_CHARS_MIN: usize = 3;
+
+/// Ideographs in a vocabulary that was made for them; an English one has some hundreds of them.
+const KNOWN_IDEOGRAPHS_MIN: usize = 2000;
+
 /// The part of `text` in which `tokens_max` tokens are looked for.
 pub(crate) fn readable(text: &str, tokens_max: usize) -> &str {
     &text[..text.floor_char_boundary(tokens_max.saturating_mul(TOKEN_BYTES_MAX))]
@@ -40,6 +47,8 @@ pub struct WordPiece {
     literals: Vec<(String, u32)>,
     unknown: u32,
     size: usize,
+    /// How many entries are one ideograph.
+    ideographs: usize,
     case: Case,
 }
 
@@ -78,9 +87,12 @@ impl WordPiece {
     ) -> Self {
         let mut initial = PieceTable::default();
         let mut continuing = PieceTable::default();
-        let mut size = 0;
+        let (mut size, mut ideographs) = (0, 0);
         for (piece, id) in pieces {
             size = size.max(id as usize + 1);
+            let mut characters = piece.chars();
+            let first = characters.next().filter(|_| characters.next().is_none());
+            ideographs += usize::from(first.is_some_and(is_ideograph));
             match piece.strip_prefix(prefix) {
                 Some(rest) if !rest.is_empty() => continuing.insert(rest, id),
                 _ => initial.insert(&piece, id),
@@ -88,7 +100,7 @@ impl WordPiece {
         }
         literals.retain(|(text, _)| !text.is_empty());
         literals.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-        Self { initial, continuing, literals, unknown, size, case }
+        Self { initial, continuing, literals, unknown, size, ideographs, case }
     }
 
     /// Number of entries in the vocabulary.
@@ -109,12 +121,26 @@ impl WordPiece {
     /// Appends the tokens of `text` to `tokens`, at most `tokens_max` of them, without `[CLS]`
     /// and `[SEP]`.
     pub fn encode(&self, text: &str, tokens_max: usize, tokens: &mut Vec<u32>) {
+        self.run(text, tokens_max, tokens);
+    }
+
+    /// The share of the letters and digits of `text` that stand in words or in pieces of words long
+    /// enough to mean something: about 1 for a language that the vocabulary was made from, 0.7 for one
+    /// with the same letters, and 0 for one that it can only spell. 1 for a text without letters.
+    pub(crate) fn known_share(&self, text: &str, tokens_max: usize) -> f32 {
+        let mut tokens = Vec::new();
+        let Letters { all, known } = self.run(readable(text, tokens_max), tokens_max, &mut tokens);
+        if all == 0 { 1.0 } else { known as f32 / all as f32 }
+    }
+
+    fn run(&self, text: &str, tokens_max: usize, tokens: &mut Vec<u32>) -> Letters {
         let mut run = Run {
             pieces: self,
             word: String::with_capacity(64),
             word_chars: 0,
             end: tokens.len().saturating_add(tokens_max),
             tokens,
+            letters: Letters::default(),
         };
         let mut rest = text;
         while !run.is_full() {
@@ -124,6 +150,21 @@ impl WordPiece {
             rest = &rest[start + length..];
         }
         run.take(rest);
+        run.letters
+    }
+
+    /// The characters of a piece when it is long enough to be known, otherwise 0. Ideographs are
+    /// words of one character, in vocabularies that have them; others hold the few most frequent.
+    fn known_chars(&self, piece: &str, is_whole: bool) -> usize {
+        let chars = piece.chars().count();
+        let known = match piece.chars().next() {
+            Some(first) if is_ideograph(first) => self.ideographs >= KNOWN_IDEOGRAPHS_MIN,
+            _ => {
+                let whole = is_whole && (chars > 1 || piece.is_ascii());
+                whole || chars >= KNOWN_PIECE_CHARS_MIN
+            }
+        };
+        if known { chars } else { 0 }
     }
 
     /// The first literal in `text`: where, how long, which token.
@@ -156,6 +197,16 @@ struct Run<'a> {
     /// Length of `tokens` at which reading stops.
     end: usize,
     tokens: &'a mut Vec<u32>,
+    letters: Letters,
+}
+
+/// Letters and digits of the words that were read.
+#[derive(Default)]
+struct Letters {
+    all: usize,
+    /// Those in pieces of at least [`KNOWN_PIECE_CHARS_MIN`] characters and in words that are one
+    /// piece; shorter pieces spell a word that the model has never seen.
+    known: usize,
 }
 
 impl Run<'_> {
@@ -272,7 +323,10 @@ impl Run<'_> {
             return;
         }
         match self.word_chars > WORD_CHARS_MAX {
-            true => self.token(self.pieces.unknown),
+            true => {
+                self.letters.all += self.word_chars;
+                self.token(self.pieces.unknown);
+            }
             false => self.cut_word(),
         }
         self.word.clear();
@@ -282,17 +336,26 @@ impl Run<'_> {
     /// Longest piece first, from the left; a word with an unknown rest is unknown as a whole.
     fn cut_word(&mut self) {
         let begin = self.tokens.len();
+        let is_text = self.word.starts_with(char::is_alphanumeric);
+        let mut known = 0;
         let mut rest = self.word.as_str();
         let mut table = &self.pieces.initial;
         while !rest.is_empty() {
             let Some((id, length)) = table.longest(rest) else {
                 self.tokens.truncate(begin);
                 self.tokens.push(self.pieces.unknown);
+                known = 0;
                 break;
             };
             self.tokens.push(id);
+            let is_whole = length == self.word.len();
+            known += self.pieces.known_chars(&rest[..length], is_whole);
             rest = &rest[length..];
             table = &self.pieces.continuing;
+        }
+        if is_text {
+            self.letters.all += self.word_chars;
+            self.letters.known += known;
         }
         self.tokens.truncate(self.end);
     }
@@ -418,6 +481,19 @@ mod tests {
     fn a_word_of_more_than_100_characters_is_unknown() {
         assert_eq!(encode(Case::Folded, &"e".repeat(101), 10), [0]);
         assert_eq!(encode(Case::Folded, &"é".repeat(1_000_000), 10), [0]);
+    }
+
+    #[test]
+    fn letters_are_known_in_whole_words_and_long_pieces() {
+        let share = |text| tokeniser(Case::Folded).known_share(text, 10);
+        assert_eq!(share("hello, [MASK] hello"), 1.0);
+        assert_eq!(share(", ,"), 1.0);
+        assert_eq!(share(""), 1.0);
+        // "un" is short, "aff" and "able" are not.
+        assert!((share("unaffable") - 7.0 / 9.0).abs() < 1e-6);
+        assert_eq!(share("unaffabl"), 0.0, "a word that cannot be spelt");
+        assert_eq!(share("日"), 0.0, "an ideograph in a vocabulary that has only some");
+        assert_eq!(share("hello привет"), 5.0 / 11.0);
     }
 
     #[test]

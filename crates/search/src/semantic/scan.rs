@@ -43,7 +43,7 @@ pub(crate) struct Scan<'a, A> {
 }
 
 impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
-    /// The kept rows, nearest first, and whether all was scanned.
+    /// The kept rows, in no particular order, and whether all was scanned.
     pub(crate) fn run(&self) -> (Vec<Kept>, bool) {
         let tasks = self.tasks();
         let rows: usize = self.segments.iter().map(|(_, segment)| segment.rows()).sum();
@@ -159,12 +159,11 @@ impl Keeper {
     }
 }
 
-/// The first `keep`, in order.
+/// The first `keep`, in no particular order.
 fn nearest(mut kept: Vec<Kept>, keep: usize) -> Vec<Kept> {
     if kept.len() > keep {
         kept.select_nth_unstable(keep - 1);
         kept.truncate(keep);
     }
-    kept.sort_unstable();
     kept
 }

@@ -10,8 +10,7 @@
 //!
 //! A document scores as its best passage does, and its hit carries that passage's range.
 
-use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,6 +32,8 @@ const BEST_PAIRS: usize = 64;
 const SAMPLED_PAIRS: usize = 192;
 /// When too few documents stand among the rows found, this many times more rows are asked for.
 const WIDER: usize = 8;
+/// Rows that are put in order for each hit, before it is known how many share a document.
+const ORDERED_PER_HIT: usize = 4;
 
 /// A question that the vectors in a request cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +229,10 @@ impl SemanticSearcher {
         let refined = self.nearest(REFINING, refining, request, &any);
         let first = self.nearest(INSTANT, instant, request, &any);
         let mut best: Vec<_> = found.to_vec();
-        best.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
+        best.sort_unstable_by(|a, b| {
+            let by_score = b.score.total_cmp(&a.score);
+            by_score.then_with(|| (a.segment, a.row).cmp(&(b.segment, b.row)))
+        });
         best.truncate(BEST_PAIRS);
         let rows: usize = self.tiers[REFINING].iter().map(|segment| segment.rows()).sum();
         let step = (rows / SAMPLED_PAIRS).max(1);
@@ -255,32 +259,29 @@ impl SemanticSearcher {
     }
 }
 
-/// The best passage of each document, the best documents first.
+/// The best passage of each document, the best documents first. A scan hands over a thousand rows
+/// and more, so they are put in order only as far as the hits need it.
 fn documents(mut ranked: Vec<Ranked<'_>>, limit: usize) -> Vec<Hit> {
     // Equal passages of a document: the first one.
-    let mut best: HashMap<DocNumber, Ranked<'_>> = HashMap::with_capacity(ranked.len());
-    for at in ranked.drain(..) {
-        let better = |other: &Ranked<'_>| {
-            let by_score = at.score.total_cmp(&other.score);
-            by_score.then_with(|| other.passage().cmp(&at.passage())) == Ordering::Greater
-        };
-        match best.get(&at.number()) {
-            Some(other) if !better(other) => {}
-            _ => {
-                best.insert(at.number(), at);
-            }
-        }
-    }
-    let mut best: Vec<_> = best.into_values().collect();
     let order = |a: &Ranked<'_>, b: &Ranked<'_>| {
-        b.score.total_cmp(&a.score).then_with(|| a.number().cmp(&b.number()))
+        let by_score = b.score.total_cmp(&a.score);
+        by_score.then_with(|| (a.number(), a.passage()).cmp(&(b.number(), b.passage())))
     };
-    if best.len() > limit && limit > 0 {
-        best.select_nth_unstable_by(limit - 1, order);
+    let mut wanted = limit.saturating_mul(ORDERED_PER_HIT);
+    loop {
+        let ordered = wanted.min(ranked.len());
+        if ordered < ranked.len() {
+            ranked.select_nth_unstable_by(ordered, order);
+        }
+        ranked[..ordered].sort_unstable_by(order);
+        let mut seen = HashSet::with_capacity(limit.min(ordered));
+        let first = ranked[..ordered].iter().filter(|at| seen.insert(at.number()));
+        let hits: Vec<_> = first.take(limit).map(Ranked::hit).collect();
+        if hits.len() == limit || ordered == ranked.len() {
+            return hits;
+        }
+        wanted = wanted.saturating_mul(WIDER);
     }
-    best.truncate(limit);
-    best.sort_unstable_by(order);
-    best.iter().map(Ranked::hit).collect()
 }
 
 impl Ranked<'_> {

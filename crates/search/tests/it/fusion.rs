@@ -79,6 +79,19 @@ fn the_passage_is_that_of_the_method_that_contributes_most() {
 }
 
 #[test]
+fn semantic_counts_as_far_as_its_model_knows_the_query() {
+    let weights = Weights::REFINED;
+    assert_eq!(weights.where_known(1.0), weights);
+    assert_eq!(weights.where_known(0.9), weights);
+    let half = weights.where_known(0.65);
+    assert!((half.semantic - weights.semantic / 2.0).abs() < 1e-6);
+    assert_eq!((half.bm25, half.native), (weights.bm25, weights.native));
+    let unknown = weights.where_known(0.0);
+    assert!(unknown.semantic > 0.0 && unknown.semantic < 0.02);
+    assert!(unknown.validate().is_ok());
+}
+
+#[test]
 fn weights_that_make_no_sense_are_refused_by_name() {
     assert_eq!(Weights::REFINED.validate(), Ok(()));
     let negative = Weights::REFINED.with(Method::Native, -1.0).validate().unwrap_err();
