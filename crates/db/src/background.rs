@@ -7,10 +7,6 @@ use crate::collection::Collection;
 use crate::driver::Driver;
 use crate::error::DbError;
 
-/// The nice value of work in the background: a tenth of the processor's time beside busy searches.
-#[cfg(target_os = "linux")]
-const BACKGROUND_NICE: i32 = 10;
-
 /// Starts a collection's threads; they end when it is closed.
 pub(crate) fn start(collection: &Collection) -> Result<(), DbError> {
     let mut threads = collection.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,23 +22,14 @@ pub(crate) fn start(collection: &Collection) -> Result<(), DbError> {
     }
     let inner = Arc::clone(&collection.inner);
     let refine = move || {
-        yield_to_searches();
+        crate::priority::yield_to_searches();
         crate::refine::run(&inner);
     };
     spawn("refine", Box::new(refine))?;
     let inner = Arc::clone(&collection.inner);
     let compact = move || {
-        yield_to_searches();
+        crate::priority::yield_to_searches();
         crate::compact::run(&inner);
     };
     spawn("compact", Box::new(compact))
-}
-
-/// Lowers the priority of the calling thread, so that work nobody waits for takes the processor
-/// time that searches and writes leave: a merge under way cost searches a third of their speed.
-pub(crate) fn yield_to_searches() {
-    // Only on Linux is a nice value a thread's own; elsewhere it would slow down the whole process.
-    // A refusal leaves the priority as it was, which is no fault.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, BACKGROUND_NICE);
 }

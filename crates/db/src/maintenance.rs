@@ -79,7 +79,7 @@ impl Shared {
     }
 
     fn run(&self) {
-        crate::background::yield_to_searches();
+        crate::priority::yield_to_searches();
         loop {
             let mut queue = self.lock();
             queue.busy = false;

@@ -1,7 +1,6 @@
 //! The `native` view against a naive scan, through batches, removals, merges, checkpoints, restarts.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,29 +13,8 @@ use mainstay_search::request::{
     Allowed, Case, MethodAnswer, Pattern, Request, SearchError, Stop, Syntax, Text, Texts,
 };
 use mainstay_search::view::{Addition, Searcher, View};
+use mainstay_testkit::texts::StoredTexts as Stored;
 use proptest::prelude::*;
-
-/// Stored text in memory.
-#[derive(Default)]
-pub(crate) struct Stored(pub(crate) BTreeMap<DocNumber, Document>);
-
-impl Texts for Stored {
-    fn visit(
-        &self,
-        numbers: &[DocNumber],
-        visit: &mut dyn FnMut(DocNumber, Text<'_>) -> ControlFlow<()>,
-    ) -> Result<(), SearchError> {
-        assert!(numbers.is_sorted_by(|a, b| a < b));
-        for number in numbers {
-            if let Some(Document { title, path, language, body, .. }) = self.0.get(number)
-                && visit(*number, Text { title, path, language, body }).is_break()
-            {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A view with its store and the living documents, as a database holds them.
 pub(crate) struct Corpus {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mainstay_server::Config;
-use mainstay_storage::sim::SimFs;
+use mainstay_testkit::file_system::SimFs;
 use serde_json::json;
 
 use crate::Running;

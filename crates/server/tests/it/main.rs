@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use mainstay_db::{Db, Options};
 use mainstay_server::{Config, Server};
-use mainstay_storage::fs::{FileSystem, RealFs};
+use mainstay_testkit::file_system::{FileSystem, RealFs};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
