@@ -1,6 +1,7 @@
 //! The program as its users run it: one binary, one module a theme.
 #![allow(clippy::unwrap_used)]
 
+mod config;
 mod eval;
 mod index;
 mod kill;
