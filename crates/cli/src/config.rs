@@ -1,11 +1,16 @@
 //! `mainstay config`, and where `mainstay serve` takes its settings from.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mainstay_server::settings::{Change, SettingFault, Settings, to_json, to_text};
 
 use crate::failure::Failure;
+
+/// The longest file that is read: settings fill some kilobytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Show or check the settings of the server
 #[derive(clap::Args)]
@@ -55,7 +60,9 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl Sources {
     /// Reads all sources.
     pub(crate) fn load(&self) -> Result<Settings, Failure> {
-        Settings::load(self.config.as_deref(), std::env::vars(), &self.set).map_err(faults)
+        let text = self.config.as_deref().map(read).transpose()?;
+        let file = self.config.as_deref().zip(text.as_deref());
+        Settings::load(file, std::env::vars(), &self.set).map_err(faults)
     }
 
     /// Reads all sources again; fails when that would change a setting that is fixed at the start.
@@ -71,6 +78,21 @@ impl Sources {
             .collect();
         if fixed.is_empty() { Ok((after, changes)) } else { Err(Failure::usage(fixed.join("; "))) }
     }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let unreadable =
+        |error| Failure::usage(format!("{}: the settings cannot be read: {error}", path.display()));
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let path = path.display();
+        return Err(Failure::usage(format!(
+            "{path}: is longer than {FILE_BYTES_MAX} bytes, which no settings are"
+        )));
+    }
+    Ok(text)
 }
 
 fn faults(faults: Vec<SettingFault>) -> Failure {
@@ -90,7 +112,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
         Command::Check { file } => {
-            let settings = Settings::load(Some(file), [], &[]).map_err(faults)?;
+            let text = read(file)?;
+            let settings = Settings::load(Some((file, &text)), [], &[]).map_err(faults)?;
             let changed = Settings::default().changes(&settings).len();
             println!("{} is sound: {changed} settings differ from their defaults", file.display());
         }

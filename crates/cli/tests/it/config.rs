@@ -40,6 +40,13 @@ fn settings_are_shown_with_their_origin_and_checked_with_every_fault() {
     assert_eq!(refused.code, 2);
     assert!(refused.err.contains("did you mean server.searches_max?"), "{}", refused.err);
     assert!(refused.err.contains("m.toml:3"), "{}", refused.err);
+    let missing = mainstay(&["config", "check", "/nowhere/m.toml"]);
+    assert_eq!(missing.code, 2);
+    assert!(
+        missing.err.contains("/nowhere/m.toml: the settings cannot be read"),
+        "{}",
+        missing.err
+    );
 }
 
 /// O6: all or nothing, with a diff.

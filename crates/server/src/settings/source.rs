@@ -9,8 +9,6 @@ use super::Settings;
 use super::fault::{SettingFault, nearest};
 use super::table::SETTINGS;
 
-/// The longest file that is read: settings fill some kilobytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What the variables of settings begin with.
 const PREFIX: &str = "MAINSTAY_";
 
@@ -64,14 +62,15 @@ impl Settings {
 }
 
 /// Reads a TOML file: a table for each section.
-pub(super) fn file(path: &Path, settings: &mut Settings, faults: &mut Vec<SettingFault>) {
+pub(super) fn file(
+    path: &Path,
+    text: &str,
+    settings: &mut Settings,
+    faults: &mut Vec<SettingFault>,
+) {
     let at = |line| Origin::File(path.to_path_buf(), line);
-    let text = match read(path) {
-        Ok(text) => text,
-        Err(message) => return faults.push(SettingFault { origin: at(0), message }),
-    };
     let line_of = |byte: usize| text[..byte.min(text.len())].matches('\n').count() + 1;
-    let document = match Document::parse(text.as_str()) {
+    let document = match Document::parse(text) {
         Ok(document) => document,
         Err(error) => {
             let line = error.span().map_or(0, |span| line_of(span.start));
@@ -90,7 +89,7 @@ pub(super) fn file(path: &Path, settings: &mut Settings, faults: &mut Vec<Settin
         for (key, item) in table.iter() {
             let span = key_span(table, key).or_else(|| item.span());
             let line = span.map_or(0, |span| line_of(span.start));
-            settings.take(&format!("{section}.{key}"), written(item, &text), at(line), faults);
+            settings.take(&format!("{section}.{key}"), written(item, text), at(line), faults);
         }
     }
 }
@@ -103,19 +102,6 @@ fn key_span(table: &dyn TableLike, key: &str) -> Option<std::ops::Range<usize>> 
 fn written<'a>(item: &'a Item, file: &'a str) -> &'a str {
     let as_it_stands = || item.span().and_then(|span| file.get(span)).unwrap_or_default();
     item.as_str().unwrap_or_else(as_it_stands)
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is longer than {FILE_BYTES_MAX} bytes, which no settings are"));
-    }
-    Ok(text)
 }
 
 /// Reads environment variables. Variables that begin like those of a section must be settings.
