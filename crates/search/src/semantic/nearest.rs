@@ -160,10 +160,8 @@ impl<A: Fn(DocNumber, u32) -> bool + Sync> Nearest<'_, A> {
     }
 
     fn is_walkable(&self, segment: &Segment) -> bool {
-        let sampled = segment.rows().min(SAMPLE_ROWS);
-        let step = segment.rows() / sampled.max(1);
-        let accepted = (0..sampled).filter(|i| self.accepts(segment, i * step)).count();
-        accepted as f32 >= sampled as f32 * WALK_ACCEPTED_MIN
+        let accepted = sample(segment.rows()).filter(|&row| self.accepts(segment, row)).count();
+        accepted as f32 >= SAMPLE_ROWS as f32 * WALK_ACCEPTED_MIN
     }
 
     fn walk(&self, index: usize, graph: &Graph, breadth: usize, answer: &mut Answer) {
@@ -232,6 +230,14 @@ impl<A: Fn(DocNumber, u32) -> bool + Sync> Nearest<'_, A> {
     }
 }
 
+/// [`SAMPLE_ROWS`] rows spread over a segment that is not empty, some twice when it is small. Not at
+/// even distances: a filter that accepts every tenth document would accept all of them, or none.
+fn sample(rows: usize) -> impl Iterator<Item = usize> {
+    // Multiples of the golden ratio, without their whole part, fill 0..1 most evenly.
+    let spread = |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (1..=SAMPLE_ROWS as u64).map(move |i| ((u128::from(spread(i)) * rows as u128) >> 64) as usize)
+}
+
 /// A segment seen from a question.
 struct Seen<'a, A> {
     nearest: &'a Nearest<'a, A>,
@@ -252,5 +258,24 @@ impl<A: Fn(DocNumber, u32) -> bool + Sync> Landscape for Seen<'_, A> {
 
     fn links(&self, row: u32, level: usize, links: &mut Vec<u32>) {
         self.graph.links(row, level, self.segment.rows(), links);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_in_step_with_the_rows_is_not_mistaken_for_one_that_accepts_most() {
+        for rows in [SAMPLE_ROWS, 25_600, 100_000, 1_000_000] {
+            assert!(sample(rows).all(|row| row < rows));
+            for step in 3..1000 {
+                for first in [0, 1] {
+                    let accepted = sample(rows).filter(|row| row % step == first).count();
+                    let share = accepted as f32 / SAMPLE_ROWS as f32;
+                    assert!(share < WALK_ACCEPTED_MIN, "{rows} rows, every {step}th: {share}");
+                }
+            }
+        }
     }
 }
