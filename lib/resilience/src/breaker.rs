@@ -9,15 +9,20 @@
 //! Source: Nygard, *Release It!*, 2nd edition, chapter 5; the half-open probes follow resilience4j,
 //! the generations sony/gobreaker, the ramp Envoy's slow start.
 
+mod admission;
 mod baseline;
 mod config;
 mod machine;
+mod outcome;
 mod permit;
 mod preset;
 mod snapshot;
 pub(crate) use crate::breaker_state as state;
 mod tally;
+mod ticket;
+mod transition;
 mod window;
+mod word;
 
 pub use config::{Adaptive, BreakerConfig, DropRule, OpenFor, Probes, Ramp, SlowCalls, Window};
 pub use permit::{OwnedPermit, Permit};
@@ -30,10 +35,11 @@ use crate::error::Error;
 use crate::error_kind::{Classify, Verdict};
 use crate::event::{Listeners, Observer};
 use crate::rejection::Rejection;
-use machine::{LazyNow, Machine};
+use machine::Machine;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use ticket::LazyNow;
 
 /// A circuit breaker. Clones are cheap and share the state.
 ///
@@ -46,7 +52,11 @@ use std::time::Duration;
 /// }
 /// assert_eq!(breaker.state(), State::Open);
 /// let refused = breaker.try_acquire().unwrap_err();
-/// assert_eq!(refused.to_string(), "circuit_breaker bm25 refused the call: it is open");
+/// assert_eq!(
+///     refused.to_string(),
+///     "circuit_breaker bm25 refused the call: \
+///      it is open (consecutive_failures, 100 % of its calls had failed)"
+/// );
 /// # Ok::<(), mainstay_resilience::Rejection>(())
 /// ```
 ///

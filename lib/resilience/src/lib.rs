@@ -153,6 +153,7 @@ pub use breaker::{
     Adaptive, BreakerBuilder, BreakerConfig, BreakerSnapshot, CircuitBreaker, DropRule, OpenFor,
     OwnedPermit, Permit, Probes, Ramp, SlowCalls, State, Window,
 };
+pub use breaker_state::Cause;
 pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadPermit, OwnedBulkheadPermit};
 #[cfg(feature = "http")]
 pub use classify::retry_after_of;
@@ -161,7 +162,7 @@ pub use clock::{Clock, ManualClock, Tick, TimeSource};
 pub use config_error::ConfigError;
 pub use error::{Error, Exhausted, GaveUp, TimedOut};
 pub use error_kind::{Classify, ErrorKind, Verdict};
-pub use event::{Cause, Event, FanOut, Observer};
+pub use event::{Event, FanOut, Observer};
 pub use rate_limit::{
     Algorithm, KeyedConfig, KeyedRateLimiter, Lease, LeasedLimiter, QuotaSource, RateConfig,
     RateLimiter, WhenFull, WithoutSource,

@@ -1,5 +1,6 @@
 //! A call that a policy did not let through: who refused it, why, with which figures, until when.
 
+use crate::breaker_state::Cause;
 use crate::human_duration;
 use std::fmt;
 use std::sync::Arc;
@@ -64,7 +65,12 @@ impl fmt::Display for PolicyKind {
 #[non_exhaustive]
 pub enum Reason {
     /// The breaker is open.
-    Open,
+    Open {
+        /// What opened it.
+        cause: Cause,
+        /// The share of failures in its window when it opened, in percent.
+        failed_percent: u32,
+    },
     /// The breaker probes, and all its probes are under way or judged.
     ProbesTaken {
         /// How many calls it admits while it probes.
@@ -136,7 +142,7 @@ impl Reason {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Reason::Open => "open",
+            Reason::Open { .. } => "open",
             Reason::ProbesTaken { .. } => "probes_taken",
             Reason::Recovering { .. } => "recovering",
             Reason::Isolated => "isolated",
@@ -158,7 +164,10 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Open => f.write_str("it is open"),
+            Reason::Open { cause: Cause::ByHand, .. } => f.write_str("it was opened by hand"),
+            Reason::Open { cause, failed_percent } => {
+                write!(f, "it is open ({cause}, {failed_percent} % of its calls had failed)")
+            }
             Reason::ProbesTaken { permitted } => {
                 write!(f, "all of its {permitted} probes are taken")
             }

@@ -1,6 +1,7 @@
 //! The admission of one call, to be returned with its result.
 
-use super::machine::{LazyNow, Machine, Ticket};
+use super::machine::Machine;
+use super::ticket::{LazyNow, Ticket};
 use crate::clock::Tick;
 use crate::error_kind::{Classify, Count, ErrorKind, Verdict};
 use std::fmt;

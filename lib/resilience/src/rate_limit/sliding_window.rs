@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn o4_no_period_ever_holds_more_than_the_limit() {
-        let rule = Rule { limit: 50, period: 1_000_000_000, burst: 50 };
+        let rule = Rule::new(50, 1_000_000_000, 50);
         let mut window = SlidingWindow::default();
         let mut taken: Vec<u64> = Vec::new();
         let mut now = 5_000_000_000;

@@ -268,11 +268,7 @@ impl Model {
         // A call that ends after the clock stepped back counts in the newest slice.
         let at = self.now.max(self.newest);
         self.calls.push(Call { at, failed, slow });
-        // With the rule switched off nobody counts the row; switching it on later continues from
-        // the last row that was counted.
-        if self.config.consecutive_failures > 0 {
-            self.streak = if failed { self.streak + 1 } else { 0 };
-        }
+        self.streak = if failed { self.streak + 1 } else { 0 };
         let window = self.window();
         let (total, failures) = (window.len(), window.iter().filter(|call| call.failed).count());
         let slow_calls = window.iter().filter(|call| call.slow).count();
@@ -373,7 +369,7 @@ impl<'a> Pair<'a> {
     }
 
     fn check_rejection(&self, rejection: &mainstay_resilience::Rejection) {
-        if rejection.reason() == &Reason::Open {
+        if matches!(rejection.reason(), Reason::Open { .. }) {
             let left = self.model.open_until.since(self.model.now);
             assert_eq!(rejection.retry_after(), Some(left));
         }
