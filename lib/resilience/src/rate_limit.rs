@@ -13,10 +13,12 @@
 mod fixed_window;
 mod gcra;
 mod keyed;
+mod keyed_lease;
 mod lease;
 mod sliding_window;
 
 pub use keyed::{KeyedConfig, KeyedRateLimiter, WhenFull};
+pub use keyed_lease::KeyedLeasedLimiter;
 pub use lease::{Lease, LeasedLimiter, QuotaSource, WithoutSource};
 
 use crate::attempt::Attempt;
@@ -423,6 +425,8 @@ impl RateLimiter {
         }
         *lock(&self.0.config) = config;
         self.0.install(&config);
+        // Looking moves a window over to the new rule now instead of at the next call.
+        let _ = self.available();
         let name = &*self.0.name;
         self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
         Ok(())

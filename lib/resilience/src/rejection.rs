@@ -90,6 +90,11 @@ pub enum Reason {
         /// The period.
         period: Duration,
     },
+    /// The portion leased from a shared quota is spent; the next refill decides.
+    LeaseSpent {
+        /// What is leased at a time.
+        portion: u64,
+    },
     /// The cost of this one call is above what the limiter can ever hold.
     CostAboveLimit {
         /// The cost asked for.
@@ -131,8 +136,10 @@ pub enum Reason {
         /// The bound on keys.
         limit: u64,
     },
-    /// The policy was closed for shutdown, or the handler of a queued job panicked.
+    /// The policy was closed for shutdown.
     Closed,
+    /// The handler of a queued job panicked.
+    Panicked,
     /// A fault was injected.
     Injected,
 }
@@ -147,6 +154,7 @@ impl Reason {
             Reason::Recovering { .. } => "recovering",
             Reason::Isolated => "isolated",
             Reason::RateExceeded { .. } => "rate_exceeded",
+            Reason::LeaseSpent { .. } => "lease_spent",
             Reason::CostAboveLimit { .. } => "cost_above_limit",
             Reason::Full { .. } => "full",
             Reason::WaitedTooLong { .. } => "waited_too_long",
@@ -156,6 +164,7 @@ impl Reason {
             Reason::DeadlinePassed => "deadline_passed",
             Reason::TooManyKeys { .. } => "too_many_keys",
             Reason::Closed => "closed",
+            Reason::Panicked => "panicked",
             Reason::Injected => "injected",
         }
     }
@@ -177,6 +186,9 @@ impl fmt::Display for Reason {
             Reason::Isolated => f.write_str("it is isolated until it is reset"),
             Reason::RateExceeded { limit, period } => {
                 write!(f, "more than {limit} per {}", human_duration::format(*period))
+            }
+            Reason::LeaseSpent { portion } => {
+                write!(f, "its lease of up to {portion} is spent until the next refill")
             }
             Reason::CostAboveLimit { cost, limit } => {
                 write!(f, "a cost of {cost} can never fit into {limit}")
@@ -201,6 +213,7 @@ impl fmt::Display for Reason {
                 write!(f, "all {limit} keys are in use")
             }
             Reason::Closed => f.write_str("it is shut down"),
+            Reason::Panicked => f.write_str("the handler of the job panicked"),
             Reason::Injected => f.write_str("a fault was injected"),
         }
     }

@@ -144,6 +144,8 @@ impl Machine {
         let now = self.clock.now();
         let change = {
             let mut cold = lock(&self.cold);
+            // So that the figures it keeps are those of now.
+            self.rotate(&mut cold, now);
             let change = self.shift(&mut cold, to, now, Cause::ByHand);
             if let Some(period) = open_for {
                 self.gate.open_until.store(now.after(period).as_nanos(), Ordering::Release);
