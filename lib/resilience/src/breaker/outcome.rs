@@ -11,7 +11,7 @@ use super::window::History;
 use super::word::Word;
 use crate::clock::{Precision, Tick, nanos};
 use crate::error_kind::Count;
-use crate::sync::{Ordering, lock};
+use crate::sync::{Ordering, load_in_order, lock};
 use std::time::Duration;
 
 impl Machine {
@@ -46,7 +46,7 @@ impl Machine {
                 {
                     return false;
                 }
-                if hot.unclean.load(Ordering::SeqCst) != 0 {
+                if load_in_order(&hot.unclean) != 0 {
                     self.judge_if_reached(word, 0, at);
                 }
                 true
@@ -177,10 +177,10 @@ impl Machine {
     /// Judges if the rates may have reached a threshold, without the lock when they have not.
     fn judge_if_reached(&self, word: Word, streak: u64, now: Tick) {
         let hot = &*self.hot;
-        let turn = hot.turning.load(Ordering::SeqCst);
+        let turn = load_in_order(&hot.turning);
         let mut counts = hot.tally.counts();
-        counts.add(Counts(std::array::from_fn(|i| hot.frozen[i].load(Ordering::SeqCst))));
-        let torn = !turn.is_multiple_of(2) || hot.turning.load(Ordering::SeqCst) != turn;
+        counts.add(Counts(std::array::from_fn(|i| load_in_order(&hot.frozen[i]))));
+        let torn = !turn.is_multiple_of(2) || load_in_order(&hot.turning) != turn;
         if torn || self.rate_cause(&counts).is_some() {
             self.judge(word, streak, now);
         }

@@ -8,7 +8,7 @@
 //! - Moving a count to the frozen slices (under the machine's lock) swaps the word for the same tag
 //!   with count zero: an addition lands before or after the swap, never in neither.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, load_in_order};
 
 /// What an outcome counts as: failed or not, slow or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,12 +174,12 @@ impl Tally {
 
     /// The counts now, whatever their generation.
     pub(crate) fn counts(&self) -> Counts {
-        Counts(std::array::from_fn(|i| self.classes[i].load(Ordering::SeqCst) & COUNT_MASK))
+        Counts(std::array::from_fn(|i| load_in_order(&self.classes[i]) & COUNT_MASK))
     }
 
     /// Failures in a row.
     pub(crate) fn streak(&self) -> u64 {
-        self.streak.load(Ordering::SeqCst) & COUNT_MASK
+        load_in_order(&self.streak) & COUNT_MASK
     }
 
     /// Takes the counts out, leaving zero under the same tag. Only under the machine's lock.

@@ -14,7 +14,7 @@ use crate::clock::{Precision, Tick, nanos};
 use crate::config_error::ConfigError;
 use crate::event::Event;
 use crate::rejection::PolicyKind;
-use crate::sync::{Ordering, lock};
+use crate::sync::{Ordering, load_in_order, lock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl Machine {
         for (cell, sum) in self.hot.frozen.iter().zip(sums.0) {
             cell.store(sum, Ordering::SeqCst);
         }
-        let (seen, tally) = (self.hot.unclean.load(Ordering::SeqCst), self.hot.tally.counts());
+        let (seen, tally) = (load_in_order(&self.hot.unclean), self.hot.tally.counts());
         if seen != 0 && sums.is_clean() && tally.is_clean() {
             // Whoever counted a failure since has raised it, and then it stays.
             let (set, fetch) = (Ordering::SeqCst, Ordering::Relaxed);

@@ -306,7 +306,9 @@ impl Shared {
         let hash = key
             .bytes()
             .fold(self.seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        &self.shards[(hash >> 32) as usize % SHARDS]
+        // The last byte has reached few bits of the sum; a multiplication spreads it over the top.
+        let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.shards[(mixed >> 60) as usize % SHARDS]
     }
 
     #[cold]
