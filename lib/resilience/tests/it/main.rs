@@ -9,6 +9,8 @@ mod breaker;
 mod concurrency;
 #[cfg(not(resilience_loom))]
 mod defects;
+#[cfg(not(resilience_loom))]
+mod examples;
 #[cfg(resilience_loom)]
 mod interleavings;
 #[cfg(not(resilience_loom))]
