@@ -4,6 +4,8 @@
 #[cfg(not(resilience_loom))]
 mod allocation;
 #[cfg(not(resilience_loom))]
+mod bad_input;
+#[cfg(not(resilience_loom))]
 mod breaker;
 #[cfg(not(resilience_loom))]
 mod concurrency;
@@ -18,7 +20,11 @@ mod limits;
 #[cfg(not(resilience_loom))]
 mod model;
 #[cfg(not(resilience_loom))]
+mod observers;
+#[cfg(not(resilience_loom))]
 mod pipeline;
+#[cfg(not(resilience_loom))]
+mod redis_quota;
 #[cfg(not(resilience_loom))]
 mod registry;
 #[cfg(not(resilience_loom))]
