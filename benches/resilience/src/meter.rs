@@ -68,7 +68,7 @@ impl Entry {
 
     /// Allocations per call on one thread.
     pub fn allocations(&self) -> f64 {
-        (self.run)(100);
+        (self.run)(2_000);
         let before = COUNT.get();
         (self.run)(1_000);
         (COUNT.get() - before) as f64 / 1_000.0

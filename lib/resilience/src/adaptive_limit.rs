@@ -130,6 +130,21 @@ const PRESSURE_PERCENT: u64 = 75;
 ///
 /// # Cancel safety
 /// A permit that is dropped gives its slot back and teaches nothing.
+///
+/// # For, and not for
+/// For dependencies whose capacity is unknown or changes. Not for work whose duration depends on the
+/// request far more than on load: split it into one limit each. Parameters: [`AdaptiveConfig`].
+///
+/// Successes teach by their duration, timeouts and refusals for load as overload; fast failures teach
+/// nothing. Priorities are admitted up to 50, 70, 90, 97 and 100 % of the limit, least important first;
+/// above 75 % a caller may hold an equal share of it.
+///
+/// # Cost
+/// Two compare-and-swaps, two precise clock readings and a short lock; one more lock with a caller.
+///
+/// # Source
+/// AIMD: Chiu and Jain (1989). Vegas: Brakmo and Peterson (1995). Gradient2: Netflix
+/// concurrency-limits.
 #[derive(Clone)]
 pub struct AdaptiveLimit(Arc<Shared>);
 
@@ -365,9 +380,8 @@ impl Shared {
             }
             (from, to)
         };
-        if let (from, to) = moved
-            && from != to
-        {
+        let (from, to) = moved;
+        if from != to {
             let name = &*self.name;
             self.listeners.emit(|| Event::LimitChanged { name, from, to });
         }

@@ -50,6 +50,18 @@ const SAMPLES_MIN: u64 = 100;
 /// # Cancel safety
 /// Dropping the future drops every attempt. When one succeeds, the others are dropped before the
 /// result is returned.
+///
+/// # For, and not for
+/// For reads with a long tail of latency. Not for calls that change something, and not without a
+/// [`RetryBudget`]: a slow dependency gets more calls exactly when it is slow. Parameters: the delay, 1
+/// ms to 1 h or a quantile from 0.5 to 0.999; attempts, 2 to 5.
+///
+/// # Cost
+/// Nothing is boxed for the first attempt; each hedge that is really started is one allocation. A short
+/// lock per success when the delay is a quantile.
+///
+/// # Source
+/// Dean and Barroso, "The Tail at Scale" (CACM 56:2, 2013).
 #[derive(Clone)]
 pub struct Hedge(Arc<Shared>);
 

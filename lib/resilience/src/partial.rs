@@ -96,6 +96,19 @@ impl<T: fmt::Debug, E: std::error::Error + 'static> std::error::Error for TooFew
 /// assert!(!outcome.is_complete());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # For, and not for
+/// For scatter-gather (shards, methods, replicas) and for batches whose items are independent. Not for
+/// steps that only make sense together.
+///
+/// # Cost
+/// One allocation per awaited step.
+///
+/// # Cancel safety
+/// Dropping the future drops every step.
+///
+/// # Source
+/// Quorums, as in Dean and Barroso, "The Tail at Scale", on good-enough answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Partial {
     enough: Enough,

@@ -254,6 +254,17 @@ impl Meter {
 ///
 /// # Cancel safety
 /// What was taken stays taken: a cancelled wait does not give its booking back.
+///
+/// # For, and not for
+/// For a number of calls, or of cost, per time; [`Algorithm`] says which is for what. Not for a number
+/// of calls at a time: that is a [`Bulkhead`](crate::Bulkhead). Parameters: [`RateConfig`].
+///
+/// # Cost
+/// A coarse clock reading and one compare-and-swap for the buckets, a short lock for the windows; the
+/// precise clock where less than 100 ms is measured.
+///
+/// # Source
+/// Buckets: generic cell rate algorithm, ITU-T I.371, annex A.
 #[derive(Clone)]
 pub struct RateLimiter(Arc<Shared>);
 

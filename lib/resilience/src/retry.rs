@@ -53,6 +53,18 @@ use std::time::Duration;
 ///
 /// # Cancel safety
 /// Dropping the future drops the attempt or the wait under way; no further attempt is made.
+///
+/// # For, and not for
+/// For calls that are safe to repeat. Not for calls whose effect is unknown after a timeout, unless
+/// they carry an idempotency key, and in one layer of a system only: attempts multiply. Parameters:
+/// [`RetryConfig`].
+///
+/// # Cost
+/// Two additions and the budget's deposit when the first attempt succeeds; nothing is allocated until
+/// an attempt has failed.
+///
+/// # Source
+/// Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 #[derive(Clone)]
 pub struct Retry(Arc<Shared>);
 

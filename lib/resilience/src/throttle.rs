@@ -128,6 +128,19 @@ impl Counts {
 /// assert!(throttle.refusal_probability() > 0.8);
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For a dependency that refuses a part of what it gets: unlike a breaker it never stops entirely and
+/// needs no probes. Not for one that is down: a breaker is quicker. Parameters: [`ThrottleConfig`].
+///
+/// # Cost
+/// Two coarse clock readings and two short locks.
+///
+/// # Cancel safety
+/// A call that is dropped without a record counts as a request that was not accepted.
+///
+/// # Source
+/// Google SRE book, chapter 21, "Client-side throttling".
 #[derive(Clone)]
 pub struct Throttle(Arc<Shared>);
 

@@ -94,6 +94,21 @@ pub struct Pressure {
 /// workers.join();
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For work that comes faster than it is done, for a while. Not for lasting overload: a queue that is
+/// always full only adds waiting. Parameters: [`QueueConfig`].
+///
+/// # Cost
+/// A lock and an allocation per job; a logarithm of the jobs that wait, for their ages.
+///
+/// # Cancel safety
+/// Dropping a [`JobHandle`] lets the job run unheard; dropping the last queue handle lets what waits be
+/// done first.
+///
+/// # Source
+/// Turns between callers: fair queueing, Nagle (RFC 970). Shedding by age: CoDel's observation that a
+/// standing queue helps nobody.
 pub struct WorkQueue<J, R>(Arc<Shared<J, R>>);
 
 impl<J, R> Clone for WorkQueue<J, R> {

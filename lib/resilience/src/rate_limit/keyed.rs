@@ -104,6 +104,19 @@ struct Entry {
 /// assert_eq!(limiter.keys(), 2);
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For tenants, API keys or addresses, of which there may be any number. Not for a handful of fixed
+/// names: a [`RateLimiter`](crate::RateLimiter) each is quicker. Parameters: [`KeyedConfig`].
+///
+/// # Cost
+/// A hash, one of 16 locks and what the algorithm costs; an allocation for a key that is new.
+///
+/// # Cancel safety
+/// What was taken stays taken.
+///
+/// # Source
+/// Least recently used first, idle keys before all others.
 #[derive(Clone)]
 pub struct KeyedRateLimiter(Arc<Shared>);
 

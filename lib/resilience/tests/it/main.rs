@@ -12,6 +12,8 @@ mod concurrency;
 #[cfg(not(resilience_loom))]
 mod defects;
 #[cfg(not(resilience_loom))]
+mod documentation;
+#[cfg(not(resilience_loom))]
 mod examples;
 #[cfg(resilience_loom)]
 mod interleavings;
