@@ -36,7 +36,7 @@ fn documentation(file: &str, name: &str) -> String {
             .is_some_and(|rest| rest.starts_with(['(', '<', ' ']))
     };
     let lines: Vec<&str> = text.lines().collect();
-    let at = lines.iter().position(|line| declared(&line)).unwrap();
+    let at = lines.iter().position(declared).unwrap();
     let above = lines[..at].iter().rev().take_while(|line| line.starts_with(['/', '#']));
     above.copied().collect::<Vec<_>>().join("\n")
 }
