@@ -215,7 +215,7 @@ fn with_request<T>(
     let sensitivity =
         if case.insensitive { request::Case::Insensitive } else { request::Case::Sensitive };
     let allowed = Allowed::new(Bitmap::full(store.len() as u32), None);
-    with(&Request { strict: false,
+    with(&Request { strict: false, verified_max: usize::MAX,
         text: case.text,
         pattern: Pattern { syntax, case: sensitivity, word: case.word },
         vectors: &[],

@@ -6,8 +6,9 @@ use failsafe::CircuitBreaker as _;
 use governor::clock::{MonotonicClock, QuantaClock};
 use governor::{Quota, RateLimiter as Governor};
 use mainstay_resilience::{
-    Algorithm, Bulkhead, BulkheadConfig, CircuitBreaker, ErrorKind, KeyedConfig, KeyedRateLimiter,
-    Pipeline, RateConfig, RateLimiter, Retry, RetryBudget, Timeout, TokioSleeper, Window,
+    Algorithm, Bulkhead, BulkheadConfig, CircuitBreaker, Clock, ErrorKind, KeyedConfig,
+    KeyedRateLimiter, Pipeline, RateConfig, RateLimiter, Retry, RetryBudget, Timeout, TokioSleeper,
+    Window,
 };
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -16,15 +17,24 @@ use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower::{Layer, Service};
 use tower_resilience_circuitbreaker::{CircuitBreakerLayer, SlidingWindowType};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn entry(case: &'static str, library: &'static str, threads: usize, run: Run) -> Entry {
-    Entry { case, library, threads, run }
+/// A case whose every call is timed.
+fn entry(case: &'static str, library: &'static str, threads: usize, run: Calls) -> Entry {
+    let timed: Run = Box::new(move |calls| {
+        let begin = Instant::now();
+        run(calls);
+        begin.elapsed()
+    });
+    Entry { case, library, threads, run: timed }
 }
+
+/// Makes so many calls.
+type Calls = Box<dyn Fn(u64) + Send + Sync>;
 
 /// Polls a future that is ready at once, or soon, without a runtime.
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -59,7 +69,7 @@ fn ours_by_time() -> CircuitBreaker {
     CircuitBreaker::builder("bench").build().expect("the default is valid")
 }
 
-fn ours_call(breaker: CircuitBreaker) -> Run {
+fn ours_call(breaker: CircuitBreaker) -> Calls {
     Box::new(move |calls| {
         for _ in 0..calls {
             if let Ok(permit) = breaker.try_acquire() {
@@ -91,7 +101,7 @@ impl Service<()> for Echo {
     }
 }
 
-fn tower_resilience(window: SlidingWindowType, ok: bool) -> Run {
+fn tower_resilience(window: SlidingWindowType, ok: bool) -> Calls {
     let layer = CircuitBreakerLayer::builder()
         .sliding_window_type(window)
         .sliding_window_size(100)
@@ -107,6 +117,24 @@ fn tower_resilience(window: SlidingWindowType, ok: bool) -> Run {
             let _ = black_box(now(service.call(())));
         }
     })
+}
+
+/// A service that never answers, with an error that tower can box.
+#[derive(Clone)]
+struct Stuck;
+
+impl Service<()> for Stuck {
+    type Response = ();
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        std::future::pending()
+    }
 }
 
 fn closed(threads: usize) -> Vec<Entry> {
@@ -227,68 +255,117 @@ fn in_window() -> Vec<Entry> {
     };
     vec![
         entry("1k in window", "mainstay, time window", 1, ours(1_000)),
-        entry("1k in window", "tower-resilience, time window", 1, tower_resilience_filled(1_000)),
+        Entry {
+            case: "1k in window",
+            library: "tower-resilience, time window",
+            threads: 1,
+            run: tower_resilience_filled(1_000),
+        },
         entry("100k in window", "mainstay, time window", 1, ours(100_000)),
     ]
 }
 
-fn tower_resilience_filled(calls: u64) -> Run {
-    let layer = CircuitBreakerLayer::builder()
-        .sliding_window_type(SlidingWindowType::TimeBased)
-        .sliding_window_duration(HOUR)
-        .minimum_number_of_calls(20)
-        .build()
-        .expect("the configuration is valid");
-    let service = layer.layer(Echo(true));
-    let run: Run = Box::new(move |calls| {
-        let mut service = service.clone();
-        for _ in 0..calls {
-            let _ = black_box(now(service.call(())));
+/// Calls timed with about so many in the window: the window is filled anew, untimed, before each
+/// fiftieth call, because it grows with every one.
+fn tower_resilience_filled(filled: u64) -> Run {
+    const TIMED: u64 = 50;
+    Box::new(move |calls| {
+        let mut took = Duration::ZERO;
+        let mut left = calls;
+        while left > 0 {
+            let layer = CircuitBreakerLayer::builder()
+                .sliding_window_type(SlidingWindowType::TimeBased)
+                .sliding_window_duration(HOUR)
+                .minimum_number_of_calls(20)
+                .build()
+                .expect("the configuration is valid");
+            let mut service = layer.layer(Echo(true));
+            let mut run = |calls: u64| {
+                for _ in 0..calls {
+                    let _ = black_box(now(service.call(())));
+                }
+            };
+            run(filled);
+            let begin = Instant::now();
+            run(left.min(TIMED));
+            took += begin.elapsed();
+            left -= left.min(TIMED);
         }
-    });
-    run(calls);
-    run
+        took
+    })
+}
+
+/// Our coarse clock for governor, so that both can be compared on one clock.
+#[derive(Clone)]
+struct Coarse(Clock);
+
+impl governor::clock::Clock for Coarse {
+    type Instant = governor::nanos::Nanos;
+
+    fn now(&self) -> Self::Instant {
+        self.0.coarse().as_nanos().into()
+    }
+}
+
+fn take(limiter: RateLimiter) -> Calls {
+    Box::new(move |calls| {
+        for _ in 0..calls {
+            let _ = black_box(limiter.try_acquire());
+        }
+    })
+}
+
+/// Makes governor's limiter on any clock take.
+macro_rules! check {
+    ($limiter:expr) => {{
+        let limiter = $limiter;
+        Box::new(move |calls: u64| {
+            for _ in 0..calls {
+                let _ = black_box(limiter.check());
+            }
+        }) as Calls
+    }};
 }
 
 fn bucket(threads: usize) -> Vec<Entry> {
-    const CASE: &str = "token bucket allow";
-    let config =
-        RateConfig::per_second(Algorithm::TokenBucket, 10_000_000).with_burst(1_000_000_000);
-    let ours = RateLimiter::new("bench", config).expect("the configuration is valid");
+    const ALLOW: &str = "token bucket allow";
+    const PRECISE: &str = "bucket allow, Instant";
+    const REJECT: &str = "token bucket reject";
+    let limiter = |config| RateLimiter::new("bench", config).expect("the configuration is valid");
+    let fast = RateConfig::per_second(Algorithm::TokenBucket, 10_000_000);
+    let coarse = limiter(fast.with_burst(1_000_000_000));
+    // It fills in 50 ms, which only the precise clock can measure.
+    let precise = limiter(fast.with_burst(500_000));
+    let spent = limiter(RateConfig::new(Algorithm::TokenBucket, 1, HOUR));
+    let _ = spent.try_acquire();
     let quota = Quota::per_second(NonZeroU32::MAX);
-    let quanta = Governor::direct_with_clock(quota, QuantaClock::default());
-    let instant = Governor::direct_with_clock(quota, MonotonicClock);
+    let one = Quota::with_period(HOUR).expect("not zero");
+    let peer_spent = Governor::direct_with_clock(one, QuantaClock::default());
+    let _ = peer_spent.check();
+    let same_clock = Coarse(Clock::system());
     vec![
+        entry(ALLOW, "mainstay (coarse clock)", threads, take(coarse)),
         entry(
-            CASE,
-            "mainstay (coarse clock)",
-            threads,
-            Box::new(move |calls| {
-                for _ in 0..calls {
-                    let _ = black_box(ours.try_acquire());
-                }
-            }),
-        ),
-        entry(
-            CASE,
+            ALLOW,
             "governor (quanta)",
             threads,
-            Box::new(move |calls| {
-                for _ in 0..calls {
-                    let _ = black_box(quanta.check());
-                }
-            }),
+            check!(Governor::direct_with_clock(quota, QuantaClock::default())),
         ),
         entry(
-            CASE,
+            ALLOW,
+            "governor (coarse clock)",
+            threads,
+            check!(Governor::direct_with_clock(quota, same_clock)),
+        ),
+        entry(PRECISE, "mainstay (precise clock)", threads, take(precise)),
+        entry(
+            PRECISE,
             "governor (Instant)",
             threads,
-            Box::new(move |calls| {
-                for _ in 0..calls {
-                    let _ = black_box(instant.check());
-                }
-            }),
+            check!(Governor::direct_with_clock(quota, MonotonicClock)),
         ),
+        entry(REJECT, "mainstay", threads, take(spent)),
+        entry(REJECT, "governor (quanta)", threads, check!(peer_spent)),
     ]
 }
 
@@ -327,6 +404,14 @@ fn keyed() -> Vec<Entry> {
 
 fn slots() -> Vec<Entry> {
     const CASE: &str = "bulkhead";
+    const FULL: &str = "bulkhead, full";
+    let full = Bulkhead::new("bench", BulkheadConfig::new(1)).expect("valid");
+    let held = full.try_acquire_owned().expect("a slot is free");
+    let full_tower = tower::load_shed::LoadShedLayer::new()
+        .layer(tower::limit::ConcurrencyLimitLayer::new(1).layer(Stuck));
+    let mut holder = full_tower.clone();
+    let _ = now(std::future::poll_fn(|cx| holder.poll_ready(cx)));
+    let held_tower = std::sync::Mutex::new(holder.call(()));
     let ours = Bulkhead::new("bench", BulkheadConfig::new(10)).expect("valid");
     let tower = tower::limit::ConcurrencyLimitLayer::new(10).layer(Echo(true));
     vec![
@@ -349,6 +434,30 @@ fn slots() -> Vec<Entry> {
                 for _ in 0..calls {
                     let _ = now(std::future::poll_fn(|cx| service.poll_ready(cx)));
                     let _ = black_box(now(service.call(())));
+                }
+            }),
+        ),
+        entry(
+            FULL,
+            "mainstay",
+            1,
+            Box::new(move |calls| {
+                let _held = &held;
+                for _ in 0..calls {
+                    let _ = black_box(full.try_acquire().is_err());
+                }
+            }),
+        ),
+        entry(
+            FULL,
+            "tower LoadShed",
+            1,
+            Box::new(move |calls| {
+                let _held = &held_tower;
+                let mut service = full_tower.clone();
+                for _ in 0..calls {
+                    let _ = now(std::future::poll_fn(|cx| service.poll_ready(cx)));
+                    let _ = black_box(now(service.call(())).is_err());
                 }
             }),
         ),

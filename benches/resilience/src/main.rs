@@ -2,47 +2,66 @@
 //!
 //! `cargo run --release --manifest-path benches/resilience/Cargo.toml -- [--quick] [--json]`
 //!
-//! Every case is measured in rounds that take turns, so that a noisy machine disturbs all alike; a
-//! row shows the median round. Two threads: both share one policy, and a call's time is the wall
-//! time over the calls of one thread.
+//! Criterion measures each case in several passes over all cases, so that a busy machine disturbs
+//! all alike; a row shows the pass in which the median call was quickest. Two threads: both share
+//! one policy, and a call's time is the wall time over the calls of one thread. With `--bench` the
+//! arguments are criterion's own, and its report is printed instead.
 
 mod cases;
 mod meter;
+mod report;
 
-use meter::Row;
+use criterion::Criterion;
+use std::process::{Command, ExitCode, Stdio};
 
-fn main() {
-    let quick = std::env::args().any(|arg| arg == "--quick");
-    let json = std::env::args().any(|arg| arg == "--json");
-    let mut groups = cases::all();
-    let rows = meter::measure(&mut groups, if quick { 5 } else { 21 });
-    if json { print_json(&rows) } else { print_table(&rows) }
-}
-
-fn print_table(rows: &[Row]) {
-    println!(
-        "{:<22} {:<34} {:>10} {:>12} {:>8}",
-        "case", "library", "ns/call", "allocs/call", "ratio"
-    );
-    for row in rows {
-        println!(
-            "{:<22} {:<34} {:>10.1} {:>12.2} {:>8.2}",
-            row.case, row.library, row.nanos, row.allocations, row.ratio
-        );
+fn main() -> ExitCode {
+    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
+    if has("--bench") {
+        measure();
+        return ExitCode::SUCCESS;
     }
-    println!("ratio: to the first row of the case, which is ours");
+    let (passes, measurement_seconds) = if has("--quick") { (2, "0.1") } else { (5, "0.4") };
+    for pass in 0..passes {
+        eprintln!("pass {} of {passes}", pass + 1);
+        if let Err(error) = run_pass(pass, measurement_seconds) {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let rows = report::rows(passes);
+    if has("--json") {
+        report::print_json(&rows)
+    } else {
+        report::print_table(&rows)
+    }
+    ExitCode::SUCCESS
 }
 
-fn print_json(rows: &[Row]) {
-    let objects: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            format!(
-                "{{\"case\":\"{}\",\"library\":\"{}\",\"ns_per_call\":{:.2},\
-                 \"allocations_per_call\":{:.3},\"ratio_to_ours\":{:.3}}}",
-                row.case, row.library, row.nanos, row.allocations, row.ratio
-            )
-        })
-        .collect();
-    println!("[{}]", objects.join(",\n "));
+/// Hands every case to criterion.
+fn measure() {
+    let mut criterion = Criterion::default().configure_from_args();
+    for entry in cases::all() {
+        let mut group = criterion.benchmark_group(entry.group());
+        group.bench_function(entry.library, |bencher| {
+            bencher.iter_custom(|calls| entry.time(calls))
+        });
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+/// One pass over all cases, in a process of its own, under its own baseline.
+fn run_pass(pass: usize, measurement_seconds: &str) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let baseline = report::baseline(pass);
+    let status = Command::new(program)
+        .args(["--bench", "--noplot", "--quiet", "--sample-size", "10", "--nresamples", "1001"])
+        .args(["--warm-up-time", "0.05", "--measurement-time", measurement_seconds])
+        .args(["--save-baseline", &baseline])
+        .env("CRITERION_HOME", report::home())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_err(|error| format!("criterion did not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("criterion failed: {status}")) }
 }

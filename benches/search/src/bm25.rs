@@ -232,7 +232,7 @@ fn ours(texts: &[String]) -> Ready<'_> {
     let searcher = view.searcher();
     let allowed = Allowed::new(Bitmap::full(number), None);
     let ask = move |query: &str| {
-        let request = Request { strict: false,
+        let request = Request { strict: false, verified_max: usize::MAX,
             text: query,
             pattern: Pattern::default(),
             vectors: &[],

@@ -41,6 +41,7 @@ impl Index for Ours {
     fn search(&self, query: &[f32], limit: usize) -> Vec<u32> {
         let request = Request {
             strict: false,
+            verified_max: usize::MAX,
             text: "",
             pattern: Pattern::default(),
             vectors: &[QueryVector { space: 0, vector: query.to_vec() }],

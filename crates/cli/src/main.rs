@@ -1,5 +1,6 @@
 //! The program `mainstay`: one file for each subcommand.
 
+mod config;
 mod data;
 mod eval;
 mod failure;
@@ -49,6 +50,8 @@ enum Command {
     Search(search::Arguments),
     /// Serve a data directory over HTTP
     Serve(serve::Arguments),
+    /// Show or check the settings of the server
+    Config(config::Arguments),
     /// Measure relevance on test collections
     Eval(eval::Arguments),
     /// Make the index of a method anew from the log
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Index(arguments) => index::run(&arguments),
         Command::Search(arguments) => search::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

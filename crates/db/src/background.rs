@@ -21,7 +21,15 @@ pub(crate) fn start(collection: &Collection) -> Result<(), DbError> {
         spawn(slot.kind.name(), Box::new(move || driver.run()))?;
     }
     let inner = Arc::clone(&collection.inner);
-    spawn("refine", Box::new(move || crate::refine::run(&inner)))?;
+    let refine = move || {
+        crate::priority::yield_to_searches();
+        crate::refine::run(&inner);
+    };
+    spawn("refine", Box::new(refine))?;
     let inner = Arc::clone(&collection.inner);
-    spawn("compact", Box::new(move || crate::compact::run(&inner)))
+    let compact = move || {
+        crate::priority::yield_to_searches();
+        crate::compact::run(&inner);
+    };
+    spawn("compact", Box::new(compact))
 }

@@ -226,6 +226,12 @@ impl Db {
         &self.folder
     }
 
+    /// How many merges are queued or under way. While it is above 0, searches share the machine with
+    /// them and the indexes are not yet as quick as they will be.
+    pub fn maintenance_pending(&self) -> usize {
+        self.maintenance.pending()
+    }
+
     /// Bytes that may still be written on the disk of the data directory.
     pub fn disk_available_bytes(&self) -> Result<u64, DbError> {
         self.fs

@@ -38,6 +38,7 @@ mod maintenance;
 mod open_view;
 mod options;
 mod panics;
+mod priority;
 mod query;
 mod question;
 mod rebuild;

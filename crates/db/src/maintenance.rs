@@ -28,6 +28,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<(u64, Job)>,
+    /// Whether a piece of work runs, or its rest.
+    busy: bool,
     closed: bool,
 }
 
@@ -48,6 +50,12 @@ impl Maintenance {
             queue.jobs.push_back((bytes, job));
             self.shared.wake.notify_one();
         }
+    }
+
+    /// How many pieces of work are queued or under way.
+    pub(crate) fn pending(&self) -> usize {
+        let queue = self.shared.lock();
+        queue.jobs.len() + usize::from(queue.busy)
     }
 
     /// Ends after the piece that runs; drops what is queued.
@@ -71,13 +79,16 @@ impl Shared {
     }
 
     fn run(&self) {
+        crate::priority::yield_to_searches();
         loop {
             let mut queue = self.lock();
+            queue.busy = false;
             let (bytes, job) = loop {
                 if queue.closed {
                     return;
                 }
                 if let Some(job) = queue.jobs.pop_front() {
+                    queue.busy = true;
                     break job;
                 }
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);

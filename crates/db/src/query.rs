@@ -392,6 +392,7 @@ fn answer(
         limit: question.depth,
         allowed: &question.allowed,
         texts: &*question.documents,
+        verified_max: question.verified_max,
         threads: question.threads,
         stop: &question.stop,
     };

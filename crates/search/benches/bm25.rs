@@ -109,6 +109,7 @@ fn main() {
             for (query, best) in queries.iter().zip(&mut times) {
                 let request = Request {
                     strict: false,
+                    verified_max: usize::MAX,
                     text: query,
                     pattern: Pattern::default(),
                     vectors: &[],

@@ -29,6 +29,11 @@ pub struct Request<'a> {
     pub allowed: &'a Allowed,
     /// Stored text, for methods that verify against it.
     pub texts: &'a dyn Texts,
+    /// How many stored texts `native` may verify for a literal, in order of document number;
+    /// `usize::MAX` for all there are. Where words are short and frequent, a phrase of them leaves
+    /// tens of thousands of candidates; beside other methods that is not worth their waiting. What
+    /// was left out shows in [`MethodAnswer::total_is_exact`].
+    pub verified_max: usize,
     /// How many threads the method may use, itself included; at least 1.
     pub threads: usize,
     /// Set by the caller when the answer is no longer wanted or the deadline has passed.

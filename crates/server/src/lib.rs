@@ -12,6 +12,7 @@
 pub mod config;
 pub mod problem;
 pub mod search_json;
+pub mod settings;
 pub mod wire;
 
 mod gauges;
@@ -31,6 +32,18 @@ pub use config::Config;
 pub use http::health::HealthJson;
 pub use recorder::install as install_metrics;
 pub use routes::openapi;
+
+/// Changes a running server.
+#[derive(Clone)]
+pub struct Control(state::State);
+
+impl Control {
+    /// Takes over bounds and times. Fields that are fixed at the start (`listen`, `connections_max`,
+    /// `header_timeout`) keep their effect until the next one.
+    pub fn reconfigure(&self, config: Config) {
+        self.0.reconfigure(config);
+    }
+}
 
 /// A server that is bound to its address and not yet serving.
 pub struct Server {
@@ -55,6 +68,11 @@ impl Server {
     /// The system does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// A handle that changes a running server.
+    pub fn control(&self) -> Control {
+        Control(self.state.clone())
     }
 
     /// Serves until `stop` is done, then lets running requests end within the drain time. The data

@@ -27,7 +27,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> bool {
     let router = router.layer(CatchPanicLayer::custom(panicked));
-    let config = state.config().clone();
+    let config = state.config();
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     state.drain();
-    tokio::time::timeout(config.drain_timeout, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(state.config().drain_timeout, graceful.shutdown()).await.is_ok()
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {

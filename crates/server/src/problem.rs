@@ -58,6 +58,9 @@ impl Problem {
     }
 }
 
+/// How often a log on a full disk looks whether there is room again.
+const ROOM_CHECK_MS: u64 = 1_000;
+
 /// The one table from errors to status codes.
 fn status_of(error: &DbError) -> StatusCode {
     match error.code() {
@@ -90,6 +93,9 @@ impl From<DbError> for Problem {
             }
             DbError::Unanswered { retry_after_ms, .. } => problem.retry_after_ms = *retry_after_ms,
             _ => {}
+        }
+        if status == StatusCode::INSUFFICIENT_STORAGE {
+            problem.retry_after_ms = Some(ROOM_CHECK_MS);
         }
         problem
     }

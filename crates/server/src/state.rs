@@ -1,7 +1,7 @@
 //! [`State`]: what every handler shares, and the door to the blocking floors.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use mainstay_db::{Collection, Db, DbError};
@@ -17,12 +17,25 @@ pub(crate) struct State(Arc<Shared>);
 
 struct Shared {
     db: Arc<Db>,
-    config: Config,
-    searches: Arc<Semaphore>,
-    writes: Arc<Semaphore>,
+    running: RwLock<Arc<Running>>,
     started: Instant,
     draining: AtomicBool,
     metrics: Option<PrometheusHandle>,
+}
+
+/// What a reload replaces.
+struct Running {
+    config: Config,
+    searches: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+}
+
+impl Running {
+    fn new(config: Config) -> Arc<Self> {
+        let searches = Arc::new(Semaphore::new(config.searches_max));
+        let writes = Arc::new(Semaphore::new(config.writes_max));
+        Arc::new(Self { config, searches, writes })
+    }
 }
 
 /// Which bound a blocking call counts against.
@@ -38,9 +51,7 @@ impl State {
     pub(crate) fn new(db: Arc<Db>, config: Config, metrics: Option<PrometheusHandle>) -> Self {
         Self(Arc::new(Shared {
             db,
-            searches: Arc::new(Semaphore::new(config.searches_max)),
-            writes: Arc::new(Semaphore::new(config.writes_max)),
-            config,
+            running: RwLock::new(Running::new(config)),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             metrics,
@@ -51,8 +62,18 @@ impl State {
         &self.0.db
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
+    fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.0.running.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        self.running().config.clone()
+    }
+
+    /// Takes over another configuration. What runs keeps the bounds it was admitted under.
+    pub(crate) fn reconfigure(&self, config: Config) {
+        let running = Running::new(config);
+        *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = running;
     }
 
     pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
@@ -83,9 +104,10 @@ impl State {
         work: Work,
         run: impl FnOnce(&Db) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, Problem> {
+        let running = self.running();
         let (permits, what, bound) = match work {
-            Work::Search => (&self.0.searches, "searches", self.0.config.searches_max),
-            Work::Write => (&self.0.writes, "writes", self.0.config.writes_max),
+            Work::Search => (&running.searches, "searches", running.config.searches_max),
+            Work::Write => (&running.writes, "writes", running.config.writes_max),
         };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             metrics::counter!("mainstay_requests_shed_total", "work" => what).increment(1);

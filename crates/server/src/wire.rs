@@ -16,7 +16,9 @@ use crate::problem::Problem;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentJson {
-    /// The key, unique in the collection: 1 to 512 bytes, no control characters.
+    /// The key, unique in the collection: 1 to 512 bytes, no control characters. May be left out
+    /// where the path of the request says it.
+    #[serde(default)]
     #[schema(min_length = 1, max_length = 512)]
     pub id: String,
     /// A headline; at most 4096 bytes.

@@ -2,19 +2,24 @@
 //! `cargo run -p mainstay-resilience --example breaker_life`.
 
 use mainstay_resilience::{CircuitBreaker, Event, ManualClock, OpenFor, Probes};
-use std::sync::Arc;
+use std::error::Error;
+use std::io::{Write, stdout};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn demonstrate(out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&changes);
     let clock = ManualClock::new();
     let breaker = CircuitBreaker::builder("embedder")
         .open_for(OpenFor::growing(Duration::from_secs(5), Duration::from_secs(60)))
         .half_open(Probes::new(3).close_at(0.6))
         .ramp(0.25, Duration::from_secs(4))
         .clock(clock.clock())
-        .observer(Arc::new(|event: &Event<'_>| {
+        .observer(Arc::new(move |event: &Event<'_>| {
             if let Event::BreakerChanged { from, to, cause, error_rate, .. } = event {
-                println!("        {from} → {to} ({cause}, error rate {error_rate:.2})");
+                let change = format!("{from} → {to} ({cause}, error rate {error_rate:.2})");
+                heard.lock().into_iter().for_each(|mut heard| heard.push(change.clone()));
             }
         }))
         .build()?;
@@ -34,9 +39,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Err(_) => refused += 1,
             }
         }
-        println!("{second:>3} s  {ok} ok, {failed} failed, {refused} refused, {}", breaker.state());
+        for change in changes.lock().map_err(|_| "poisoned")?.drain(..) {
+            writeln!(out, "        {change}")?;
+        }
+        let state = breaker.state();
+        writeln!(out, "{second:>3} s  {ok} ok, {failed} failed, {refused} refused, {state}")?;
         clock.advance(Duration::from_secs(1));
     }
-    println!("{:#?}", breaker.snapshot());
+    breaker.isolate();
+    if let Err(refused) = breaker.try_acquire() {
+        writeln!(out, "by hand: {refused}")?;
+    }
+    breaker.reset();
+    writeln!(out, "{:#?}", breaker.snapshot())?;
     Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    demonstrate(&mut stdout())
 }

@@ -6,7 +6,8 @@ use mainstay_resilience::{
     Attempt, Bare, ErrorKind, Hedge, HedgeDelay, Pipeline, RetryBudget, Sleeper, Strategy,
 };
 use mainstay_resilience::{Clock, testing::VirtualSleeper};
-use std::cell::Cell;
+use std::error::Error;
+use std::io::{Write, stdout};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -36,16 +37,12 @@ fn tail<C: Strategy<(), ErrorKind>>(
     (latencies[990], attempts.into_inner())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn demonstrate(out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let time = VirtualTime::new();
-    let shown = Cell::new(0);
-    let show = |what: &str, (p99, attempts): (Duration, u64)| {
-        shown.set(shown.get() + 1);
-        println!("{what:<22} p99 {:>4} ms, {attempts} attempts", p99.as_millis());
-    };
     let plain: Pipeline<Bare, _> =
         Pipeline::builder().clock(time.clock()).sleeper(time.sleeper()).build()?;
-    show("without a hedge", tail(&time, &plain));
+    let (p99, attempts) = tail(&time, &plain);
+    writeln!(out, "without a hedge:    p99 {:>3} ms, {attempts} attempts", p99.as_millis())?;
     let budget = RetryBudget::with_clock(Default::default(), time.clock())?;
     let hedge = Hedge::builder("reads")
         .delay(HedgeDelay::Fixed(Duration::from_millis(30)))
@@ -53,7 +50,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let hedged =
         Pipeline::builder().clock(time.clock()).sleeper(time.sleeper()).then(hedge).build()?;
-    show("hedged after 30 ms", tail(&time, &hedged));
-    println!("{} hedges taken from the budget", budget.withdrawn());
+    let (p99, attempts) = tail(&time, &hedged);
+    writeln!(out, "hedged after 30 ms: p99 {:>3} ms, {attempts} attempts", p99.as_millis())?;
+    writeln!(out, "{} hedges taken from the budget", budget.withdrawn())?;
     Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    demonstrate(&mut stdout())
 }

@@ -1,12 +1,14 @@
 //! A resilient HTTP client against a server that fails at first. Both run in this process, so the
 //! example needs no network. Run with
-//! `cargo run -p mainstay-resilience --example http_client --features tokio,tracing`.
+//! `cargo run -p mainstay-resilience --example http_client --features tokio`.
 
 use mainstay_resilience::{
     Classify, Clock, Context, Deadline, ErrorKind, Event, Overrides, Pipelines, PipelinesConfig,
     TokioSleeper, classify_http_status,
 };
-use std::sync::Arc;
+use std::error::Error;
+use std::io::{Write, stdout};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,8 +50,7 @@ async fn serve(listener: TcpListener) -> std::io::Result<()> {
     Ok(())
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn talk(out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     tokio::spawn(serve(listener));
@@ -60,15 +61,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     defaults.backoff_base = Some(Duration::from_millis(50));
     config.defaults = defaults;
     let config = config.with_environment(std::env::vars())?;
-    let observer = Arc::new(|event: &Event<'_>| println!("  {event:?}"));
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&events);
+    let observer = Arc::new(move |event: &Event<'_>| {
+        heard.lock().into_iter().for_each(|mut heard| heard.push(format!("{event:?}")));
+    });
     let pipelines = Pipelines::with(config, Clock::system(), TokioSleeper, observer)?;
 
-    println!("{}", pipelines.endpoint("local", "root").pipeline().describe());
+    writeln!(out, "{}", pipelines.endpoint("local", "root").pipeline().describe())?;
     let context = Context::from(Deadline::after(&Clock::system(), Duration::from_secs(5)));
     let answer = pipelines.call("local", "root", context, |_| get(port)).await;
-    println!("answer: {:?}", answer.map(|text| text.lines().next().map(str::to_owned)));
+    for event in events.lock().map_err(|_| "poisoned")?.drain(..) {
+        writeln!(out, "  {event}")?;
+    }
+    writeln!(out, "answer: {:?}", answer.map(|text| text.lines().next().map(str::to_owned)))?;
     for status in pipelines.list() {
-        println!("{}/{}: {:?}", status.service, status.endpoint, status.retry);
+        let (service, endpoint) = (status.service, status.endpoint);
+        writeln!(out, "{service}/{endpoint}: {:?}", status.retry)?;
     }
     Ok(())
+}
+
+pub(crate) fn demonstrate(out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(talk(out))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    demonstrate(&mut stdout())
 }

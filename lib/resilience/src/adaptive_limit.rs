@@ -11,7 +11,6 @@
 //! Cost: two compare-and-swaps, two precise clock readings and a short lock per call.
 
 mod law;
-mod shares;
 
 use crate::attempt::Attempt;
 use crate::clock::{Clock, Tick, nanos};
@@ -21,11 +20,11 @@ use crate::error_kind::{ErrorKind, Verdict};
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
+use crate::shares::Shares;
 use crate::slots::{QueueOrder, Slots};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use law::{Memory, Sample};
-use shares::Shares;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -131,6 +130,21 @@ const PRESSURE_PERCENT: u64 = 75;
 ///
 /// # Cancel safety
 /// A permit that is dropped gives its slot back and teaches nothing.
+///
+/// # For, and not for
+/// For dependencies whose capacity is unknown or changes. Not for work whose duration depends on the
+/// request far more than on load: split it into one limit each. Parameters: [`AdaptiveConfig`].
+///
+/// Successes teach by their duration, timeouts and refusals for load as overload; fast failures teach
+/// nothing. Priorities are admitted up to 50, 70, 90, 97 and 100 % of the limit, least important first;
+/// above 75 % a caller may hold an equal share of it.
+///
+/// # Cost
+/// Two compare-and-swaps, two precise clock readings and a short lock; one more lock with a caller.
+///
+/// # Source
+/// AIMD: Chiu and Jain (1989). Vegas: Brakmo and Peterson (1995). Gradient2: Netflix
+/// concurrency-limits.
 #[derive(Clone)]
 pub struct AdaptiveLimit(Arc<Shared>);
 
@@ -282,16 +296,32 @@ impl AdaptiveLimit {
         self.0.refused.load(Ordering::Relaxed)
     }
 
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The configuration now.
+    #[must_use]
+    pub fn config(&self) -> AdaptiveConfig {
+        lock(&self.0.teacher).config
+    }
+
     /// Changes the configuration; the limit stays where it is, within the new bounds.
     ///
     /// # Errors
     /// The field that is out of range; then nothing changes.
     pub fn reconfigure(&self, config: AdaptiveConfig) -> Result<(), ConfigError> {
         config.validate()?;
-        let mut teacher = lock(&self.0.teacher);
-        teacher.config = config;
-        teacher.limit = teacher.limit.clamp(f64::from(config.min), f64::from(config.max));
-        self.0.slots.set_limit(teacher.limit as u64, QueueOrder::Fifo);
+        {
+            let mut teacher = lock(&self.0.teacher);
+            teacher.config = config;
+            teacher.limit = teacher.limit.clamp(f64::from(config.min), f64::from(config.max));
+            self.0.slots.set_limit(teacher.limit as u64, QueueOrder::Fifo);
+        }
+        let name = &*self.0.name;
+        self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::AdaptiveLimit });
         Ok(())
     }
 }
@@ -350,9 +380,8 @@ impl Shared {
             }
             (from, to)
         };
-        if let (from, to) = moved
-            && from != to
-        {
+        let (from, to) = moved;
+        if from != to {
             let name = &*self.name;
             self.listeners.emit(|| Event::LimitChanged { name, from, to });
         }

@@ -53,6 +53,19 @@ impl<V> Answer<V> {
 /// assert_eq!(fetch(Err(ErrorKind::Timeout)), Err(ErrorKind::Timeout));
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For answers that may be a little old. Not for answers that differ by who asks, unless the key says
+/// who. Parameters: see [`AnswerCache::new`].
+///
+/// # Cost
+/// A lock, a hash and a clone of the answer.
+///
+/// # Cancel safety
+/// A call that is dropped keeps nothing; no lock is held while the operation runs.
+///
+/// # Source
+/// `max-age` and `stale-if-error` of RFC 5861.
 pub struct AnswerCache<K, V> {
     clock: Clock,
     ttl: Duration,

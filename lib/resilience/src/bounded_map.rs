@@ -44,7 +44,15 @@ impl<K: Hash + Eq + Clone, V> BoundedMap<K, V> {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() == self.capacity
+        self.slots.len() >= self.capacity
+    }
+
+    /// Changes the bound, at least one; what is beyond it goes, the least recently used first.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.clamp(1, NONE as usize - 1);
+        while self.slots.len() > self.capacity {
+            self.remove_oldest();
+        }
     }
 
     /// The value of `key`, which becomes the most recently used.
@@ -57,6 +65,11 @@ impl<K: Hash + Eq + Clone, V> BoundedMap<K, V> {
         self.unlink(at);
         self.link_newest(at);
         Some(&mut self.slots[at as usize].value)
+    }
+
+    /// Every entry, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.slots.iter().map(|slot| (&slot.key, &slot.value))
     }
 
     /// The least recently used entry.

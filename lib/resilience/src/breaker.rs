@@ -9,15 +9,20 @@
 //! Source: Nygard, *Release It!*, 2nd edition, chapter 5; the half-open probes follow resilience4j,
 //! the generations sony/gobreaker, the ramp Envoy's slow start.
 
+mod admission;
 mod baseline;
 mod config;
 mod machine;
+mod outcome;
 mod permit;
 mod preset;
 mod snapshot;
 pub(crate) use crate::breaker_state as state;
 mod tally;
+mod ticket;
+mod transition;
 mod window;
+mod word;
 
 pub use config::{Adaptive, BreakerConfig, DropRule, OpenFor, Probes, Ramp, SlowCalls, Window};
 pub use permit::{OwnedPermit, Permit};
@@ -30,10 +35,11 @@ use crate::error::Error;
 use crate::error_kind::{Classify, Verdict};
 use crate::event::{Listeners, Observer};
 use crate::rejection::Rejection;
-use machine::{LazyNow, Machine};
+use machine::Machine;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use ticket::LazyNow;
 
 /// A circuit breaker. Clones are cheap and share the state.
 ///
@@ -46,13 +52,29 @@ use std::time::Duration;
 /// }
 /// assert_eq!(breaker.state(), State::Open);
 /// let refused = breaker.try_acquire().unwrap_err();
-/// assert_eq!(refused.to_string(), "circuit_breaker bm25 refused the call: it is open");
+/// assert_eq!(
+///     refused.to_string(),
+///     "circuit_breaker bm25 refused the call: \
+///      it is open (consecutive_failures, 100 % of its calls had failed)"
+/// );
 /// # Ok::<(), mainstay_resilience::Rejection>(())
 /// ```
 ///
 /// # Cancel safety
 /// A permit that is dropped counts by the [`DropRule`]; a probe's slot is given back. A permit that
 /// is leaked holds its slot until [`Probes::give_up_after`].
+///
+/// # For, and not for
+/// For calls across a network or into a component that can hang or fail for a while. Not for errors of
+/// the caller (they do not count) and not as a rate limit. Parameters: [`BreakerConfig`].
+///
+/// # Cost
+/// Closed with a time window: one coarse clock reading and one compare-and-swap, independent of the
+/// calls in the window. Count window: a short lock. Open: one clock reading and three additions.
+///
+/// # Source
+/// Nygard, *Release It!*, 2nd edition, chapter 5; the half-open probes follow resilience4j, the
+/// generations sony/gobreaker, the ramp Envoy's slow start.
 #[derive(Clone)]
 pub struct CircuitBreaker(Arc<Machine>);
 

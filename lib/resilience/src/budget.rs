@@ -57,7 +57,8 @@ impl BudgetConfig {
 
 /// A budget for extra calls. Clones share it. Starts full.
 ///
-/// Cost: one compare-and-swap per first call, none while the budget is full.
+/// # Cost
+/// One compare-and-swap per first call, none while the budget is full.
 ///
 /// ```
 /// use mainstay_resilience::{BudgetConfig, RetryBudget};
@@ -72,6 +73,16 @@ impl BudgetConfig {
 /// assert_eq!(budget.balance(), 5.0);
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For everything that adds calls: share one between the retries, hedges and calling fallbacks of a
+/// dependency. Not a rate limit for first calls. Parameters: [`BudgetConfig`].
+///
+/// # Cancel safety
+/// A token that was taken stays taken.
+///
+/// # Source
+/// Google SRE book, chapter 22, and gRPC proposal A6; the floor is Finagle's and Envoy's.
 #[derive(Clone)]
 pub struct RetryBudget(Arc<Purse>);
 

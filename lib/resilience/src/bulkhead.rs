@@ -91,6 +91,17 @@ impl BulkheadConfig {
 /// # Cancel safety
 /// Dropping a permit gives its slot back; dropping the future of [`acquire`](Self::acquire) leaves
 /// the queue, and gives back a slot that was granted meanwhile.
+///
+/// # For, and not for
+/// For a dependency that is known to bear so many calls at a time: one slow dependency must not take
+/// every thread, connection and megabyte. Where the number is unknown, use an
+/// [`AdaptiveLimit`](crate::AdaptiveLimit). Parameters: [`BulkheadConfig`].
+///
+/// # Cost
+/// Two compare-and-swaps while a slot is free; a lock and an allocation to wait.
+///
+/// # Source
+/// Nygard, *Release It!*, 2nd edition, chapter 5.
 #[derive(Clone)]
 pub struct Bulkhead(Arc<Shared>);
 

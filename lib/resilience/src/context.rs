@@ -99,3 +99,9 @@ impl From<Deadline> for Context {
         Context::within(deadline)
     }
 }
+
+impl From<Priority> for Context {
+    fn from(priority: Priority) -> Self {
+        Context::default().priority(priority)
+    }
+}

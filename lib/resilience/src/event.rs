@@ -1,7 +1,7 @@
 //! What policies tell their observers. Events are borrowed, emitted outside every lock, and not
 //! even built when nobody listens.
 
-use crate::breaker_state::State;
+use crate::breaker_state::{Cause, State};
 use crate::error_kind::ErrorKind;
 use crate::rejection::{PolicyKind, Rejection};
 use std::fmt;
@@ -105,54 +105,6 @@ pub enum Event<'a> {
         /// Its kind.
         policy: PolicyKind,
     },
-}
-
-/// What made a breaker change its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// Too many failures one after the other.
-    ConsecutiveFailures,
-    /// Too large a share of failures in the window.
-    FailureRate,
-    /// Too large a share of slow calls in the window.
-    SlowCallRate,
-    /// The open period is over, probing starts.
-    OpenPeriodOver,
-    /// The probes succeeded.
-    ProbesSucceeded,
-    /// The probes failed.
-    ProbesFailed,
-    /// The probes did not settle in time.
-    ProbesGaveUp,
-    /// The gradual ramp is complete.
-    RampComplete,
-    /// Somebody asked for it.
-    ByHand,
-}
-
-impl Cause {
-    /// A name from a closed set, fit for a metrics label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Cause::ConsecutiveFailures => "consecutive_failures",
-            Cause::FailureRate => "failure_rate",
-            Cause::SlowCallRate => "slow_call_rate",
-            Cause::OpenPeriodOver => "open_period_over",
-            Cause::ProbesSucceeded => "probes_succeeded",
-            Cause::ProbesFailed => "probes_failed",
-            Cause::ProbesGaveUp => "probes_gave_up",
-            Cause::RampComplete => "ramp_complete",
-            Cause::ByHand => "by_hand",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// Hears what policies do. Called on the thread of the call that caused the event, so be quick; a

@@ -25,6 +25,19 @@ use std::sync::Arc;
 /// assert!(pipeline.run(|_| Err::<&str, _>(ErrorKind::NotFound)).is_err());
 /// # Ok::<(), mainstay_resilience::OrderError>(())
 /// ```
+///
+/// # For, and not for
+/// For answers that are worse but useful. Not for hiding errors: count [`Event::FellBack`] and say in
+/// the answer that it is degraded. A caller's mistake is an answer and is never replaced.
+///
+/// # Cost
+/// One comparison while the operation succeeds.
+///
+/// # Cancel safety
+/// Dropping the future drops the operation; the answer is computed without waiting.
+///
+/// # Source
+/// Hystrix's fallback, with the caller's mistakes left alone.
 #[derive(Clone)]
 pub struct Fallback<F> {
     name: Arc<str>,
@@ -100,6 +113,19 @@ impl<F> fmt::Debug for Fallback<F> {
 }
 
 /// A fallback to another operation, for example another service. Made by [`FallbackCall::new`].
+///
+/// # For, and not for
+/// For a second service that can answer the same question. Not without a budget where the second is
+/// smaller than the first: an outage must not move all load elsewhere.
+///
+/// # Cost
+/// The budget's deposit while the operation succeeds.
+///
+/// # Cancel safety
+/// Dropping the future drops whichever operation is under way.
+///
+/// # Source
+/// Google SRE book, chapter 22, on what an outage moves.
 #[derive(Clone)]
 pub struct FallbackCall<F> {
     name: Arc<str>,

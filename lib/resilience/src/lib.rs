@@ -109,6 +109,7 @@ mod retry;
 mod retry_after;
 #[cfg(feature = "serde")]
 mod serde_duration;
+mod shares;
 mod sleeper;
 mod slots;
 mod strategy;
@@ -121,6 +122,7 @@ mod timeout;
 pub mod tower_layer;
 #[cfg(feature = "tracing")]
 mod tracing_observer;
+mod waiting_jobs;
 mod work_queue;
 
 pub use adaptive_limit::{AdaptiveConfig, AdaptiveLimit, AdaptivePermit, Law, OwnedAdaptivePermit};
@@ -153,6 +155,7 @@ pub use breaker::{
     Adaptive, BreakerBuilder, BreakerConfig, BreakerSnapshot, CircuitBreaker, DropRule, OpenFor,
     OwnedPermit, Permit, Probes, Ramp, SlowCalls, State, Window,
 };
+pub use breaker_state::Cause;
 pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadPermit, OwnedBulkheadPermit};
 #[cfg(feature = "http")]
 pub use classify::retry_after_of;
@@ -161,10 +164,10 @@ pub use clock::{Clock, ManualClock, Tick, TimeSource};
 pub use config_error::ConfigError;
 pub use error::{Error, Exhausted, GaveUp, TimedOut};
 pub use error_kind::{Classify, ErrorKind, Verdict};
-pub use event::{Cause, Event, FanOut, Observer};
+pub use event::{Event, FanOut, Observer};
 pub use rate_limit::{
-    Algorithm, KeyedConfig, KeyedRateLimiter, Lease, LeasedLimiter, QuotaSource, RateConfig,
-    RateLimiter, WhenFull, WithoutSource,
+    Algorithm, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, Lease, LeasedLimiter,
+    QuotaSource, RateConfig, RateLimiter, WhenFull, WithoutSource,
 };
 pub use registry::{
     Endpoint, EndpointStatus, Overrides, Pipelines, PipelinesConfig, ServiceConfig,

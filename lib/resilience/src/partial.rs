@@ -31,6 +31,8 @@ pub enum Missing<E> {
     Late,
     /// It was not started, because enough could no longer be reached.
     NotStarted,
+    /// It was dropped, because enough had arrived without it or could no longer arrive.
+    NotNeeded,
 }
 
 /// What arrived, and what did not, each with the index of its step.
@@ -78,7 +80,7 @@ impl<T: fmt::Debug, E: std::error::Error + 'static> std::error::Error for TooFew
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.outcome.missing.iter().find_map(|(_, missing)| match missing {
             Missing::Failed(error) => Some(error as _),
-            Missing::Late | Missing::NotStarted => None,
+            Missing::Late | Missing::NotStarted | Missing::NotNeeded => None,
         })
     }
 }
@@ -94,6 +96,19 @@ impl<T: fmt::Debug, E: std::error::Error + 'static> std::error::Error for TooFew
 /// assert!(!outcome.is_complete());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # For, and not for
+/// For scatter-gather (shards, methods, replicas) and for batches whose items are independent. Not for
+/// steps that only make sense together.
+///
+/// # Cost
+/// One allocation per awaited step.
+///
+/// # Cancel safety
+/// Dropping the future drops every step.
+///
+/// # Source
+/// Quorums, as in Dean and Barroso, "The Tail at Scale", on good-enough answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Partial {
     enough: Enough,
@@ -145,7 +160,7 @@ impl Partial {
     }
 
     /// Awaits the steps side by side until all have ended or `limit` is over; then drops those that
-    /// have not.
+    /// have not. As much as possible arrives.
     ///
     /// # Errors
     /// [`TooFew`], with what did arrive.
@@ -155,12 +170,36 @@ impl Partial {
         limit: Duration,
         steps: impl IntoIterator<Item = F>,
     ) -> Result<Outcome<T, E>, TooFew<T, E>> {
+        self.gather(sleeper, limit, steps, false).await
+    }
+
+    /// As [`call`](Self::call), but ends as soon as enough have arrived, or no longer can: the
+    /// answer is as fast as the k-th of n. The rest is dropped.
+    ///
+    /// # Errors
+    /// [`TooFew`], with what did arrive.
+    pub async fn first<T, E, F: Future<Output = Result<T, E>>>(
+        &self,
+        sleeper: &impl Sleeper,
+        limit: Duration,
+        steps: impl IntoIterator<Item = F>,
+    ) -> Result<Outcome<T, E>, TooFew<T, E>> {
+        self.gather(sleeper, limit, steps, true).await
+    }
+
+    async fn gather<T, E, F: Future<Output = Result<T, E>>>(
+        &self,
+        sleeper: &impl Sleeper,
+        limit: Duration,
+        steps: impl IntoIterator<Item = F>,
+        ends_early: bool,
+    ) -> Result<Outcome<T, E>, TooFew<T, E>> {
         let mut running: Vec<(usize, Pin<Box<F>>)> =
             steps.into_iter().map(Box::pin).enumerate().collect();
-        let needed = self.needed(running.len());
+        let (count, needed) = (running.len(), self.needed(running.len()));
         let mut outcome = Outcome { arrived: Vec::new(), missing: Vec::new() };
         let mut timer = pin!(sleeper.sleep(limit));
-        poll_fn(|cx| {
+        let in_time = poll_fn(|cx| {
             running.retain_mut(|(index, step)| match step.as_mut().poll(cx) {
                 Poll::Pending => true,
                 Poll::Ready(Ok(value)) => {
@@ -172,10 +211,15 @@ impl Partial {
                     false
                 }
             });
-            if running.is_empty() { Poll::Ready(()) } else { timer.as_mut().poll(cx) }
+            let decided = outcome.arrived.len() >= needed || outcome.missing.len() > count - needed;
+            if running.is_empty() || ends_early && decided {
+                return Poll::Ready(true);
+            }
+            timer.as_mut().poll(cx).map(|()| false)
         })
         .await;
-        outcome.missing.extend(running.drain(..).map(|(index, _)| (index, Missing::Late)));
+        let why = || if in_time { Missing::NotNeeded } else { Missing::Late };
+        outcome.missing.extend(running.drain(..).map(|(index, _)| (index, why())));
         outcome.arrived.sort_by_key(|(index, _)| *index);
         outcome.missing.sort_by_key(|(index, _)| *index);
         judged(outcome, needed)

@@ -4,19 +4,21 @@
 //! |---|---|---|---|
 //! | token bucket | bursts are fine, the average counts | ≤ limit + burst | 8 bytes |
 //! | leaky bucket | even spacing; callers wait their turn | ≤ limit + 1 | 8 bytes |
-//! | fixed window | quotas that are sold per minute or day | ≤ 2 × limit across a boundary | 8 bytes |
+//! | fixed window | quotas that are sold per minute or day | ≤ 2 × limit across a boundary | 24 bytes |
 //! | sliding window | hard quotas of somebody else | ≤ limit, always | 21 counters |
 //!
-//! Cost: a coarse clock reading and one compare-and-swap (a short lock for the sliding window).
+//! Cost: a coarse clock reading and one compare-and-swap (a short lock for the windows).
 //! Limits may change while running; what is used up stays used up.
 
 mod fixed_window;
 mod gcra;
 mod keyed;
+mod keyed_lease;
 mod lease;
 mod sliding_window;
 
 pub use keyed::{KeyedConfig, KeyedRateLimiter, WhenFull};
+pub use keyed_lease::KeyedLeasedLimiter;
 pub use lease::{Lease, LeasedLimiter, QuotaSource, WithoutSource};
 
 use crate::attempt::Attempt;
@@ -128,15 +130,14 @@ impl RateConfig {
             Algorithm::LeakyBucket => 1,
             _ => self.limit,
         };
-        let period = crate::clock::nanos(self.period);
-        Rule { limit: u64::from(self.limit), period, burst: u64::from(burst) }
+        Rule::new(self.limit, crate::clock::nanos(self.period), burst)
     }
 
     /// The coarse clock lags by up to 10 ms; that must not be more than a tenth of what the rule
     /// measures: the period, or the time in which a bucket fills.
     fn precision(&self) -> Precision {
         let rule = self.rule();
-        let fill = Duration::from_nanos(rule.period / rule.limit * rule.burst);
+        let fill = Duration::from_nanos((rule.period / rule.limit).saturating_mul(rule.burst));
         let measured = match self.algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => fill,
             _ => self.period / sliding_window::SLICES,
@@ -151,6 +152,43 @@ struct Rule {
     limit: u64,
     period: u64,
     burst: u64,
+    /// Sixteenths of nanoseconds in which one token drips in, computed once instead of per call.
+    interval: u64,
+}
+
+impl Rule {
+    fn new(limit: u32, period: u64, burst: u32) -> Self {
+        let (limit, burst) = (u64::from(limit), u64::from(burst));
+        Rule { limit, period, burst, interval: gcra::interval(limit, period) }
+    }
+}
+
+/// A rule that may change while it is read. Its figures change one after the other: a call that
+/// runs meanwhile may be measured by some of the old and some of the new.
+struct RuleCell([AtomicU64; 4]);
+
+impl RuleCell {
+    fn new(rule: Rule) -> Self {
+        RuleCell([rule.limit, rule.period, rule.burst, rule.interval].map(AtomicU64::new))
+    }
+
+    fn store(&self, rule: Rule) {
+        let figures = [rule.limit, rule.period, rule.burst, rule.interval];
+        for (cell, figure) in self.0.iter().zip(figures) {
+            cell.store(figure, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn load(&self) -> Rule {
+        let [limit, period, burst, interval] = &self.0;
+        Rule {
+            limit: limit.load(Ordering::Relaxed),
+            period: period.load(Ordering::Relaxed),
+            burst: burst.load(Ordering::Relaxed),
+            interval: interval.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// Why a meter refused.
@@ -166,7 +204,7 @@ enum Refusal {
 #[derive(Debug)]
 enum Meter {
     Gcra(Gcra),
-    Fixed(FixedWindow),
+    Fixed(Mutex<FixedWindow>),
     Sliding(Mutex<SlidingWindow>),
 }
 
@@ -174,7 +212,7 @@ impl Meter {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => Meter::Gcra(Gcra::default()),
-            Algorithm::FixedWindow => Meter::Fixed(FixedWindow::default()),
+            Algorithm::FixedWindow => Meter::Fixed(Mutex::new(FixedWindow::default())),
             Algorithm::SlidingWindow => Meter::Sliding(Mutex::new(SlidingWindow::default())),
         }
     }
@@ -185,7 +223,7 @@ impl Meter {
     fn take(&self, rule: &Rule, cost: u64, now: Tick, wait_max: u64) -> Result<Duration, Refusal> {
         match self {
             Meter::Gcra(gcra) => gcra.take(rule, cost, now, wait_max),
-            Meter::Fixed(window) => window.take(rule, cost, now).map(|()| Duration::ZERO),
+            Meter::Fixed(window) => lock(window).take(rule, cost, now).map(|()| Duration::ZERO),
             Meter::Sliding(window) => lock(window).take(rule, cost, now).map(|()| Duration::ZERO),
         }
     }
@@ -194,7 +232,7 @@ impl Meter {
     fn available(&self, rule: &Rule, now: Tick) -> u64 {
         match self {
             Meter::Gcra(gcra) => gcra.available(rule, now),
-            Meter::Fixed(window) => window.available(rule, now),
+            Meter::Fixed(window) => lock(window).available(rule, now),
             Meter::Sliding(window) => lock(window).available(rule, now),
         }
     }
@@ -216,6 +254,17 @@ impl Meter {
 ///
 /// # Cancel safety
 /// What was taken stays taken: a cancelled wait does not give its booking back.
+///
+/// # For, and not for
+/// For a number of calls, or of cost, per time; [`Algorithm`] says which is for what. Not for a number
+/// of calls at a time: that is a [`Bulkhead`](crate::Bulkhead). Parameters: [`RateConfig`].
+///
+/// # Cost
+/// A coarse clock reading and one compare-and-swap for the buckets, a short lock for the windows; the
+/// precise clock where less than 100 ms is measured.
+///
+/// # Source
+/// Buckets: generic cell rate algorithm, ITU-T I.371, annex A.
 #[derive(Clone)]
 pub struct RateLimiter(Arc<Shared>);
 
@@ -224,7 +273,7 @@ struct Shared {
     clock: Clock,
     meter: Meter,
     algorithm: Algorithm,
-    rule: [AtomicU64; 3],
+    rule: RuleCell,
     precise: AtomicU64,
     wait_nanos: AtomicU64,
     config: Mutex<RateConfig>,
@@ -278,7 +327,7 @@ impl RateLimiter {
             clock,
             meter: Meter::new(config.algorithm),
             algorithm: config.algorithm,
-            rule: std::array::from_fn(|_| AtomicU64::new(0)),
+            rule: RuleCell::new(config.rule()),
             precise: AtomicU64::new(0),
             wait_nanos: AtomicU64::new(0),
             config: Mutex::new(config),
@@ -373,8 +422,9 @@ impl RateLimiter {
         *lock(&self.0.config)
     }
 
-    /// Changes limit, period, burst and wait while running. What is used up stays so: a bucket
-    /// keeps the share that is used, a window its count.
+    /// Changes limit, period, burst and wait while running. What is used up stays so: a bucket keeps
+    /// the time until it is full again, a fixed window the count of the window under way, a sliding
+    /// window its count, which with another period counts as used just now.
     ///
     /// # Errors
     /// The field that is out of range, or another algorithm; then nothing changes.
@@ -386,6 +436,8 @@ impl RateLimiter {
         }
         *lock(&self.0.config) = config;
         self.0.install(&config);
+        // Looking moves a window over to the new rule now instead of at the next call.
+        let _ = self.available();
         let name = &*self.0.name;
         self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
         Ok(())
@@ -394,7 +446,7 @@ impl RateLimiter {
     /// What could be taken now.
     #[must_use]
     pub fn available(&self) -> u64 {
-        self.0.meter.available(&self.0.rule(), self.0.now())
+        self.0.meter.available(&self.0.rule.load(), self.0.now())
     }
 
     /// Calls refused since it was built.
@@ -405,7 +457,7 @@ impl RateLimiter {
 
     #[inline]
     fn take(&self, cost: u32, now: Tick, wait_max: Duration) -> Result<Duration, Rejection> {
-        let rule = self.0.rule();
+        let rule = self.0.rule.load();
         let taken = self.0.meter.take(&rule, u64::from(cost), now, crate::clock::nanos(wait_max));
         taken.map_err(|refusal| self.0.refuse(&rule, u64::from(cost), refusal))
     }
@@ -432,23 +484,10 @@ enum Turn {
 
 impl Shared {
     fn install(&self, config: &RateConfig) {
-        let rule = config.rule();
-        for (cell, value) in self.rule.iter().zip([rule.limit, rule.period, rule.burst]) {
-            cell.store(value, Ordering::Relaxed);
-        }
+        self.rule.store(config.rule());
         let precise = config.precision() == Precision::Precise;
         self.precise.store(u64::from(precise), Ordering::Relaxed);
         self.wait_nanos.store(crate::clock::nanos(config.wait_max), Ordering::Relaxed);
-    }
-
-    #[inline]
-    fn rule(&self) -> Rule {
-        let [limit, period, burst] = &self.rule;
-        Rule {
-            limit: limit.load(Ordering::Relaxed),
-            period: period.load(Ordering::Relaxed),
-            burst: burst.load(Ordering::Relaxed),
-        }
     }
 
     #[inline]

@@ -32,6 +32,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// The name shared by all endpoints beyond the bound.
 const OTHERS: &str = "*";
 
+/// Breakers that may be adopted: more than one process has parts to protect.
+const ADOPTED_MAX: usize = 10_000;
+
 type Head = Chain<Chain<Chain<Bare, Timeout>, Retry>, CircuitBreaker>;
 type Tail = Chain<Chain<Chain<Head, Optional<RateLimiter>>, Optional<Bulkhead>>, Timeout>;
 
@@ -60,6 +63,12 @@ pub struct EndpointStatus {
     pub breaker: BreakerSnapshot,
     /// The retry's attempts.
     pub retry: RetryStats,
+    /// Tokens left in the budget that all retries of the service share.
+    pub budget: f64,
+    /// What could be taken from the rate limit now, and its refusals; `None` without one.
+    pub rate: Option<(u64, u64)>,
+    /// Calls under way, calls waiting and refusals of the bulkhead; `None` without one.
+    pub bulkhead: Option<(u64, u64, u64)>,
     /// The chain, outermost first.
     pub pipeline: String,
 }
@@ -68,6 +77,21 @@ impl<S> Endpoint<S> {
     /// The breaker, for manual control.
     pub fn breaker(&self) -> &CircuitBreaker {
         &self.breaker
+    }
+
+    /// The retry, with its figures.
+    pub fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// The rate limit, if one is configured.
+    pub fn rate_limiter(&self) -> Option<&RateLimiter> {
+        self.rate.as_ref()
+    }
+
+    /// The bulkhead, if one is configured.
+    pub fn bulkhead(&self) -> Option<&Bulkhead> {
+        self.bulkhead.as_ref()
     }
 
     /// The chain.
@@ -219,6 +243,12 @@ impl<S: Clone> Pipelines<S> {
                 endpoint: Arc::clone(&endpoint.name),
                 breaker: endpoint.breaker.snapshot(),
                 retry: endpoint.retry.stats(),
+                budget: endpoint.retry.budget().map_or(0.0, RetryBudget::balance),
+                rate: endpoint.rate.as_ref().map(|rate| (rate.available(), rate.refused())),
+                bulkhead: endpoint
+                    .bulkhead
+                    .as_ref()
+                    .map(|slots| (slots.in_use(), slots.waiting(), slots.refused())),
                 pipeline: endpoint.pipeline.describe(),
             })
             .collect();
@@ -227,11 +257,27 @@ impl<S: Clone> Pipelines<S> {
     }
 
     /// Lists a breaker that was made elsewhere, such as a search method's, among
-    /// [`breakers`](Self::breakers). One of the same name takes the older one's place.
+    /// [`breakers`](Self::breakers). One of the same name takes the older one's place; beyond
+    /// 10 000 the one that was adopted first leaves the list.
     pub fn adopt(&self, breaker: &CircuitBreaker) {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         state.adopted.retain(|other| other.name() != breaker.name());
+        if state.adopted.len() == ADOPTED_MAX {
+            state.adopted.remove(0);
+        }
         state.adopted.push(breaker.clone());
+    }
+
+    /// The breaker of this name, of an endpoint (`service/endpoint`) or adopted: for manual
+    /// control by name. Unlike [`endpoint`](Self::endpoint) it creates none.
+    #[must_use]
+    pub fn breaker(&self, name: &str) -> Option<CircuitBreaker> {
+        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(adopted) = state.adopted.iter().find(|breaker| breaker.name() == name) {
+            return Some(adopted.clone());
+        }
+        let mut endpoints = state.endpoints.values().flat_map(HashMap::values);
+        endpoints.find(|endpoint| endpoint.breaker.name() == name).map(|e| e.breaker.clone())
     }
 
     /// Every breaker, of endpoints and adopted, sorted by name.

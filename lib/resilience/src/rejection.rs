@@ -1,5 +1,6 @@
 //! A call that a policy did not let through: who refused it, why, with which figures, until when.
 
+use crate::breaker_state::Cause;
 use crate::human_duration;
 use std::fmt;
 use std::sync::Arc;
@@ -64,7 +65,12 @@ impl fmt::Display for PolicyKind {
 #[non_exhaustive]
 pub enum Reason {
     /// The breaker is open.
-    Open,
+    Open {
+        /// What opened it.
+        cause: Cause,
+        /// The share of failures in its window when it opened, in percent.
+        failed_percent: u32,
+    },
     /// The breaker probes, and all its probes are under way or judged.
     ProbesTaken {
         /// How many calls it admits while it probes.
@@ -83,6 +89,11 @@ pub enum Reason {
         limit: u64,
         /// The period.
         period: Duration,
+    },
+    /// The portion leased from a shared quota is spent; the next refill decides.
+    LeaseSpent {
+        /// What is leased at a time.
+        portion: u64,
     },
     /// The cost of this one call is above what the limiter can ever hold.
     CostAboveLimit {
@@ -125,8 +136,10 @@ pub enum Reason {
         /// The bound on keys.
         limit: u64,
     },
-    /// The policy was closed for shutdown, or the handler of a queued job panicked.
+    /// The policy was closed for shutdown.
     Closed,
+    /// The handler of a queued job panicked.
+    Panicked,
     /// A fault was injected.
     Injected,
 }
@@ -136,11 +149,12 @@ impl Reason {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Reason::Open => "open",
+            Reason::Open { .. } => "open",
             Reason::ProbesTaken { .. } => "probes_taken",
             Reason::Recovering { .. } => "recovering",
             Reason::Isolated => "isolated",
             Reason::RateExceeded { .. } => "rate_exceeded",
+            Reason::LeaseSpent { .. } => "lease_spent",
             Reason::CostAboveLimit { .. } => "cost_above_limit",
             Reason::Full { .. } => "full",
             Reason::WaitedTooLong { .. } => "waited_too_long",
@@ -150,6 +164,7 @@ impl Reason {
             Reason::DeadlinePassed => "deadline_passed",
             Reason::TooManyKeys { .. } => "too_many_keys",
             Reason::Closed => "closed",
+            Reason::Panicked => "panicked",
             Reason::Injected => "injected",
         }
     }
@@ -158,7 +173,10 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Open => f.write_str("it is open"),
+            Reason::Open { cause: Cause::ByHand, .. } => f.write_str("it was opened by hand"),
+            Reason::Open { cause, failed_percent } => {
+                write!(f, "it is open ({cause}, {failed_percent} % of its calls had failed)")
+            }
             Reason::ProbesTaken { permitted } => {
                 write!(f, "all of its {permitted} probes are taken")
             }
@@ -168,6 +186,9 @@ impl fmt::Display for Reason {
             Reason::Isolated => f.write_str("it is isolated until it is reset"),
             Reason::RateExceeded { limit, period } => {
                 write!(f, "more than {limit} per {}", human_duration::format(*period))
+            }
+            Reason::LeaseSpent { portion } => {
+                write!(f, "its lease of up to {portion} is spent until the next refill")
             }
             Reason::CostAboveLimit { cost, limit } => {
                 write!(f, "a cost of {cost} can never fit into {limit}")
@@ -192,6 +213,7 @@ impl fmt::Display for Reason {
                 write!(f, "all {limit} keys are in use")
             }
             Reason::Closed => f.write_str("it is shut down"),
+            Reason::Panicked => f.write_str("the handler of the job panicked"),
             Reason::Injected => f.write_str("a fault was injected"),
         }
     }

@@ -31,6 +31,7 @@ use crate::strategy::{
 use crate::sync::{Mutex, lock};
 use stats::Stats;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,18 @@ use std::time::Duration;
 ///
 /// # Cancel safety
 /// Dropping the future drops the attempt or the wait under way; no further attempt is made.
+///
+/// # For, and not for
+/// For calls that are safe to repeat. Not for calls whose effect is unknown after a timeout, unless
+/// they carry an idempotency key, and in one layer of a system only: attempts multiply. Parameters:
+/// [`RetryConfig`].
+///
+/// # Cost
+/// Two additions and the budget's deposit when the first attempt succeeds; nothing is allocated until
+/// an attempt has failed.
+///
+/// # Source
+/// Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 #[derive(Clone)]
 pub struct Retry(Arc<Shared>);
 
@@ -120,6 +133,12 @@ impl Retry {
         let env = Env::new(Clock::system(), Precision::Coarse, sleeper);
         let next = Operation { env: &env, operation, judge: Verdict::of_ref };
         self.execute(Attempt::first(env.now(), Context::default()), &next).await.result
+    }
+
+    /// Begins one call that steps through its attempts by itself.
+    #[cfg(feature = "tower")]
+    pub(crate) fn course<E>(&self) -> OwnedCourse<E> {
+        OwnedCourse(Course::begin(Arc::clone(&self.0)))
     }
 
     /// The name.
@@ -237,20 +256,36 @@ impl RetryBuilder {
 }
 
 /// What follows an attempt.
-enum Step<T, E> {
+pub(crate) enum Step<T, E> {
     Finish(Done<T, E>),
     Again { wait: Duration, attempt: Attempt },
 }
 
 /// One call on its way through its attempts.
-struct Course<'a, E> {
-    shared: &'a Shared,
+struct Course<R, E> {
+    shared: R,
     errors: Vec<Error<E>>,
     wait_before: Duration,
 }
 
-impl<'a, E> Course<'a, E> {
-    fn begin(shared: &'a Shared) -> Self {
+/// As [`Course`], for a future that outlives the borrow of its policy.
+#[cfg(feature = "tower")]
+pub(crate) struct OwnedCourse<E>(Course<Arc<Shared>, E>);
+
+#[cfg(feature = "tower")]
+impl<E> OwnedCourse<E> {
+    pub(crate) fn step<T>(
+        &mut self,
+        attempt: Attempt,
+        done: Done<T, E>,
+        verdict: Verdict,
+    ) -> Step<T, E> {
+        self.0.step(attempt, done, verdict)
+    }
+}
+
+impl<R: Deref<Target = Shared>, E> Course<R, E> {
+    fn begin(shared: R) -> Self {
         if let Some(budget) = &shared.budget {
             budget.deposit();
         }
@@ -271,7 +306,7 @@ impl<'a, E> Course<'a, E> {
 
     #[cold]
     fn consider<T>(&mut self, attempt: Attempt, done: Done<T, E>, verdict: &Verdict) -> Step<T, E> {
-        let (shared, retry_after) = (self.shared, verdict.retry_after());
+        let (shared, retry_after) = (&*self.shared, verdict.retry_after());
         let config = lock(&shared.config).clone();
         if attempt.number() >= config.attempts {
             let gave_up = Some(GaveUp::AttemptsUsedUp);
@@ -342,7 +377,7 @@ impl<'a, E> Course<'a, E> {
 
 impl<T: Send, E: Send> Strategy<T, E> for Retry {
     async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let mut course = Course::begin(&self.0);
+        let mut course = Course::begin(&*self.0);
         let mut attempt = attempt;
         loop {
             let done = next.run(attempt).await;
@@ -363,7 +398,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Retry {
 
 impl<T, E> BlockingStrategy<T, E> for Retry {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let mut course = Course::begin(&self.0);
+        let mut course = Course::begin(&*self.0);
         let mut attempt = attempt;
         loop {
             let done = next.run(attempt);

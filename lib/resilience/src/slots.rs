@@ -198,11 +198,12 @@ impl Slots {
 
     /// Changes the limit; calls that wait get the slots that are new.
     pub(crate) fn set_limit(&self, limit: u64, order: QueueOrder) {
-        self.limit.store(limit, Ordering::Release);
-        if self.waiting() == 0 {
-            return;
-        }
-        let granted = self.take_for_waiting(&mut lock(&self.queue), order);
+        // Under the lock that a call takes to wait: it sees the new limit, or is seen waiting.
+        let granted = {
+            let mut queue = lock(&self.queue);
+            self.limit.store(limit, Ordering::Release);
+            self.take_for_waiting(&mut queue, order)
+        };
         granted.iter().for_each(|waiter| waiter.grant());
     }
 }

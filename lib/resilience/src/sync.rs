@@ -14,6 +14,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Reads in the one order that all sequentially consistent operations have.
+///
+/// The model checker takes such a load for an acquiring one, which may miss what came before it in
+/// that order. There it is an addition of zero, which misses nothing either.
+#[inline]
+pub(crate) fn load_in_order(cell: &AtomicU64) -> u64 {
+    #[cfg(resilience_loom)]
+    return cell.fetch_add(0, Ordering::SeqCst);
+    #[cfg(not(resilience_loom))]
+    cell.load(Ordering::SeqCst)
+}
+
 /// Keeps its content on cache lines of its own, so that writers beside it do not slow its readers.
 ///
 /// 128 bytes: two lines of 64, because the adjacent-line prefetcher of x86 pairs them.

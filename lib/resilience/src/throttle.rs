@@ -15,7 +15,7 @@ use crate::human_duration::check_duration;
 use crate::random::Random;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,16 @@ impl Counts {
         self.epoch = self.epoch.max(epoch);
     }
 
+    /// Puts everything that is counted into the present slice of another window.
+    fn restart(&mut self, window: Duration, now: Tick) {
+        let (requests, accepts) = self.sums;
+        let slice = (crate::clock::nanos(window) / SLICES as u64).max(1);
+        let epoch = now.as_nanos() / slice;
+        *self = Counts { epoch, sums: self.sums, ..Counts::default() };
+        self.requests[epoch as usize % SLICES] = requests;
+        self.accepts[epoch as usize % SLICES] = accepts;
+    }
+
     fn request(&mut self) {
         self.requests[self.epoch as usize % SLICES] += 1;
         self.sums.0 += 1;
@@ -118,6 +128,19 @@ impl Counts {
 /// assert!(throttle.refusal_probability() > 0.8);
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For a dependency that refuses a part of what it gets: unlike a breaker it never stops entirely and
+/// needs no probes. Not for one that is down: a breaker is quicker. Parameters: [`ThrottleConfig`].
+///
+/// # Cost
+/// Two coarse clock readings and two short locks.
+///
+/// # Cancel safety
+/// A call that is dropped without a record counts as a request that was not accepted.
+///
+/// # Source
+/// Google SRE book, chapter 21, "Client-side throttling".
 #[derive(Clone)]
 pub struct Throttle(Arc<Shared>);
 
@@ -126,6 +149,7 @@ struct Shared {
     clock: Clock,
     random: Random,
     state: Mutex<(ThrottleConfig, Counts)>,
+    refused: AtomicU64,
     listeners: Listeners,
 }
 
@@ -173,7 +197,8 @@ impl Throttle {
         config.validate()?;
         let state = Mutex::new((config, Counts::default()));
         let random = Random::from_seed(seed);
-        Ok(Throttle(Arc::new(Shared { name, clock, random, state, listeners })))
+        let refused = AtomicU64::new(0);
+        Ok(Throttle(Arc::new(Shared { name, clock, random, state, refused, listeners })))
     }
 
     /// Asks for one call. Counts it as a request, refused or not.
@@ -198,6 +223,45 @@ impl Throttle {
         counts.refusal(config)
     }
 
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Calls refused since it was built.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// The configuration now.
+    #[must_use]
+    pub fn config(&self) -> ThrottleConfig {
+        lock(&self.0.state).0
+    }
+
+    /// Changes the configuration while running. The counts are kept; with another window they
+    /// count as made just now.
+    ///
+    /// # Errors
+    /// The field that is out of range; then nothing changes.
+    pub fn reconfigure(&self, config: ThrottleConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let now = self.0.clock.coarse();
+        {
+            let (old, counts) = &mut *lock(&self.0.state);
+            counts.slide(old.window, now);
+            if old.window != config.window {
+                counts.restart(config.window, now);
+            }
+            *old = config;
+        }
+        let name = &*self.0.name;
+        self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::Throttle });
+        Ok(())
+    }
+
     fn admit(&self, now: Tick) -> Result<(), Rejection> {
         let shared = &*self.0;
         let refusal = {
@@ -210,6 +274,7 @@ impl Throttle {
         if refusal == 0.0 || shared.random.unit() >= refusal {
             return Ok(());
         }
+        shared.refused.fetch_add(1, Ordering::Relaxed);
         let reason = Reason::Throttled { refused_percent: (refusal * 100.0) as u32 };
         let name = Arc::clone(&shared.name);
         let rejection = Rejection::new(name, PolicyKind::Throttle, reason, None);

@@ -33,6 +33,18 @@ use std::time::Duration;
 ///
 /// # Cancel safety
 /// Dropping the future drops the work.
+///
+/// # For, and not for
+/// For every call across a process boundary. Awaited work is really stopped: its future is dropped.
+/// Not for blocking work that ignores its deadline ([`Attempt::deadline`]): that cannot be stopped from
+/// outside, only not be started again.
+///
+/// # Cost
+/// None beyond the chain's clock readings when the operation is ready at its first poll; a timer only
+/// when it is not.
+///
+/// # Source
+/// One deadline over everything below, as in gRPC.
 #[derive(Clone, Debug)]
 pub struct Timeout {
     name: Arc<str>,

@@ -2,7 +2,14 @@
 //!
 //! Each layer drives `poll_ready` on the very service it calls, refuses in `call` and never in
 //! `poll_ready` (a buffer takes that for a broken service), returns a named future, and clones by
-//! sharing the policy's state. Requests need not be `Clone`.
+//! sharing the policy's state. Requests need not be `Clone`; a retry or a hedge copies them by a
+//! function that may decline. For pipelines around functions, layers are not needed.
+
+mod hedge;
+mod retry;
+
+pub use hedge::{HedgeFuture, HedgeLayer, HedgeService};
+pub use retry::{RetryFuture, RetryLayer, RetryService};
 
 use crate::adaptive_limit::AdaptiveLimit;
 use crate::breaker::{CircuitBreaker, OwnedPermit};
@@ -12,6 +19,7 @@ use crate::error_kind::{Classify, Verdict};
 use crate::rate_limit::RateLimiter;
 use crate::rejection::Rejection;
 use crate::sleeper::Sleeper;
+use crate::throttle::Throttle;
 use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,6 +51,32 @@ pub struct By<F>(pub F);
 impl<T, E, F: Fn(Result<&T, &E>) -> Verdict> Judge<T, E> for By<F> {
     fn judge(&self, result: Result<&T, &E>) -> Verdict {
         (self.0)(result)
+    }
+}
+
+/// How a request is copied for another attempt.
+pub trait Reuse<R> {
+    /// A copy, or `None` when the request can be made only once.
+    fn copy(&self, request: &R) -> Option<R>;
+}
+
+/// Copies requests by `Clone`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cloned;
+
+impl<R: Clone> Reuse<R> for Cloned {
+    fn copy(&self, request: &R) -> Option<R> {
+        Some(request.clone())
+    }
+}
+
+/// Copies requests by a function.
+#[derive(Clone, Copy, Debug)]
+pub struct CopiedBy<F>(pub F);
+
+impl<R, F: Fn(&R) -> Option<R>> Reuse<R> for CopiedBy<F> {
+    fn copy(&self, request: &R) -> Option<R> {
+        (self.0)(request)
     }
 }
 
@@ -95,6 +129,18 @@ impl Admit for RateLimiter {
     fn settle((): (), _: &Verdict) {}
 }
 
+impl Admit for Throttle {
+    type Permit = Throttle;
+
+    fn admit(&self) -> Result<Throttle, Rejection> {
+        self.try_acquire().map(|()| self.clone())
+    }
+
+    fn settle(permit: Throttle, verdict: &Verdict) {
+        permit.record(*verdict);
+    }
+}
+
 impl Admit for AdaptiveLimit {
     type Permit = crate::adaptive_limit::OwnedAdaptivePermit;
 
@@ -107,7 +153,7 @@ impl Admit for AdaptiveLimit {
     }
 }
 
-/// Puts a breaker, a bulkhead, a rate limiter or an adaptive limit around a service.
+/// Puts a breaker, a bulkhead, a rate limiter, an adaptive limit or a throttle around a service.
 ///
 /// ```
 /// use mainstay_resilience::{CircuitBreaker, tower_layer::PolicyLayer};

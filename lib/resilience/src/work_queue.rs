@@ -1,16 +1,17 @@
 //! A bounded queue with workers: priorities, a timeout for waiting, shedding by age, and a pressure
 //! that producers can see.
 //!
-//! Invariants: `depth` never exceeds the capacity; a job is handled, refused or shed, exactly one
-//! of the three, and its handle hears which; workers end when the last handle on the queue closes
-//! it, and [`Workers`] joins them.
+//! Invariants: the jobs that wait never exceed the capacity; a job is handled, refused or shed,
+//! exactly one of the three, and its handle hears which; workers end when the last handle on the
+//! queue closes it, and [`Workers`] joins them.
 
 use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_range};
-use crate::context::Priority;
+use crate::context::{Context as CallContext, Priority};
+use crate::deadline::Deadline;
 use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
-use std::collections::VecDeque;
+use crate::waiting_jobs::WaitingJobs;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Everything a queue can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct QueueConfig {
     /// Jobs that may wait, 1 to 1 000 000. Default 1 000.
@@ -27,9 +30,11 @@ pub struct QueueConfig {
     pub workers: u32,
     /// A job that waited longer than this is refused instead of handled, 1 ms to 1 h. Default 30 s:
     /// whoever sent it has likely given up.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub wait_max: Duration,
     /// When the oldest job is older than this, new jobs below [`Priority::High`] are refused,
     /// 1 ms to 1 h. Default 5 s: a standing queue delays everybody and helps nobody.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub shed_age: Duration,
 }
 
@@ -57,6 +62,9 @@ impl QueueConfig {
         check_duration("shed_age", self.shed_age, ms, hour)
     }
 }
+
+/// From this share of the capacity, in percent, callers are held to equal shares of it.
+const PRESSURE_PERCENT: u64 = 75;
 
 /// How a queue stands, for producers to slow down by and for dashboards.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,6 +94,21 @@ pub struct Pressure {
 /// workers.join();
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For work that comes faster than it is done, for a while. Not for lasting overload: a queue that is
+/// always full only adds waiting. Parameters: [`QueueConfig`].
+///
+/// # Cost
+/// A lock and an allocation per job; a logarithm of the jobs that wait, for their ages.
+///
+/// # Cancel safety
+/// Dropping a [`JobHandle`] lets the job run unheard; dropping the last queue handle lets what waits be
+/// done first.
+///
+/// # Source
+/// Turns between callers: fair queueing, Nagle (RFC 970). Shedding by age: CoDel's observation that a
+/// standing queue helps nobody.
 pub struct WorkQueue<J, R>(Arc<Shared<J, R>>);
 
 impl<J, R> Clone for WorkQueue<J, R> {
@@ -108,15 +131,14 @@ impl<J, R> Drop for WorkQueue<J, R> {
 
 struct Shared<J, R> {
     name: Arc<str>,
-    config: QueueConfig,
     clock: Clock,
     state: Mutex<State<J, R>>,
     work: Condvar,
 }
 
 struct State<J, R> {
-    levels: [VecDeque<Queued<J, R>>; 5],
-    depth: usize,
+    config: QueueConfig,
+    jobs: WaitingJobs<Queued<J, R>>,
     handles: usize,
     closed: bool,
     shed: u64,
@@ -124,7 +146,7 @@ struct State<J, R> {
 
 struct Queued<J, R> {
     job: J,
-    since: Tick,
+    deadline: Deadline,
     answer: Arc<Slot<R>>,
 }
 
@@ -231,11 +253,10 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
         config.validate()?;
         let queue = WorkQueue(Arc::new(Shared {
             name: name.into(),
-            config,
             clock,
             state: Mutex::new(State {
-                levels: std::array::from_fn(|_| VecDeque::new()),
-                depth: 0,
+                config,
+                jobs: WaitingJobs::default(),
                 handles: 1,
                 closed: false,
                 shed: 0,
@@ -259,31 +280,56 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
         Ok((queue, workers))
     }
 
-    /// Queues a job.
+    /// Queues a job for a [`Priority`], or for a whole [`Context`](CallContext): the highest
+    /// priority goes first; within it callers take turns, so that one with a thousand jobs delays
+    /// another with one by one job only. A job whose deadline has passed is refused instead of
+    /// handled.
     ///
     /// # Errors
-    /// The refusal: the queue is full, or too old for this priority.
-    pub fn submit(&self, job: J, priority: Priority) -> Result<JobHandle<R>, Rejection> {
-        let shared = &*self.0;
+    /// The refusal: the queue is full, or too old for this priority, or three quarters full while
+    /// this caller holds its share of it already.
+    pub fn submit(
+        &self,
+        job: J,
+        context: impl Into<CallContext>,
+    ) -> Result<JobHandle<R>, Rejection> {
+        let (shared, context) = (&*self.0, context.into());
         let now = shared.clock.now();
+        if context.deadline.has_passed(now) {
+            return Err(shared.refuse(Reason::DeadlinePassed));
+        }
         let mut state = lock(&shared.state);
-        let capacity = shared.config.capacity as usize;
-        if state.depth >= capacity {
-            let (limit, waiting) = (u64::from(shared.config.workers), state.depth as u64);
-            return Err(shared.refuse(Reason::Full { limit, waiting }));
-        }
-        if priority < Priority::High && state.oldest_age(now) > shared.config.shed_age {
-            state.shed += 1;
-            let admitted_from = Priority::High.level();
-            return Err(shared.refuse(Reason::PriorityTooLow { admitted_from }));
-        }
         let answer = Arc::new(Slot { state: Mutex::new((None, None)), ready: Condvar::new() });
-        let queued = Queued { job, since: now, answer: Arc::clone(&answer) };
-        state.levels[priority.level() as usize].push_back(queued);
-        state.depth += 1;
+        let queued = Queued { job, deadline: context.deadline, answer: Arc::clone(&answer) };
+        if let Err(reason) = state.push(queued, context, now) {
+            drop(state);
+            return Err(shared.refuse(reason));
+        }
         drop(state);
         shared.work.notify_one();
         Ok(JobHandle(answer))
+    }
+
+    /// The configuration now.
+    #[must_use]
+    pub fn config(&self) -> QueueConfig {
+        lock(&self.0.state).config
+    }
+
+    /// Changes capacity, wait and shedding age while running; jobs that wait stay. The number of
+    /// workers is fixed.
+    ///
+    /// # Errors
+    /// The field that is out of range, or another number of workers; then nothing changes.
+    pub fn reconfigure(&self, config: QueueConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let mut state = lock(&self.0.state);
+        if config.workers != state.config.workers {
+            let allowed = format!("{}, which it was started with", state.config.workers);
+            return Err(ConfigError::new("workers", config.workers, allowed));
+        }
+        state.config = config;
+        Ok(())
     }
 
     /// How the queue stands.
@@ -291,9 +337,9 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
     pub fn pressure(&self) -> Pressure {
         let now = self.0.clock.now();
         let state = lock(&self.0.state);
-        let (depth, capacity) = (state.depth, self.0.config.capacity as usize);
-        let oldest_age = state.oldest_age(now);
-        let by_age = oldest_age.as_secs_f64() / self.0.config.shed_age.as_secs_f64();
+        let (depth, capacity) = (state.jobs.len(), state.config.capacity as usize);
+        let oldest_age = state.jobs.oldest_age(now);
+        let by_age = oldest_age.as_secs_f64() / state.config.shed_age.as_secs_f64();
         let level = (depth as f64 / capacity as f64).max(by_age);
         Pressure { depth, capacity, oldest_age, level }
     }
@@ -306,15 +352,26 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
 }
 
 impl<J, R> State<J, R> {
-    fn oldest_age(&self, now: Tick) -> Duration {
-        let oldest = self.levels.iter().filter_map(|level| level.front()).map(|job| job.since);
-        oldest.min().map_or(Duration::ZERO, |since| now.since(since))
-    }
-
-    fn next(&mut self) -> Option<Queued<J, R>> {
-        let job = self.levels.iter_mut().rev().find_map(VecDeque::pop_front)?;
-        self.depth -= 1;
-        Some(job)
+    fn push(
+        &mut self,
+        queued: Queued<J, R>,
+        context: CallContext,
+        now: Tick,
+    ) -> Result<(), Reason> {
+        let (depth, capacity) = (self.jobs.len() as u64, u64::from(self.config.capacity));
+        if depth >= capacity {
+            let limit = u64::from(self.config.workers);
+            return Err(Reason::Full { limit, waiting: depth });
+        }
+        let too_old = self.jobs.oldest_age(now) > self.config.shed_age;
+        if context.priority < Priority::High && too_old {
+            self.shed += 1;
+            return Err(Reason::PriorityTooLow { admitted_from: Priority::High.level() });
+        }
+        let under_pressure = (depth + 1) * 100 > capacity * PRESSURE_PERCENT;
+        let shared = under_pressure.then_some(capacity);
+        let pushed = self.jobs.push(queued, context.priority, context.caller, now, shared);
+        pushed.map_err(|share| Reason::ShareExceeded { share })
     }
 }
 
@@ -325,11 +382,11 @@ impl<J, R> Shared<J, R> {
 
     fn work_off(&self, handler: &(impl Fn(J) -> R + ?Sized)) {
         loop {
-            let queued = {
+            let (queued, since, wait_max) = {
                 let mut state = lock(&self.state);
                 loop {
-                    if let Some(queued) = state.next() {
-                        break queued;
+                    if let Some((queued, since)) = state.jobs.pop() {
+                        break (queued, since, state.config.wait_max);
                     }
                     if state.closed {
                         return;
@@ -337,23 +394,29 @@ impl<J, R> Shared<J, R> {
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            let waited = self.clock.now().since(queued.since);
-            if waited > self.config.wait_max {
-                queued.answer.answer(Err(self.refuse(Reason::WaitedTooLong { waited })));
+            let now = self.clock.now();
+            let waited = now.since(since);
+            let too_late = match () {
+                () if waited > wait_max => Some(Reason::WaitedTooLong { waited }),
+                () if queued.deadline.has_passed(now) => Some(Reason::DeadlinePassed),
+                () => None,
+            };
+            if let Some(reason) = too_late {
+                queued.answer.answer(Err(self.refuse(reason)));
                 continue;
             }
             let job = queued.job;
             let handled = std::panic::AssertUnwindSafe(|| handler(job));
             // The job is gone either way; a panic must not take the worker with it.
             let result = std::panic::catch_unwind(handled);
-            queued.answer.answer(result.map_err(|_| self.refuse(Reason::Closed)));
+            queued.answer.answer(result.map_err(|_| self.refuse(Reason::Panicked)));
         }
     }
 }
 
 impl<J, R> fmt::Debug for WorkQueue<J, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkQueue({}, {} waiting)", self.0.name, lock(&self.0.state).depth)
+        write!(f, "WorkQueue({}, {} waiting)", self.0.name, lock(&self.0.state).jobs.len())
     }
 }
 

@@ -1,10 +1,13 @@
 //! The program as its users run it: one binary, one module a theme.
 #![allow(clippy::unwrap_used)]
 
+mod config;
 mod eval;
 mod index;
 mod kill;
 mod search;
+mod unreadable;
+mod watch;
 
 use std::path::Path;
 use std::process::{Command, Output};

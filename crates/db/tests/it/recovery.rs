@@ -98,6 +98,39 @@ fn compaction_drops_what_is_dead_and_a_rebuild_from_what_is_left_is_the_same() {
 }
 
 #[test]
+fn removals_go_with_the_documents_they_removed_and_nothing_comes_back() {
+    let mut fixture = Fixture::new();
+    let docs = fixture.docs();
+    let text = "zebra crossing ".repeat(400);
+    let batch = |name: &str, count: usize| {
+        (0..count).map(|i| document(&format!("{name}{i}"), &format!("{name} {text}"))).collect()
+    };
+    put(&docs, batch("gone", 300));
+    docs.delete(&(0..300).map(|i| format!("gone{i}")).collect::<Vec<_>>()).unwrap();
+    docs.delete(&["never".to_string()]).unwrap();
+    put(&docs, batch("back", 10));
+    docs.delete(&(0..10).map(|i| format!("back{i}")).collect::<Vec<_>>()).unwrap();
+    put(&docs, batch("back", 10));
+    // So that what stands before is sealed.
+    put(&docs, batch("filler", 400));
+    docs.checkpoint().unwrap();
+    let dead = 300 + 300 + 10 + 10;
+    let dropped = docs.compact().unwrap();
+    assert!((dead..=dead + 1).contains(&dropped), "{dropped} records went");
+    assert_eq!(docs.compact().unwrap(), 0, "nothing is left to drop");
+    drop(docs);
+    fixture.reopen();
+    let docs = fixture.docs();
+    docs.rebuild_documents(&mut |_, _| {}).unwrap();
+    for method in Method::ALL {
+        docs.rebuild(method, &mut |_, _| {}).unwrap();
+    }
+    assert_eq!(docs.ids().unwrap().len(), 410);
+    assert!(found(&docs, "gone", &[Method::Native]).is_empty());
+    assert!(docs.verify().unwrap().is_clean(), "{:#?}", docs.verify());
+}
+
+#[test]
 fn a_second_process_on_the_same_directory_is_refused() {
     let fixture = Fixture::new();
     match Db::open(fixture.folder.path(), fixture.options.clone()) {

@@ -253,12 +253,16 @@ fn view_error(doing: &str, error: TantivyError) -> ViewError {
     }
 }
 
-/// While opening, whatever tantivy cannot read is damage, unless the disk itself failed.
+/// While opening, whatever tantivy cannot read is damage, unless the disk itself failed: every file
+/// was read before, so an error without a reason of the system's is about what stands in it.
 fn as_damage(error: ViewError, name: &str) -> ViewError {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof, Unsupported};
     match error {
         ViewError::Io { source, .. }
-            if matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
+            if matches!(
+                source.kind(),
+                InvalidData | InvalidInput | Other | UnexpectedEof | Unsupported
+            ) =>
         {
             ViewError::damaged(name, source.to_string())
         }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::segment::{Segment, SegmentWriter};
+use super::signature::sign;
 use super::trigram::{Trigram, TrigramSet};
 use super::unit::{UNIT_BYTES, Unit, cut};
 use crate::document::DocNumber;
@@ -26,6 +27,10 @@ pub(super) struct SegmentBuilder {
     sorted: Vec<u64>,
     units: Vec<Unit>,
     numbers: Vec<DocNumber>,
+    /// The signatures of all documents, one after the other, and where each ends.
+    signatures: Vec<u8>,
+    signature_ends: Vec<usize>,
+    folded: Vec<u8>,
     /// The unit that still takes short documents.
     open: Option<Unit>,
     text_bytes: u64,
@@ -39,6 +44,9 @@ impl SegmentBuilder {
             sorted: Vec::new(),
             units: Vec::new(),
             numbers: Vec::new(),
+            signatures: Vec::new(),
+            signature_ends: Vec::new(),
+            folded: Vec::new(),
             open: None,
             text_bytes: 0,
         }
@@ -70,8 +78,11 @@ impl SegmentBuilder {
             self.set.add(title);
             self.set.add(body);
             self.open = Some(open);
+            sign([title, body], &mut self.folded, &mut self.signatures);
+            self.signature_ends.push(self.signatures.len());
             return;
         }
+        self.signature_ends.push(self.signatures.len());
         self.set.add(title);
         for (range, line) in cut(body) {
             let (offset, bytes) = (range.start as u32, range.len() as u32);
@@ -107,6 +118,8 @@ impl SegmentBuilder {
         self.pairs.clear();
         self.units.clear();
         self.numbers.clear();
+        self.signatures.clear();
+        self.signature_ends.clear();
         self.text_bytes = 0;
     }
 
@@ -125,6 +138,11 @@ impl SegmentBuilder {
             units.clear();
             units.extend(group.iter().map(|&pair| pair as u32));
             writer.put((group[0] >> 32) as Trigram, &units)?;
+        }
+        let mut start = 0;
+        for &end in &self.signature_ends {
+            writer.sign(&self.signatures[start..end])?;
+            start = end;
         }
         writer.finish(&self.units, &self.numbers)
     }

@@ -8,6 +8,7 @@ use super::matcher::Window;
 use super::plan::Plan;
 use super::postings::Corrupt;
 use super::segment::{Entry, Segment};
+use super::sieve::Sieve;
 use crate::document::DocNumber;
 use crate::request::{Allowed, Stop};
 
@@ -27,6 +28,7 @@ struct Candidate {
 pub(super) struct Candidates {
     documents: Vec<Candidate>,
     windows: Vec<Window>,
+    cut: bool,
 }
 
 impl Candidates {
@@ -47,16 +49,26 @@ impl Candidates {
         &self.windows[first..end]
     }
 
-    /// Adds those of a segment whose numbers are above all added before. An empty answer with `stop`
-    /// set means nothing.
+    /// Whether there are more than were wanted.
+    pub(super) fn cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Adds those of a segment whose numbers are above all added before, until there are `max`. An
+    /// empty answer with `stop` set means nothing.
     pub(super) fn add(
         &mut self,
         plan: &Plan,
         segment: &Segment,
         allowed: &Allowed,
         stop: &Stop,
+        max: usize,
     ) -> Result<(), Corrupt> {
+        if self.cut {
+            return Ok(());
+        }
         let node = resolve(plan, segment);
+        let sieve = Sieve::of(plan, segment);
         let mut units = Vec::new();
         gather(&node, segment, stop, &mut units)?;
         let unit_count = segment.unit_count();
@@ -64,25 +76,57 @@ impl Candidates {
             if step % STOP_EVERY == 0 && stop.is_set() {
                 break;
             }
-            self.add_unit(segment, unit, allowed);
+            self.add_unit(segment, unit, allowed, &sieve)?;
+            if self.documents.len() > max {
+                self.cut = true;
+                self.drop_from(max);
+                break;
+            }
         }
         Ok(())
     }
 
-    fn add_unit(&mut self, segment: &Segment, index: u32, allowed: &Allowed) {
+    /// Forgets the documents from a position on.
+    fn drop_from(&mut self, at: usize) {
+        let Some(&first) = self.documents.get(at) else { return };
+        self.windows.truncate(first.first as usize);
+        self.documents.truncate(at);
+    }
+
+    fn add_unit(
+        &mut self,
+        segment: &Segment,
+        index: u32,
+        allowed: &Allowed,
+        sieve: &Sieve,
+    ) -> Result<(), Corrupt> {
         let unit = segment.unit(index);
         let goes_on =
             index + 1 < segment.unit_count() && segment.unit(index + 1).document == unit.document;
         let first = self.windows.len() as u32;
         if unit.offset == 0 && !goes_on {
-            let numbers = segment.documents_of(index).map(|document| segment.number(document));
-            let allowed = numbers.filter(|&number| allowed.contains(number));
-            self.documents.extend(allowed.map(|number| Candidate { number, first }));
-            return;
+            let documents = segment.documents_of(index);
+            let numbers = documents.clone().map(|document| segment.number(document));
+            let mut add = |number| {
+                if allowed.contains(number) {
+                    self.documents.push(Candidate { number, first });
+                }
+            };
+            if *sieve == Sieve::All {
+                numbers.for_each(add);
+            } else {
+                let signed = numbers.zip(segment.signatures(documents)?);
+                signed.for_each(|(number, signature)| {
+                    if sieve.admits(signature) {
+                        add(number);
+                    }
+                });
+            }
+            return Ok(());
         }
         let number = segment.number(unit.document);
         if !allowed.contains(number) {
-            return;
+            return Ok(());
         }
         let start = unit.offset;
         let end = if goes_on { start.saturating_add(unit.bytes) } else { u32::MAX };
@@ -94,6 +138,7 @@ impl Candidates {
         if !continues {
             self.documents.push(Candidate { number, first });
         }
+        Ok(())
     }
 }
 
@@ -126,7 +171,8 @@ impl Node {
 
 fn resolve(plan: &Plan, segment: &Segment) -> Node {
     match plan {
-        Plan::All => Node::All,
+        // The signatures are asked about what the lists leave.
+        Plan::All | Plan::Gram(_) => Node::All,
         Plan::None => Node::Nothing,
         Plan::Trigram(trigram) => segment.find(*trigram).map_or(Node::Nothing, Node::Leaf),
         Plan::And(parts) => {

@@ -28,6 +28,8 @@ struct Layout {
     maps: Vec<Vec<u32>>,
     units: Vec<Unit>,
     numbers: Vec<DocNumber>,
+    /// Where the documents come from: source and position there.
+    origins: Vec<(u32, u32)>,
 }
 
 /// Writes the merger of `sources` (adjacent, in order) to `out`; documents not in `living` are left
@@ -65,6 +67,15 @@ pub(super) fn merge<W: Write>(
             writer.put(trigram, &units).map_err(failed)?;
         }
     }
+    for &(source, document) in &layout.origins {
+        let source = sources[source as usize];
+        let signatures = source.signatures(document..document + 1).map_err(|Corrupt| {
+            ViewError::damaged(source.name(), "a signature does not match its checksum")
+        })?;
+        for signature in signatures {
+            writer.sign(signature.0).map_err(failed)?;
+        }
+    }
     writer.finish(&layout.units, &layout.numbers).map_err(failed)
 }
 
@@ -96,11 +107,12 @@ fn append(decoded: &[u32], map: &[u32], units: &mut Vec<u32>) {
 }
 
 fn lay_out(sources: &[&Segment], living: Option<&Bitmap>) -> Layout {
-    let mut layout = Layout { maps: Vec::new(), units: Vec::new(), numbers: Vec::new() };
+    let mut layout =
+        Layout { maps: Vec::new(), units: Vec::new(), numbers: Vec::new(), origins: Vec::new() };
     let lives = |number| living.is_none_or(|living| living.contains(number));
     // Whether the last unit holds whole short documents only, so that more may join it.
     let mut joinable = false;
-    for source in sources {
+    for (origin, source) in sources.iter().enumerate() {
         let count = source.unit_count();
         let mut map = Vec::with_capacity(count as usize);
         // New position of the long document that is being copied, over several units.
@@ -117,8 +129,10 @@ fn lay_out(sources: &[&Segment], living: Option<&Bitmap>) -> Layout {
                 }
                 _ => {
                     let first = layout.numbers.len() as u32;
-                    let numbers = documents.map(|document| source.number(document));
-                    layout.numbers.extend(numbers.filter(|&number| lives(number)));
+                    for document in documents.filter(|&at| lives(source.number(at))) {
+                        layout.numbers.push(source.number(document));
+                        layout.origins.push((origin as u32, document));
+                    }
                     (layout.numbers.len() as u32 > first).then_some(first)
                 }
             };

@@ -21,6 +21,8 @@ mod postings;
 mod score;
 mod search;
 mod segment;
+mod sieve;
+mod signature;
 mod trigram;
 mod unit;
 mod view;

@@ -1,4 +1,4 @@
-//! [`Plan`]: which trigrams the text around a match must contain.
+//! [`Plan`]: which trigrams and grams the text around a match must contain.
 //!
 //! From the bottom up, each part of the expression is described by what its matches can be
 //! ([`Shape`]): the exact set while it is small, else the first and last two bytes, and a query that
@@ -11,6 +11,7 @@
 use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
 use super::fold::{fold_char, fold_text};
+use super::signature::{GRAM_BYTES, Gram, grams};
 use super::trigram::{Trigram, trigram};
 
 /// The most strings in an exact set.
@@ -25,6 +26,8 @@ const COPIES_MAX: u32 = 4;
 const TRIGRAMS_MAX: usize = 4096;
 /// The most trigrams of one literal: the rarest of so many decide as well as all.
 const LITERAL_TRIGRAMS_MAX: usize = 256;
+/// The most grams of one literal: so many bits of a signature say no to nearly everything.
+const LITERAL_GRAMS_MAX: usize = 24;
 
 /// A condition on the trigrams of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub(super) enum Plan {
     None,
     /// The unit has this trigram.
     Trigram(Trigram),
+    /// The signature of the document has this gram; never without trigrams beside it.
+    Gram(Gram),
     /// All hold.
     And(Vec<Plan>),
     /// At least one holds.
@@ -49,7 +54,7 @@ impl Plan {
 
     fn size(&self) -> usize {
         match self {
-            Self::All | Self::None | Self::Trigram(_) => 1,
+            Self::All | Self::None | Self::Trigram(_) | Self::Gram(_) => 1,
             Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::size).sum(),
         }
     }
@@ -106,6 +111,9 @@ impl Plan {
         let stride = trigrams.len().div_ceil(LITERAL_TRIGRAMS_MAX).max(1);
         let mut parts: Vec<Plan> =
             trigrams.into_iter().step_by(stride).map(Self::Trigram).collect();
+        let count = string.len().saturating_sub(GRAM_BYTES - 1);
+        let stride = count.div_ceil(LITERAL_GRAMS_MAX).max(1);
+        parts.extend(grams(string).step_by(stride).map(Self::Gram));
         match parts.len() {
             0 => Self::All,
             1 => parts.remove(0),
@@ -309,14 +317,19 @@ mod tests {
 
     fn show(plan: &Plan) -> String {
         let list = |parts: &[Plan], sep: &str| {
-            let mut parts: Vec<String> = parts.iter().map(show).collect();
+            let mut parts: Vec<String> =
+                parts.iter().map(show).filter(|part| !part.is_empty()).collect();
             parts.sort();
+            if parts.len() == 1 {
+                return parts.remove(0);
+            }
             format!("({})", parts.join(sep))
         };
         match plan {
             Plan::All => "all".into(),
             Plan::None => "none".into(),
             Plan::Trigram(t) => String::from_utf8_lossy(&t.to_be_bytes()[1..]).into_owned(),
+            Plan::Gram(_) => String::new(),
             Plan::And(parts) => list(parts, " "),
             Plan::Or(parts) => list(parts, "|"),
         }

@@ -3,7 +3,8 @@
 //! A query runs in three steps: the plan of its pattern leaves candidates (`candidates`), their
 //! texts are visited in order by up to [`Request::threads`] threads, and the lines that the plan
 //! could not exclude are searched. Every candidate is verified, so the total is exact, unless
-//! [`Request::stop`] ended the work or a ranked search has seen enough ([`RANKED_MATCHES_MIN`]).
+//! [`Request::stop`] ended the work or a ranked search has seen enough ([`RANKED_MATCHES_MIN`],
+//! [`Request::verified_max`]).
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -16,7 +17,7 @@ use super::score::Scorer;
 use super::segment::Segment;
 use super::workers::in_order;
 use crate::document::DocNumber;
-use crate::request::{Hit, MethodAnswer, Request, SearchError, Text};
+use crate::request::{Hit, MethodAnswer, Request, SearchError, Syntax, Text};
 use crate::view::Searcher;
 
 /// Candidates that one thread takes at a time: enough to pay for the hand-over, few enough to share
@@ -98,7 +99,8 @@ impl Snapshot {
         let matcher = Matcher::new(request.text, request.pattern)?;
         let mut enumeration = Enumeration::default();
         let verify = |work: &mut Work<'_>, text: Text<'_>| work.lines(text);
-        enumeration.complete = self.verify(request, &matcher, verify, |found| {
+        let candidates = self.candidates(request, &matcher, usize::MAX)?;
+        enumeration.complete = self.verify(request, &matcher, &candidates, verify, |found| {
             enumeration.documents += 1;
             enumeration.lines += found.lines.len() as u64;
             each(found)
@@ -110,29 +112,29 @@ impl Snapshot {
         &self,
         request: &Request<'_>,
         matcher: &Matcher,
+        max: usize,
     ) -> Result<Candidates, SearchError> {
         let mut candidates = Candidates::default();
+        let (plan, stop) = (matcher.plan(), request.stop);
         for segment in self.segments.iter() {
-            candidates.add(matcher.plan(), segment, request.allowed, request.stop).map_err(
-                |_| {
-                    let reason = "a posting list does not match its checksum";
-                    SearchError::damaged(segment.name(), reason)
-                },
-            )?;
+            candidates.add(plan, segment, request.allowed, stop, max).map_err(|_| {
+                let reason = "a posting list or a signature does not match its checksum";
+                SearchError::damaged(segment.name(), reason)
+            })?;
         }
         Ok(candidates)
     }
 
-    /// Runs `check` over the text of every candidate and hands what it finds to `each`, in order.
-    /// Answers whether all was searched.
+    /// Runs `check` over the text of the candidates and hands what it finds to `each`, in order.
+    /// Answers whether all were searched.
     fn verify<T: Send>(
         &self,
         request: &Request<'_>,
         matcher: &Matcher,
+        candidates: &Candidates,
         check: impl Fn(&mut Work<'_>, Text<'_>) -> Option<T> + Sync,
         mut each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<bool, SearchError> {
-        let candidates = self.candidates(request, matcher)?;
         let documents = candidates.len();
         let threads = if documents < SHARED_DOCUMENTS_MIN { 1 } else { request.threads };
         let chunk_documents = CHUNK_DOCUMENTS.min(documents.div_ceil(threads.max(1))).max(1);
@@ -145,7 +147,6 @@ impl Snapshot {
             |scratch, chunk| {
                 let start = chunk * chunk_documents;
                 let end = (start + chunk_documents).min(documents);
-                let candidates = &candidates;
                 let work =
                     Work { request, matcher, scratch, candidates, at: start, complete: true };
                 work.chunk(start..end, &check)
@@ -173,7 +174,12 @@ impl Searcher for Snapshot {
         let mut best = BinaryHeap::new();
         let mut total = 0;
         let verify = |work: &mut Work<'_>, text: Text<'_>| work.hit(text);
-        let all = self.verify(request, &matcher, verify, |hit| {
+        let max = match request.pattern.syntax {
+            Syntax::Literal => request.verified_max,
+            Syntax::Regex => usize::MAX,
+        };
+        let candidates = self.candidates(request, &matcher, max)?;
+        let all = self.verify(request, &matcher, &candidates, verify, |hit| {
             total += 1;
             best.push(Ranked(hit));
             if best.len() > request.limit {
@@ -183,7 +189,8 @@ impl Searcher for Snapshot {
         })?;
         let hits = best.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect();
         let complete = all || total >= enough;
-        Ok(MethodAnswer { hits, total: total as u64, total_is_exact: all, complete })
+        let total_is_exact = all && !candidates.cut();
+        Ok(MethodAnswer { hits, total: total as u64, total_is_exact, complete })
     }
 }
 

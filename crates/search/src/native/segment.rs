@@ -5,25 +5,30 @@
 //! ```text
 //! magic "MSNATIVE", version u32, checksum of the case table u32
 //! postings      coded lists (see `postings`), one after the other
+//! signatures    one for each short document (see `signature`), one after the other
 //! table         20 bytes for each trigram, rising: trigram u32, count u32, checksum u32, offset u64
 //!               (a trigram in one unit only has no list: its offset is the unit)
 //! units         16 bytes each (see `unit`)
 //! numbers       u32 each: the document numbers, rising
-//! footer        postings bytes u64, text bytes u64, trigrams u32, units u32, documents u32,
-//!               version u32, checksum u64 of table, units and numbers, checksum u64 of the footer
+//! ends          u32 each: where each document's signature ends, in words of 8 bytes
+//! sums          u32 each: a checksum for the signatures of 256 documents
+//! footer        postings bytes u64, signature bytes u64, text bytes u64, trigrams u32, units u32, documents u32,
+//!               version u32, checksum u64 of all from the table on, checksum u64 of the footer
 //! ```
 //!
 //! Invariants, checked by [`Segment::open`]: the sections fill the file; table and numbers rise;
-//! units rise in (document, offset) and point to documents there are. Lists are checked when they
-//! are read, each against its own checksum: opening a file of gigabytes reads only its tail.
+//! units rise in (document, offset) and point to documents there are; ends do not fall. Lists are
+//! checked when they are read, each against its own checksum, signatures when they are first read: opening a file of gigabytes reads only its tail.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::fold::fold_checksum;
 use super::postings::{self, Corrupt, List};
+use super::signature::{Signature, WORD_BYTES};
 use super::trigram::Trigram;
 use super::unit::{UNIT_RECORD, Unit};
 use crate::document::DocNumber;
@@ -31,10 +36,12 @@ use crate::view::ViewError;
 
 const MAGIC: &[u8; 8] = b"MSNATIVE";
 /// The format this program writes, and the latest it reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const HEADER: usize = 16;
 const ENTRY: usize = 20;
-const FOOTER: usize = 48;
+const FOOTER: usize = 56;
+/// Documents whose signatures share a checksum: some 10 KB, checked in a microsecond.
+const SIGNED_DOCUMENTS: usize = 256;
 
 /// Writes a segment trigram by trigram.
 pub(super) struct SegmentWriter<W: Write> {
@@ -43,6 +50,13 @@ pub(super) struct SegmentWriter<W: Write> {
     postings_bytes: u64,
     table: Vec<u8>,
     list: Vec<u8>,
+    /// Ends of the signatures so far, in words; checksums of the full groups.
+    ends: Vec<u8>,
+    sums: Vec<u8>,
+    /// The signatures since the last full group, and how many documents they are of.
+    group: Vec<u8>,
+    grouped: usize,
+    signature_bytes: u64,
 }
 
 impl<W: Write> SegmentWriter<W> {
@@ -51,7 +65,18 @@ impl<W: Write> SegmentWriter<W> {
         out.write_all(MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&fold_checksum().to_le_bytes())?;
-        Ok(Self { out, unit_count, postings_bytes: 0, table: Vec::new(), list: Vec::new() })
+        Ok(Self {
+            out,
+            unit_count,
+            postings_bytes: 0,
+            table: Vec::new(),
+            list: Vec::new(),
+            ends: Vec::new(),
+            sums: Vec::new(),
+            group: Vec::new(),
+            grouped: 0,
+            signature_bytes: 0,
+        })
     }
 
     /// Adds a trigram, higher than the one before, with its units, rising and at least one.
@@ -72,29 +97,53 @@ impl<W: Write> SegmentWriter<W> {
         Ok(())
     }
 
-    /// Writes what follows the postings and hands the output back.
+    /// Adds the signature of the next document, after all trigrams; long documents have an empty one.
+    pub(super) fn sign(&mut self, signature: &[u8]) -> io::Result<()> {
+        self.group.extend_from_slice(signature);
+        self.signature_bytes += signature.len() as u64;
+        let end = u32::try_from(self.signature_bytes / WORD_BYTES as u64)
+            .map_err(|_| io::Error::other("the signatures of one segment exceed 32 GiB"))?;
+        self.ends.extend_from_slice(&end.to_le_bytes());
+        self.grouped += 1;
+        if self.grouped == SIGNED_DOCUMENTS { self.close_group() } else { Ok(()) }
+    }
+
+    fn close_group(&mut self) -> io::Result<()> {
+        if self.grouped > 0 {
+            self.out.write_all(&self.group)?;
+            self.sums.extend_from_slice(&(xxh3_64(&self.group) as u32).to_le_bytes());
+            self.group.clear();
+            self.grouped = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes what follows the signatures and hands the output back.
     pub(super) fn finish(mut self, units: &[Unit], numbers: &[DocNumber]) -> io::Result<W> {
-        let mut tail = Vec::with_capacity(units.len() * UNIT_RECORD + numbers.len() * 4 + FOOTER);
+        self.close_group()?;
+        let mut tail = Vec::with_capacity(units.len() * UNIT_RECORD + numbers.len() * 4);
         for unit in units {
             tail.extend_from_slice(&unit.to_bytes());
         }
         for number in numbers {
             tail.extend_from_slice(&number.to_le_bytes());
         }
+        let sections = [&self.table, &tail, &self.ends, &self.sums];
         let mut checksum = Xxh3Default::new();
-        checksum.update(&self.table);
-        checksum.update(&tail);
+        sections.iter().for_each(|section| checksum.update(section));
         let text_bytes: u64 = units.iter().map(|unit| u64::from(unit.bytes)).sum();
         let mut footer = Vec::with_capacity(FOOTER);
         footer.extend_from_slice(&self.postings_bytes.to_le_bytes());
+        footer.extend_from_slice(&self.signature_bytes.to_le_bytes());
         footer.extend_from_slice(&text_bytes.to_le_bytes());
         for field in [self.table.len() / ENTRY, units.len(), numbers.len(), VERSION as usize] {
             footer.extend_from_slice(&(field as u32).to_le_bytes());
         }
         footer.extend_from_slice(&checksum.digest().to_le_bytes());
         footer.extend_from_slice(&xxh3_64(&footer).to_le_bytes());
-        self.out.write_all(&self.table)?;
-        self.out.write_all(&tail)?;
+        for section in sections {
+            self.out.write_all(section)?;
+        }
         self.out.write_all(&footer)?;
         Ok(self.out)
     }
@@ -110,6 +159,11 @@ pub(super) struct Segment {
     table: Bytes,
     units: Bytes,
     numbers: Bytes,
+    signatures: Bytes,
+    ends: Bytes,
+    sums: Bytes,
+    /// Which groups of signatures were found to match their checksum.
+    checked: Box<[AtomicBool]>,
 }
 
 impl Segment {
@@ -130,28 +184,45 @@ impl Segment {
         if u32_at(&blob, 12) != fold_checksum() {
             return Err(damaged("it was made with the case table of another Unicode version"));
         }
+        if found < VERSION {
+            return Err(damaged(&format!(
+                "it has format {found} of an earlier version; this one reads {VERSION}"
+            )));
+        }
         let footer = &blob[blob.len() - FOOTER..];
         if xxh3_64(&footer[..FOOTER - 8]) != u64_at(footer, FOOTER - 8) {
             return Err(damaged("its footer does not match its checksum"));
         }
-        let (trigrams, unit_count) = (u32_at(footer, 16) as usize, u32_at(footer, 20) as usize);
-        let documents = u32_at(footer, 24) as usize;
-        let lengths =
-            [u64_at(footer, 0) as usize, trigrams * ENTRY, unit_count * UNIT_RECORD, documents * 4];
+        let (trigrams, unit_count) = (u32_at(footer, 24) as usize, u32_at(footer, 28) as usize);
+        let documents = u32_at(footer, 32) as usize;
+        let groups = documents.div_ceil(SIGNED_DOCUMENTS);
+        let lengths = [
+            u64_at(footer, 0) as usize,
+            u64_at(footer, 8) as usize,
+            trigrams * ENTRY,
+            unit_count * UNIT_RECORD,
+            documents * 4,
+            documents * 4,
+            groups * 4,
+        ];
         let whole = lengths.iter().try_fold(HEADER + FOOTER, |sum, &part| sum.checked_add(part));
         if whole != Some(blob.len()) {
             return Err(damaged("its sections do not fill it"));
         }
         let mut at = HEADER;
-        let [postings, table, units, numbers] = lengths.map(|length| {
+        let [postings, signatures, table, units, numbers, ends, sums] = lengths.map(|length| {
             at += length;
             blob.slice(at - length..at)
         });
-        if xxh3_64(&blob[HEADER + lengths[0]..blob.len() - FOOTER]) != u64_at(footer, 32) {
+        if xxh3_64(&blob[HEADER + lengths[0] + lengths[1]..blob.len() - FOOTER])
+            != u64_at(footer, 40)
+        {
             return Err(damaged("its tables do not match their checksum"));
         }
         let name = name.to_string();
-        let segment = Self { name, blob, postings, table, units, numbers };
+        let checked = (0..groups).map(|_| AtomicBool::new(false)).collect();
+        let segment =
+            Self { name, blob, postings, table, units, numbers, signatures, ends, sums, checked };
         segment.check_order()?;
         Ok(segment)
     }
@@ -175,6 +246,11 @@ impl Segment {
             || (self.unit_count() == 0) != (documents == 0)
         {
             return damaged("its units do not cover its documents");
+        }
+        let ends = || (0..documents as usize).map(|at| u32_at(&self.ends, at * 4));
+        let words = ends().next_back().map_or(0, |words| words as usize);
+        if !ends().is_sorted() || words * WORD_BYTES != self.signatures.len() {
+            return damaged("its signatures do not fill their section");
         }
         Ok(())
     }
@@ -227,6 +303,49 @@ impl Segment {
             self.document_count()
         };
         first..end.max(first + 1)
+    }
+
+    /// The signatures of documents by position, checked against their checksums.
+    pub(super) fn signatures(
+        &self,
+        documents: std::ops::Range<u32>,
+    ) -> Result<impl Iterator<Item = Signature<'_>>, Corrupt> {
+        let (first, end) = (documents.start as usize, documents.end as usize);
+        for group in first / SIGNED_DOCUMENTS..end.div_ceil(SIGNED_DOCUMENTS) {
+            self.check_group(group)?;
+        }
+        let ends = self.ends.get(first * 4..end * 4).ok_or(Corrupt)?.as_chunks::<4>().0;
+        let mut start = self.signature_start(first);
+        Ok(ends.iter().map(move |end| {
+            let end = u32::from_le_bytes(*end) as usize * WORD_BYTES;
+            // The ends rise within the section, as was checked when the segment was opened.
+            let signature = &self.signatures[start..end];
+            start = end;
+            Signature(signature)
+        }))
+    }
+
+    /// Where the signature of the document at a position begins.
+    fn signature_start(&self, document: usize) -> usize {
+        match document {
+            0 => 0,
+            some => u32_at(&self.ends, (some - 1) * 4) as usize * WORD_BYTES,
+        }
+    }
+
+    fn check_group(&self, group: usize) -> Result<(), Corrupt> {
+        let checked = self.checked.get(group).ok_or(Corrupt)?;
+        if checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let first = group * SIGNED_DOCUMENTS;
+        let end = (first + SIGNED_DOCUMENTS).min(self.document_count() as usize);
+        let bytes = &self.signatures[self.signature_start(first)..self.signature_start(end)];
+        if xxh3_64(bytes) as u32 != u32_at(&self.sums, group * 4) {
+            return Err(Corrupt);
+        }
+        checked.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) fn trigram_count(&self) -> usize {

@@ -26,6 +26,9 @@ const RESCORED_ROWS_PER_HIT: usize = 20;
 /// A scan scores at least one in this many rows exactly, because more rows crowd at each distance;
 /// about a quarter of the cost of the scan itself.
 const RESCORED_ONE_IN: usize = 64;
+/// A scan hands on so many rows for each hit that is wanted, and [`RESCORED_ROWS_MIN`] at least: a
+/// hit is a document, and a document has several passages.
+const FOUND_ROWS_PER_HIT: usize = 8;
 /// A walk keeps at least this many rows.
 const BREADTH_MIN: usize = 128;
 /// A walk keeps this many rows for each hit that is wanted.
@@ -209,11 +212,21 @@ impl<A: Fn(DocNumber, u32) -> bool + Sync> Nearest<'_, A> {
         for &Kept { segment, row, .. } in &kept {
             kernels::prefetch(self.segments[segment as usize].components(row as usize));
         }
-        for Kept { segment, row, .. } in kept {
-            if let Some(score) = self.score(&self.segments[segment as usize], row as usize) {
-                answer.found.push(Found { score, segment, row });
-            }
+        let scored = kept.into_iter().filter_map(|Kept { segment, row, .. }| {
+            let score = self.score(&self.segments[segment as usize], row as usize)?;
+            Some(Found { score, segment, row })
+        });
+        let mut scored: Vec<_> = scored.collect();
+        let most = hits.saturating_mul(FOUND_ROWS_PER_HIT).max(RESCORED_ROWS_MIN);
+        if scored.len() > most {
+            let order = |a: &Found, b: &Found| {
+                b.score.total_cmp(&a.score).then((a.segment, a.row).cmp(&(b.segment, b.row)))
+            };
+            scored.select_nth_unstable_by(most - 1, order);
+            scored.truncate(most);
+            answer.exhausted = false;
         }
+        answer.found.extend(scored);
     }
 }
 

@@ -48,10 +48,12 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
         let tasks = self.tasks();
         let rows: usize = self.segments.iter().map(|(_, segment)| segment.rows()).sum();
         let threads = self.threads.min(rows / ROWS_PER_THREAD_MIN).min(tasks.len()).max(1);
+        let dimensions = self.segments.iter().map(|(_, segment)| segment.dimension());
+        let dimension = dimensions.max().unwrap_or(0);
         let next = AtomicUsize::new(0);
         let stopped = AtomicBool::new(false);
         let work = || {
-            let mut keeper = Keeper::new(self.keep);
+            let mut keeper = Keeper::new(self.keep, dimension);
             while let Some(&(segment, first)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if !self.scan_task(segment, first, &mut keeper) {
                     stopped.store(true, Ordering::Relaxed);
@@ -60,7 +62,7 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
             }
             keeper
         };
-        let mut keeper = std::thread::scope(|scope| {
+        let keeper = std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads)
                 .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
                 .collect();
@@ -73,8 +75,7 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
             }
             keeper
         });
-        keeper.shrink();
-        (keeper.kept, !stopped.into_inner())
+        (nearest(keeper.kept, self.keep.max(1)), !stopped.into_inner())
     }
 
     /// (index of the segment, first row) of each piece of work.
@@ -99,11 +100,12 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
             let blocks = rows.start / BLOCK_ROWS * block..rows.end / BLOCK_ROWS * block;
             near.clear();
             let signs = &segment.signs()[blocks];
-            self.kernels.near(&self.query.signs, signs, keeper.bound, &mut near);
+            self.kernels.near(&self.query.signs, signs, keeper.bound(), &mut near);
             for &Near { distance, row } in &near {
                 let row = part + row as usize;
-                if row < end && (self.accept)(segment, row) {
-                    keeper.kept.push(Kept { distance, segment: number, row: row as u32 });
+                // The bound may have fallen since the kernel looked.
+                if row < end && distance < keeper.bound() && (self.accept)(segment, row) {
+                    keeper.push(Kept { distance, segment: number, row: row as u32 });
                 }
             }
             keeper.shrink_when_full();
@@ -112,30 +114,56 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
     }
 }
 
-/// The nearest rows so far.
+/// The nearest rows so far. Distances are few whole numbers, so counting them gives the bound
+/// without sorting. Rows come in rising order, so one that is no nearer than `keep` others is behind
+/// them. Never holds more than twice `keep` and one part of rows.
 struct Keeper {
     keep: usize,
     kept: Vec<Kept>,
-    /// Rows at this distance or farther are behind `keep` others already.
-    bound: u32,
+    /// How many kept rows there are at each distance.
+    counts: Vec<u32>,
+    /// Rows farther than this are behind `keep` others.
+    worst: u32,
+    /// How many kept rows are at most that far.
+    held: usize,
 }
 
 impl Keeper {
-    fn new(keep: usize) -> Self {
-        Self { keep: keep.max(1), kept: Vec::new(), bound: u32::MAX }
+    /// Distances are at most `dimension`.
+    fn new(keep: usize, dimension: usize) -> Self {
+        let counts = vec![0; dimension + 1];
+        Self { keep: keep.max(1), kept: Vec::new(), counts, worst: dimension as u32, held: 0 }
     }
 
+    /// Further rows at this distance or farther are behind `keep` others already.
+    fn bound(&self) -> u32 {
+        self.worst + u32::from(self.held < self.keep)
+    }
+
+    /// Takes a row nearer than [`Keeper::bound`].
+    fn push(&mut self, kept: Kept) {
+        self.counts[kept.distance as usize] += 1;
+        self.held += 1;
+        self.kept.push(kept);
+        while self.held - self.counts[self.worst as usize] as usize >= self.keep {
+            self.held -= self.counts[self.worst as usize] as usize;
+            self.worst -= 1;
+        }
+    }
+
+    /// Gives back the room of rows that fell behind.
     fn shrink_when_full(&mut self) {
-        if self.kept.len() >= self.keep * 2 + ROWS_PER_PART / 8 {
-            self.shrink();
+        if self.kept.len() >= self.keep * 2 + ROWS_PER_PART {
+            self.kept.retain(|kept| kept.distance <= self.worst);
         }
     }
+}
 
-    fn shrink(&mut self) {
-        if self.kept.len() >= self.keep {
-            self.kept.select_nth_unstable(self.keep - 1);
-            self.kept.truncate(self.keep);
-            self.bound = self.kept[self.keep - 1].distance;
-        }
+/// The first `keep`, in no particular order.
+fn nearest(mut kept: Vec<Kept>, keep: usize) -> Vec<Kept> {
+    if kept.len() > keep {
+        kept.select_nth_unstable(keep - 1);
+        kept.truncate(keep);
     }
+    kept
 }

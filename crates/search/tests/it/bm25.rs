@@ -38,6 +38,7 @@ fn ask_with(
 ) -> MethodAnswer {
     let request = Request {
         strict: false,
+        verified_max: usize::MAX,
         text,
         pattern: Pattern::default(),
         vectors: &[],
@@ -449,7 +450,7 @@ proptest! {
                 prop_assert_eq!(view.verify().is_err(), is_changed);
                 let searcher = view.searcher();
                 for text in ["alpha beta", "gamma", "wj wk wl omega"] {
-                    let request = Request { strict: false,
+                    let request = Request { strict: false, verified_max: usize::MAX,
                         text, pattern: Pattern::default(), vectors: &[], limit: 5, allowed: &everything(),
                         texts: &NoTexts, threads: 1, stop: &Stop::new(),
                     };

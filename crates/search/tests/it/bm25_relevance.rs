@@ -122,6 +122,7 @@ fn ndcg(collection: &Collection, chain: Chain) -> f64 {
         let Some(grades) = collection.grades.get(id) else { continue };
         let request = Request {
             strict: false,
+            verified_max: usize::MAX,
             text,
             pattern: Pattern::default(),
             vectors: &[],

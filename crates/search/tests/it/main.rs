@@ -4,6 +4,7 @@
 mod analysis;
 mod bm25;
 mod bm25_relevance;
+mod contract;
 mod documents;
 mod documents_columns;
 mod documents_damage;

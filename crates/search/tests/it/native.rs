@@ -1,9 +1,9 @@
 //! The `native` view against a naive scan, through batches, removals, merges, checkpoints, restarts.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mainstay_search::bitmap::Bitmap;
 use mainstay_search::directory::memory::MemoryDirectory;
@@ -13,29 +13,8 @@ use mainstay_search::request::{
     Allowed, Case, MethodAnswer, Pattern, Request, SearchError, Stop, Syntax, Text, Texts,
 };
 use mainstay_search::view::{Addition, Searcher, View};
+use mainstay_testkit::texts::StoredTexts as Stored;
 use proptest::prelude::*;
-
-/// Stored text in memory.
-#[derive(Default)]
-pub(crate) struct Stored(pub(crate) BTreeMap<DocNumber, Document>);
-
-impl Texts for Stored {
-    fn visit(
-        &self,
-        numbers: &[DocNumber],
-        visit: &mut dyn FnMut(DocNumber, Text<'_>) -> ControlFlow<()>,
-    ) -> Result<(), SearchError> {
-        assert!(numbers.is_sorted_by(|a, b| a < b));
-        for number in numbers {
-            if let Some(Document { title, path, language, body, .. }) = self.0.get(number)
-                && visit(*number, Text { title, path, language, body }).is_break()
-            {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A view with its store and the living documents, as a database holds them.
 pub(crate) struct Corpus {
@@ -101,6 +80,7 @@ impl Corpus {
         let allowed = Allowed::new(self.living.clone(), filter.cloned());
         with(&Request {
             strict: false,
+            verified_max: usize::MAX,
             text,
             pattern,
             vectors: &[],
@@ -408,6 +388,69 @@ fn a_ranked_search_for_what_stands_everywhere_ends_early_and_says_so() {
     let answer = search(1_000);
     assert_eq!((answer.total, answer.total_is_exact, answer.complete), (2_500, true, true));
     assert_eq!(corpus.enumerate("needle", LITERAL, None).len(), 2_500);
+}
+
+/// Stored text that counts what is read.
+struct Counted<'a>(&'a Stored, AtomicUsize);
+
+impl Texts for Counted<'_> {
+    fn visit(
+        &self,
+        numbers: &[DocNumber],
+        visit: &mut dyn FnMut(DocNumber, Text<'_>) -> ControlFlow<()>,
+    ) -> Result<(), SearchError> {
+        self.1.fetch_add(numbers.len(), Ordering::Relaxed);
+        self.0.visit(numbers, visit)
+    }
+}
+
+#[test]
+fn short_documents_that_lack_the_literal_are_hardly_ever_read() {
+    let words = ["in", "by", "we", "on", "at", "no", "so", "up", "go", "he", "it", "me"];
+    let mut state = 1u64;
+    let mut body = |_| {
+        let mut word = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            words[(state >> 33) as usize % words.len()]
+        };
+        (0..12).map(|_| word()).collect::<Vec<_>>().join(" ")
+    };
+    let bodies: Vec<String> = (0..600).map(&mut body).collect();
+    let mut corpus = Corpus::bodies(&bodies.iter().map(String::as_str).collect::<Vec<_>>());
+    for merged in [false, true] {
+        if merged {
+            corpus.view.checkpoint().unwrap();
+            corpus.merge_all();
+        }
+        for (literal, slack) in [("in by we on", 10), ("he it me no so", 4)] {
+            let counted = Counted(&corpus.stored, AtomicUsize::new(0));
+            let answer = corpus.ask(literal, LITERAL, None, |request| {
+                let request = Request { texts: &counted, ..request.clone() };
+                corpus.view.searcher().search(&request).unwrap()
+            });
+            let truth = bodies.iter().filter(|body| body.contains(literal)).count();
+            assert_eq!(answer.total as usize, truth);
+            let read = counted.1.into_inner();
+            assert!(read <= truth + slack, "{read} texts were read for {truth} matches");
+        }
+    }
+}
+
+#[test]
+fn a_bound_on_verified_texts_leaves_out_the_last_and_says_so() {
+    let long = "filler line\n".repeat(1_000) + "needle\n";
+    let corpus = Corpus::bodies(&["needle\n", "needle a\n", &long, "needle b\n"]);
+    let search = |verified_max, pattern| {
+        corpus.ask("needle", pattern, None, |request| {
+            let request = Request { verified_max, ..request.clone() };
+            corpus.view.searcher().search(&request).unwrap()
+        })
+    };
+    for (max, total) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4)] {
+        let answer = search(max, LITERAL);
+        assert_eq!((answer.total, answer.total_is_exact, answer.complete), (total, max >= 4, true));
+    }
+    assert_eq!(search(1, REGEX).total, 4, "a regular expression is always searched to the end");
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn a_set_stop_ends_the_search_with_what_it_has() {
         let allowed = Allowed::new(corpus.living.clone(), None);
         let request = Request {
             strict: false,
+            verified_max: usize::MAX,
             text: "e n", // Too short for a selective plan, so every document is read.
             pattern: Pattern::default(),
             vectors: &[],
@@ -168,6 +169,7 @@ fn ask(view: &NativeView, text: &str) -> Result<u64, SearchError> {
     let allowed = Allowed::new(Bitmap::full(300), None);
     let request = Request {
         strict: false,
+        verified_max: usize::MAX,
         text,
         pattern: Pattern { syntax: Syntax::Regex, ..LITERAL },
         vectors: &[],
@@ -225,13 +227,43 @@ fn a_damaged_posting_list_is_named_by_the_query_that_needs_it() {
 }
 
 #[test]
+fn a_damaged_signature_is_named_by_the_query_that_needs_it() {
+    let directory = checkpointed();
+    let segment =
+        directory.list().unwrap().into_iter().find(|name| name.starts_with("seg")).unwrap();
+    // The signatures end where the table begins: footer fields 0 and 1 give their place.
+    let damaged = copy_with(&directory, &segment, |bytes| {
+        let field = |at: usize| {
+            let footer = bytes.len() - 56;
+            u64::from_le_bytes(bytes[footer + at..][..8].try_into().unwrap()) as usize
+        };
+        let first = 16 + field(0);
+        assert!(field(8) > 0, "short documents are signed");
+        bytes[first] ^= 1;
+    });
+    let view = NativeView::open(Arc::new(damaged)).unwrap();
+    let answer = ask(&view, "needle");
+    assert!(matches!(&answer, Err(SearchError::Damaged { file, .. }) if *file == segment));
+}
+
+#[test]
+fn a_segment_of_the_earlier_format_asks_for_a_rebuild() {
+    let directory = checkpointed();
+    let segment =
+        directory.list().unwrap().into_iter().find(|name| name.starts_with("seg")).unwrap();
+    let earlier = copy_with(&directory, &segment, |bytes| bytes[8] = 1);
+    let opened = NativeView::open(Arc::new(earlier)).err().unwrap();
+    assert!(matches!(&opened, ViewError::Damaged { reason, .. } if reason.contains("format 1")));
+}
+
+#[test]
 fn a_missing_segment_and_a_future_format_are_told_apart() {
     let directory = checkpointed();
     let segment =
         directory.list().unwrap().into_iter().find(|name| name.starts_with("seg")).unwrap();
     let future = copy_with(&directory, &segment, |bytes| bytes[8] = 7);
     let opened = NativeView::open(Arc::new(future)).err();
-    assert!(matches!(opened, Some(ViewError::FutureFormat { found: 7, supported: 1, .. })));
+    assert!(matches!(opened, Some(ViewError::FutureFormat { found: 7, supported: 2, .. })));
     directory.remove(&segment).unwrap();
     let opened = NativeView::open(Arc::new(directory)).err();
     assert!(matches!(opened, Some(ViewError::Damaged { file, .. }) if file == segment));

@@ -20,7 +20,7 @@ use mainstay_search::native::{LineLimits, Matcher, NativeView};
 use mainstay_search::request::{Allowed, Case, Pattern, Request, SearchError, Stop, Syntax};
 use mainstay_search::view::{Addition, View};
 
-use crate::native::Stored;
+use mainstay_testkit::texts::StoredTexts as Stored;
 
 /// A matching line: file, line number, column of the first match (0 where it is not compared), and
 /// a hash of the line.
@@ -117,6 +117,7 @@ impl Tree {
         let allowed = Allowed::new(Bitmap::full(self.paths.len() as u32), None);
         let request = Request {
             strict: false,
+            verified_max: usize::MAX,
             text,
             pattern,
             vectors: &[],

@@ -322,8 +322,11 @@ pub(crate) async fn get_one(
 pub(crate) async fn put_one(
     Shared(state): Shared<State>,
     Path((name, id)): Path<(String, String)>,
-    Json(json): Json<DocumentJson>,
+    Json(mut json): Json<DocumentJson>,
 ) -> Result<Json<WrittenJson>, Problem> {
+    if json.id.is_empty() {
+        json.id.clone_from(&id);
+    }
     if json.id != id {
         return Err(Problem::bad_request(format!(
             "id: the body says \"{:.128}\", the path says \"{id:.128}\"; they must be the same",

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod contract;
+mod disk_full;
 mod documents;
 mod search;
 mod shutdown;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use mainstay_db::{Db, Options};
 use mainstay_server::{Config, Server};
+use mainstay_testkit::file_system::{FileSystem, RealFs};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -34,10 +36,14 @@ impl Running {
     }
 
     fn start_with(config: Config) -> Self {
+        Self::start_on(Arc::new(RealFs), config)
+    }
+
+    fn start_on(fs: Arc<dyn FileSystem>, config: Config) -> Self {
         mainstay_server::install_metrics().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let options = Options::default();
-        let db = Arc::new(Db::open(folder.path(), options.clone()).unwrap());
+        let db = Arc::new(Db::open_on(fs, folder.path(), options.clone()).unwrap());
         db.create_collection("default", "static".parse().unwrap()).unwrap();
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let (stop, stopped) = oneshot::channel::<()>();

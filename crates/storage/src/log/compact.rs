@@ -34,7 +34,7 @@ pub struct Compaction {
 
 /// A rewritten segment that is large enough is rewritten again only to drop at least this share
 /// of its bytes: otherwise each call would rewrite the whole log.
-const DROP_PERCENT_MIN: u64 = 25;
+pub(crate) const DROP_PERCENT_MIN: u64 = 25;
 
 /// Rewrites the sealed segments that end at or before `through_seq`. See
 /// [`crate::log::SyncLog::compact`].
@@ -43,10 +43,12 @@ pub(crate) fn compact(
     through_seq: u64,
     keep: &mut dyn FnMut(&Entry) -> bool,
     bytes_per_s: u64,
+    drop_percent_min: u64,
 ) -> Result<Compaction, LogError> {
     let mut pass = Pass {
         state,
         keep,
+        drop_percent_min,
         pace: Pace { bytes_per_s, begun: Instant::now(), bytes: 0 },
         done: Compaction::default(),
     };
@@ -83,6 +85,7 @@ struct Candidate {
 struct Pass<'a> {
     state: &'a State,
     keep: &'a mut dyn FnMut(&Entry) -> bool,
+    drop_percent_min: u64,
     pace: Pace,
     done: Compaction,
 }
@@ -112,7 +115,7 @@ impl Pass<'_> {
             }
             Ok(())
         })?;
-        Ok(dropped > 0 && dropped * 100 >= bytes * DROP_PERCENT_MIN)
+        Ok(dropped > 0 && dropped * 100 >= bytes * self.drop_percent_min)
     }
 
     /// Rewrites the first candidates, as many as fit one file and `count_max` at most, into one.

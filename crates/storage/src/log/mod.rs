@@ -187,6 +187,16 @@ impl Log {
         self.inner.compact(through_seq, keep, bytes_per_s)
     }
 
+    /// See [`SyncLog::compact_fully`].
+    pub fn compact_fully(
+        &self,
+        through_seq: u64,
+        keep: &mut dyn FnMut(&Entry) -> bool,
+        bytes_per_s: u64,
+    ) -> Result<Compaction, LogError> {
+        self.inner.compact_fully(through_seq, keep, bytes_per_s)
+    }
+
     /// See [`SyncLog::accept_loss`].
     pub fn accept_loss(
         &self,

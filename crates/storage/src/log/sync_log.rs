@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::accept::accept_loss;
 use super::check::{AcceptedLoss, FIRST_SEQ, Verification, check_all};
-use super::compact::{Compaction, compact};
+use super::compact::{Compaction, DROP_PERCENT_MIN, compact};
 use super::error::{Damage, LogError, io_error};
 use super::options::LogOptions;
 use super::reader::{Batch, read};
@@ -161,9 +161,31 @@ impl SyncLog {
         keep: &mut dyn FnMut(&Entry) -> bool,
         bytes_per_s: u64,
     ) -> Result<Compaction, LogError> {
+        self.compact_from(through_seq, keep, bytes_per_s, DROP_PERCENT_MIN)
+    }
+
+    /// As [`SyncLog::compact`], leaving no record behind for which `keep` is false: every segment
+    /// that has one is rewritten, however little it saves.
+    pub fn compact_fully(
+        &self,
+        through_seq: u64,
+        keep: &mut dyn FnMut(&Entry) -> bool,
+        bytes_per_s: u64,
+    ) -> Result<Compaction, LogError> {
+        self.compact_from(through_seq, keep, bytes_per_s, 0)
+    }
+
+    fn compact_from(
+        &self,
+        through_seq: u64,
+        keep: &mut dyn FnMut(&Entry) -> bool,
+        bytes_per_s: u64,
+        drop_percent_min: u64,
+    ) -> Result<Compaction, LogError> {
         let _rewriting = self.rewriting.try_lock().map_err(|_| LogError::CompactionRunning)?;
         self.state.check_writable()?;
-        compact(&self.state, through_seq.min(self.durable_seq()), keep, bytes_per_s)
+        let through_seq = through_seq.min(self.durable_seq());
+        compact(&self.state, through_seq, keep, bytes_per_s, drop_percent_min)
     }
 
     /// Accepts that a damaged range is lost, exactly as [`Recovery::damage`] or

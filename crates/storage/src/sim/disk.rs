@@ -51,6 +51,16 @@ impl NameChange {
                     names.remove(from);
                 }
                 names.insert(to.clone(), *node);
+                if *node == Node::Dir {
+                    let inside = names.keys().filter(|name| name.starts_with(from));
+                    for name in inside.cloned().collect::<Vec<_>>() {
+                        if let (Ok(rest), Some(node)) =
+                            (name.strip_prefix(from), names.remove(&name))
+                        {
+                            names.insert(to.join(rest), node);
+                        }
+                    }
+                }
             }
             Self::Unlink { path } => {
                 names.remove(path);
@@ -220,8 +230,16 @@ impl Disk {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let dying = self.begin(Operation::Rename)?;
         let node = *self.seen.get(from).ok_or_else(|| not_found(from))?;
-        if node == Node::Dir {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "renaming a folder"));
+        // What a crash may leave of both is not modelled; a careful caller syncs what is inside first.
+        let inside = |change: &NameChange| {
+            let (NameChange::Link { path, .. }
+            | NameChange::Unlink { path }
+            | NameChange::Rename { to: path, .. }) = change;
+            path != from && path.starts_with(from)
+        };
+        if node == Node::Dir && self.changes.iter().any(inside) {
+            let message = "renaming a folder before the names in it are synced";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
         self.change(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), node });
         if dying { Err(power_is_off()) } else { Ok(()) }

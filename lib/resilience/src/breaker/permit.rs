@@ -1,6 +1,7 @@
 //! The admission of one call, to be returned with its result.
 
-use super::machine::{LazyNow, Machine, Ticket};
+use super::machine::Machine;
+use super::ticket::{LazyNow, Ticket};
 use crate::clock::Tick;
 use crate::error_kind::{Classify, Count, ErrorKind, Verdict};
 use std::fmt;
@@ -107,6 +108,33 @@ macro_rules! permit {
 
 permit! {
     /// The admission of one call, borrowing its breaker: the cheap form.
+    ///
+    /// A result is recorded once, and not after its breaker is gone:
+    ///
+    /// ```compile_fail,E0382
+    /// # use mainstay_resilience::CircuitBreaker;
+    /// let breaker = CircuitBreaker::search_method("bm25");
+    /// let permit = breaker.try_acquire().unwrap();
+    /// permit.success();
+    /// permit.failure();
+    /// ```
+    ///
+    /// ```compile_fail,E0505
+    /// # use mainstay_resilience::CircuitBreaker;
+    /// let breaker = CircuitBreaker::search_method("bm25");
+    /// let permit = breaker.try_acquire().unwrap();
+    /// drop(breaker);
+    /// permit.success();
+    /// ```
+    ///
+    /// Dropping it at once by mistake is warned about:
+    ///
+    /// ```compile_fail
+    /// #![deny(unused_must_use)]
+    /// # use mainstay_resilience::CircuitBreaker;
+    /// let breaker = CircuitBreaker::search_method("bm25");
+    /// breaker.try_acquire().unwrap();
+    /// ```
     Permit<'a>, &'a Machine
 }
 

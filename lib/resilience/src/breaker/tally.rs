@@ -8,7 +8,7 @@
 //! - Moving a count to the frozen slices (under the machine's lock) swaps the word for the same tag
 //!   with count zero: an addition lands before or after the swap, never in neither.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, load_in_order};
 
 /// What an outcome counts as: failed or not, slow or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,11 @@ impl Counts {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine -= theirs;
         }
+    }
+
+    /// Whether nothing failed and nothing was slow.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.0[1..] == [0, 0, 0]
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -94,11 +99,13 @@ pub(crate) struct Tally {
 
 const COUNT_MASK: u64 = u32::MAX as u64;
 
+#[inline]
 fn word(tag: u32, count: u64) -> u64 {
     u64::from(tag) << 32 | count
 }
 
 /// `Err` when `seen` carries another tag than `tag`.
+#[inline]
 fn check(tag: u32, seen: u64) -> Result<u64, Counted> {
     // Tags wrap; the sign of the difference tells older from newer.
     match tag.wrapping_sub((seen >> 32) as u32) as i32 {
@@ -116,7 +123,14 @@ impl Tally {
         }
     }
 
+    /// Whether the generation has no failures in a row.
+    #[inline]
+    pub(crate) fn has_no_streak(&self, tag: u32) -> bool {
+        self.streak.load(Ordering::Acquire) == word(tag, 0)
+    }
+
     /// Counts one outcome.
+    #[inline]
     pub(crate) fn add(&self, tag: u32, class: Class) -> Counted {
         // Sequentially consistent, so that of two threads counting in different classes at least
         // one sees the other's count when it judges afterwards.
@@ -133,6 +147,7 @@ impl Tally {
         Self::change(&self.streak, tag, |_| 0)
     }
 
+    #[inline]
     fn change(cell: &AtomicU64, tag: u32, step: impl Fn(u64) -> u64) -> Counted {
         let mut seen = cell.load(Ordering::Acquire);
         loop {
@@ -159,12 +174,12 @@ impl Tally {
 
     /// The counts now, whatever their generation.
     pub(crate) fn counts(&self) -> Counts {
-        Counts(std::array::from_fn(|i| self.classes[i].load(Ordering::SeqCst) & COUNT_MASK))
+        Counts(std::array::from_fn(|i| load_in_order(&self.classes[i]) & COUNT_MASK))
     }
 
     /// Failures in a row.
     pub(crate) fn streak(&self) -> u64 {
-        self.streak.load(Ordering::SeqCst) & COUNT_MASK
+        load_in_order(&self.streak) & COUNT_MASK
     }
 
     /// Takes the counts out, leaving zero under the same tag. Only under the machine's lock.
@@ -176,10 +191,10 @@ impl Tally {
 
     /// Starts a generation at zero. Only under the machine's lock.
     pub(crate) fn restart(&self, tag: u32) {
-        for class in &self.classes {
-            class.store(word(tag, 0), Ordering::SeqCst);
+        // Swapped rather than stored, so that no addition can be ordered after it unseen.
+        for cell in self.classes.iter().chain([&self.streak]) {
+            cell.swap(word(tag, 0), Ordering::SeqCst);
         }
-        self.streak.store(word(tag, 0), Ordering::SeqCst);
     }
 }
 

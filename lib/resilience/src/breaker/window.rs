@@ -33,6 +33,18 @@ impl History {
         }
     }
 
+    /// Whether the current slice of a time window is over.
+    pub(crate) fn is_due(&self, now: Tick) -> bool {
+        matches!(self, History::Time(slices) if slices.is_due(now))
+    }
+
+    /// Freezes the current slice of a time window, whose counts are `current`.
+    pub(crate) fn advance(&mut self, current: Counts, now: Tick) {
+        if let History::Time(slices) = self {
+            slices.advance(current, now);
+        }
+    }
+
     pub(crate) fn clear(&mut self, now: Tick) {
         match self {
             History::None => {}
@@ -132,12 +144,12 @@ impl Slices {
     }
 
     /// Whether the current slice is over.
-    pub(crate) fn is_due(&self, now: Tick) -> bool {
+    fn is_due(&self, now: Tick) -> bool {
         now.as_nanos() / self.slice_nanos > self.epoch
     }
 
     /// Freezes the current slice, whose counts are `current`, and moves on to the slice of `now`.
-    pub(crate) fn advance(&mut self, current: Counts, now: Tick) {
+    fn advance(&mut self, current: Counts, now: Tick) {
         let epoch = now.as_nanos() / self.slice_nanos;
         let passed = epoch.saturating_sub(self.epoch);
         if passed == 0 {

@@ -18,3 +18,19 @@ impl Classify for StatusCode {
 pub fn retry_after_of(headers: &HeaderMap) -> Option<Duration> {
     parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn r2_r4_a_status_has_its_place_and_a_response_says_when_to_come_back() {
+        assert_eq!(StatusCode::TOO_MANY_REQUESTS.kind(), ErrorKind::RateLimit);
+        assert_eq!(StatusCode::GATEWAY_TIMEOUT.kind(), ErrorKind::Timeout);
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after_of(&headers), None);
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("7"));
+        assert_eq!(retry_after_of(&headers), Some(Duration::from_secs(7)));
+    }
+}

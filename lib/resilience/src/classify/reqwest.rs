@@ -20,3 +20,30 @@ impl Classify for reqwest::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r4_a_response_with_an_error_status_is_placed_by_it() {
+        for (status, kind) in [
+            (401, ErrorKind::Authentication),
+            (403, ErrorKind::PermissionDenied),
+            (404, ErrorKind::NotFound),
+            (429, ErrorKind::RateLimit),
+            (503, ErrorKind::ServerError),
+            (504, ErrorKind::Timeout),
+        ] {
+            let response = http::Response::builder().status(status).body("").expect("valid");
+            let error = reqwest::Response::from(response).error_for_status().expect_err("an error");
+            assert_eq!(error.kind(), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn r4_an_address_that_is_none_is_the_callers_mistake() {
+        let error = reqwest::Client::new().get("no address").build().expect_err("an error");
+        assert_eq!(error.kind(), ErrorKind::BadRequest);
+    }
+}

@@ -40,3 +40,35 @@ fn from_sqlstate(code: &str) -> ErrorKind {
         _ => ErrorKind::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r4_errors_of_a_database_are_placed_by_type_and_by_sqlstate() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        for (error, kind) in [
+            (Error::Io(reset), ErrorKind::Connection),
+            (Error::PoolTimedOut, ErrorKind::Timeout),
+            (Error::PoolClosed, ErrorKind::Connection),
+            (Error::RowNotFound, ErrorKind::NotFound),
+            (Error::ColumnNotFound("id".to_owned()), ErrorKind::BadRequest),
+        ] {
+            assert_eq!(Classify::kind(&error), kind, "{error}");
+        }
+        for (state, kind) in [
+            ("57014", ErrorKind::Timeout),
+            ("08006", ErrorKind::Connection),
+            ("28P01", ErrorKind::Authentication),
+            ("42501", ErrorKind::PermissionDenied),
+            ("42P01", ErrorKind::NotFound),
+            ("53300", ErrorKind::RateLimit),
+            ("40001", ErrorKind::ServerError),
+            ("23505", ErrorKind::BadRequest),
+            ("", ErrorKind::Unknown),
+        ] {
+            assert_eq!(from_sqlstate(state), kind, "{state}");
+        }
+    }
+}

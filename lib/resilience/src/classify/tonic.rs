@@ -1,6 +1,6 @@
 //! Statuses of gRPC.
 
-use crate::error_kind::{Classify, ErrorKind};
+use crate::error_kind::{Classify, ErrorKind, Verdict};
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -23,10 +23,52 @@ impl Classify for Status {
         }
     }
 
-    /// The push-back of gRPC proposal A6, milliseconds; a negative one asks for no retry and is
-    /// read as none.
+    /// The push-back of gRPC proposal A6, milliseconds.
     fn retry_after(&self) -> Option<Duration> {
-        let text = self.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?;
-        text.parse().ok().map(Duration::from_millis)
+        pushback(self)?.parse().ok().map(Duration::from_millis)
+    }
+
+    /// A push-back that is no number of milliseconds, such as `-1`, asks for no retry.
+    fn verdict(&self) -> Verdict {
+        let verdict = Verdict::failure(self.kind()).with_retry_after(self.retry_after());
+        let asks_for_none = pushback(self).is_some() && self.retry_after().is_none();
+        if asks_for_none { verdict.without_retry() } else { verdict }
+    }
+}
+
+fn pushback(status: &Status) -> Option<&str> {
+    status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r4_every_grpc_code_has_its_place() {
+        for (code, kind) in [
+            (Code::DeadlineExceeded, ErrorKind::Timeout),
+            (Code::Unavailable, ErrorKind::Connection),
+            (Code::ResourceExhausted, ErrorKind::RateLimit),
+            (Code::Unauthenticated, ErrorKind::Authentication),
+            (Code::PermissionDenied, ErrorKind::PermissionDenied),
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::InvalidArgument, ErrorKind::BadRequest),
+            (Code::Internal, ErrorKind::ServerError),
+            (Code::Unknown, ErrorKind::Unknown),
+        ] {
+            assert_eq!(Status::new(code, "a message that says timeout").kind(), kind, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn r2_the_push_back_of_grpc_is_a_retry_after() {
+        let mut status = Status::unavailable("busy");
+        status.metadata_mut().insert("grpc-retry-pushback-ms", "250".parse().expect("ascii"));
+        assert_eq!(status.retry_after(), Some(Duration::from_millis(250)));
+        assert_eq!(status.verdict().retry_after(), Some(Duration::from_millis(250)));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().expect("ascii"));
+        assert_eq!(status.retry_after(), None);
+        assert!(!status.verdict().is_retryable(), "a negative push-back asks for no retry");
     }
 }

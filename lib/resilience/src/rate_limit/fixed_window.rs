@@ -1,48 +1,48 @@
-//! A fixed window as one number: which window above how much of it is used.
+//! A fixed window: at most the limit in each period since the clock's origin.
+//!
+//! Invariant: `used` is what was taken in the window that ends at `end`. With another period, what
+//! was taken in the window under way counts in the new window that holds the present.
 
 use super::{Refusal, Rule};
 use crate::clock::Tick;
-use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The state of one window. Starts in window 0 with nothing used.
+/// The state of one window. Starts in a window that is over.
 #[derive(Debug, Default)]
 pub(super) struct FixedWindow {
-    /// The window's number modulo 2^32 above the cost used in it.
-    word: AtomicU64,
+    used: u64,
+    /// Nanoseconds since the clock's origin.
+    end: u64,
+    /// The period that `end` was computed with.
+    period: u64,
 }
 
-const USED_MASK: u64 = u32::MAX as u64;
-
 impl FixedWindow {
-    pub(super) fn take(&self, rule: &Rule, cost: u64, now: Tick) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, rule: &Rule, cost: u64, now: Tick) -> Result<(), Refusal> {
         if cost > rule.limit {
             return Err(Refusal::Never(rule.limit));
         }
-        let number = now.as_nanos() / rule.period;
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            let used = used(word, number);
-            if used + cost > rule.limit {
-                let end = (number + 1).saturating_mul(rule.period);
-                return Err(Refusal::Later(Duration::from_nanos(end - now.as_nanos())));
-            }
-            let after = (number & USED_MASK) << 32 | (used + cost);
-            let swapped =
-                self.word.compare_exchange_weak(word, after, Ordering::Relaxed, Ordering::Relaxed);
-            match swapped {
-                Ok(_) => return Ok(()),
-                Err(seen) => word = seen,
-            }
+        self.enter(rule, now);
+        if self.used + cost > rule.limit {
+            return Err(Refusal::Later(Duration::from_nanos(self.end - now.as_nanos())));
+        }
+        self.used += cost;
+        Ok(())
+    }
+
+    pub(super) fn available(&mut self, rule: &Rule, now: Tick) -> u64 {
+        self.enter(rule, now);
+        rule.limit.saturating_sub(self.used)
+    }
+
+    /// Moves on to the window of `now`. A clock that steps back stays in the newest window.
+    fn enter(&mut self, rule: &Rule, now: Tick) {
+        let now = now.as_nanos();
+        let end = (now / rule.period + 1).saturating_mul(rule.period);
+        if now >= self.end {
+            *self = FixedWindow { used: 0, end, period: rule.period };
+        } else if self.period != rule.period {
+            *self = FixedWindow { used: self.used, end, period: rule.period };
         }
     }
-
-    pub(super) fn available(&self, rule: &Rule, now: Tick) -> u64 {
-        let used = used(self.word.load(Ordering::Relaxed), now.as_nanos() / rule.period);
-        rule.limit.saturating_sub(used)
-    }
-}
-
-fn used(word: u64, number: u64) -> u64 {
-    if word >> 32 == number & USED_MASK { word & USED_MASK } else { 0 }
 }

@@ -16,12 +16,9 @@ pub(super) struct Gcra {
     full_at: AtomicU64,
 }
 
-impl Rule {
-    /// Sixteenths of nanoseconds in which one token drips in.
-    #[inline]
-    fn interval(&self) -> u64 {
-        (self.period * SIXTEENTHS / self.limit).max(1)
-    }
+/// Sixteenths of nanoseconds in which one token drips in.
+pub(super) fn interval(limit: u64, period: u64) -> u64 {
+    (period * SIXTEENTHS / limit).max(1)
 }
 
 impl Gcra {
@@ -37,9 +34,9 @@ impl Gcra {
         if cost > rule.burst {
             return Err(Refusal::Never(rule.burst));
         }
-        let interval = rule.interval();
         let now = now.as_nanos().saturating_mul(SIXTEENTHS);
-        let (increment, depth) = (cost * interval, rule.burst.saturating_mul(interval));
+        let increment = cost.saturating_mul(rule.interval);
+        let depth = rule.burst.saturating_mul(rule.interval);
         let wait_max = wait_max.saturating_mul(SIXTEENTHS);
         let mut full_at = self.full_at.load(Ordering::Relaxed);
         loop {
@@ -63,9 +60,8 @@ impl Gcra {
     }
 
     pub(super) fn available(&self, rule: &Rule, now: Tick) -> u64 {
-        let interval = rule.interval();
         let now = now.as_nanos().saturating_mul(SIXTEENTHS);
         let debt = self.full_at.load(Ordering::Relaxed).saturating_sub(now);
-        rule.burst.saturating_mul(interval).saturating_sub(debt) / interval
+        rule.burst.saturating_mul(rule.interval).saturating_sub(debt) / rule.interval
     }
 }

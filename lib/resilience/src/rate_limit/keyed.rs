@@ -1,15 +1,16 @@
 //! One rate limit per key, with a hard bound on keys.
 
-use super::{Meter, RateConfig, Refusal, Rule, reason};
+use super::{Meter, RateConfig, Refusal, Rule, RuleCell, reason};
 use crate::bounded_map::BoundedMap;
-use crate::clock::{Clock, Tick};
+use crate::clock::{Clock, Precision, Tick};
 use crate::config_error::{ConfigError, check_range};
+use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,17 +32,33 @@ pub enum WhenFull {
 
 /// Everything a keyed limiter can be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct KeyedConfig {
     /// The limit of each key.
     pub rate: RateConfig,
     /// Keys in all, 16 to 16 777 216; rounded up to a multiple of 16. Default 10 000.
+    #[cfg_attr(feature = "serde", serde(default = "keys_max_default"))]
     pub keys_max: u32,
     /// A key that was not used for this long is forgotten first, 1 s to 1 day. Default 10 min, at
     /// least the rate's period.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default = "idle_after_default", with = "crate::serde_duration")
+    )]
     pub idle_after: Duration,
     /// What happens when the bound is reached.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub when_full: WhenFull,
+}
+
+fn keys_max_default() -> u32 {
+    10_000
+}
+
+fn idle_after_default() -> Duration {
+    Duration::from_secs(600)
 }
 
 impl KeyedConfig {
@@ -50,8 +67,8 @@ impl KeyedConfig {
     pub fn new(rate: RateConfig) -> Self {
         KeyedConfig {
             rate,
-            keys_max: 10_000,
-            idle_after: Duration::from_secs(600),
+            keys_max: keys_max_default(),
+            idle_after: idle_after_default(),
             when_full: WhenFull::Forget,
         }
     }
@@ -87,6 +104,19 @@ struct Entry {
 /// assert_eq!(limiter.keys(), 2);
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For tenants, API keys or addresses, of which there may be any number. Not for a handful of fixed
+/// names: a [`RateLimiter`](crate::RateLimiter) each is quicker. Parameters: [`KeyedConfig`].
+///
+/// # Cost
+/// A hash, one of 16 locks and what the algorithm costs; an allocation for a key that is new.
+///
+/// # Cancel safety
+/// What was taken stays taken.
+///
+/// # Source
+/// Least recently used first, idle keys before all others.
 #[derive(Clone)]
 pub struct KeyedRateLimiter(Arc<Shared>);
 
@@ -94,8 +124,13 @@ struct Shared {
     name: Arc<str>,
     clock: Clock,
     config: Mutex<KeyedConfig>,
-    hasher: RandomState,
+    /// Copies of what every call needs of the configuration.
+    rule: RuleCell,
+    precise: AtomicU64,
+    seed: u64,
     shards: [Mutex<BoundedMap<Box<str>, Entry>>; SHARDS],
+    refused: AtomicU64,
+    listeners: Listeners,
 }
 
 impl KeyedRateLimiter {
@@ -116,14 +151,40 @@ impl KeyedRateLimiter {
         config: KeyedConfig,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
+        KeyedRateLimiter::build(name.into(), config, clock, Listeners::default())
+    }
+
+    /// A limiter that tells `observer` about each refusal.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn observed(
+        name: impl Into<Arc<str>>,
+        config: KeyedConfig,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
+        KeyedRateLimiter::build(name.into(), config, clock, Listeners::one(observer))
+    }
+
+    fn build(
+        name: Arc<str>,
+        config: KeyedConfig,
+        clock: Clock,
+        listeners: Listeners,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let keys = (config.keys_max as usize).div_ceil(SHARDS);
+        let keys = keys_of_shard(&config);
         Ok(KeyedRateLimiter(Arc::new(Shared {
-            name: name.into(),
+            name,
             clock,
             config: Mutex::new(config),
-            hasher: RandomState::new(),
+            rule: RuleCell::new(config.rate.rule()),
+            precise: AtomicU64::new(u64::from(config.rate.precision() == Precision::Precise)),
+            seed: RandomState::new().hash_one(0),
             shards: std::array::from_fn(|_| Mutex::new(BoundedMap::new(keys))),
+            refused: AtomicU64::new(0),
+            listeners,
         })))
     }
 
@@ -133,13 +194,13 @@ impl KeyedRateLimiter {
     /// The refusal, with the time after which there is enough.
     pub fn try_acquire(&self, key: &str, cost: u32) -> Result<(), Rejection> {
         let shared = &*self.0;
-        let config = *lock(&shared.config);
-        let rule = config.rate.rule();
-        let now = shared.clock.read(config.rate.precision());
+        let (rule, now) = (shared.rule.load(), shared.now());
         let mut shard = lock(shared.shard(key));
         let entry = match shard.touch(key) {
             Some(entry) => entry,
             None => {
+                // The configuration's lock inside a shard's; nobody takes them the other way.
+                let config = self.config();
                 if !make_room(&mut shard, &config, now) {
                     drop(shard);
                     let limit = u64::from(config.keys_max);
@@ -169,28 +230,68 @@ impl KeyedRateLimiter {
     /// What `key` could take now; the whole limit for a key that is not remembered.
     #[must_use]
     pub fn available(&self, key: &str) -> u64 {
-        let config = *lock(&self.0.config);
-        let (rule, now) = (config.rate.rule(), self.0.clock.now());
+        let (rule, now) = (self.0.rule.load(), self.0.now());
         let mut shard = lock(self.0.shard(key));
         shard.touch(key).map_or(rule.burst, |entry| entry.meter.available(&rule, now))
     }
 
-    /// Changes the limit of every key while running; what is used up stays so.
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Calls refused since it was built.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// The configuration now.
+    #[must_use]
+    pub fn config(&self) -> KeyedConfig {
+        *lock(&self.0.config)
+    }
+
+    /// Changes the limit of every key while running; what is used up stays so. A window moves over
+    /// to another period at the key's next use.
     ///
     /// # Errors
     /// The field that is out of range, or another algorithm; then nothing changes.
     pub fn set_rate(&self, rate: RateConfig) -> Result<(), ConfigError> {
-        let mut config = lock(&self.0.config);
-        let changed = KeyedConfig { rate, ..*config };
+        self.reconfigure(KeyedConfig { rate, ..self.config() })
+    }
+
+    /// Changes everything but the algorithm while running. What is used up stays so; with a lower
+    /// bound the least recently used keys go at once.
+    ///
+    /// # Errors
+    /// The field that is out of range, or another algorithm; then nothing changes.
+    pub fn reconfigure(&self, changed: KeyedConfig) -> Result<(), ConfigError> {
         changed.validate()?;
-        if rate.algorithm != config.rate.algorithm {
-            let allowed = format!("{:?}, which it was built with", config.rate.algorithm);
-            let value = format!("{:?}", rate.algorithm);
-            return Err(ConfigError::new("rate.algorithm", value, allowed));
+        {
+            let mut config = lock(&self.0.config);
+            if changed.rate.algorithm != config.rate.algorithm {
+                let allowed = format!("{:?}, which it was built with", config.rate.algorithm);
+                let value = format!("{:?}", changed.rate.algorithm);
+                return Err(ConfigError::new("rate.algorithm", value, allowed));
+            }
+            *config = changed;
+            self.0.rule.store(changed.rate.rule());
+            let precise = changed.rate.precision() == Precision::Precise;
+            self.0.precise.store(u64::from(precise), Ordering::Relaxed);
         }
-        *config = changed;
+        for shard in &self.0.shards {
+            lock(shard).set_capacity(keys_of_shard(&changed));
+        }
+        let name = &*self.0.name;
+        self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
         Ok(())
     }
+}
+
+fn keys_of_shard(config: &KeyedConfig) -> usize {
+    (config.keys_max as usize).div_ceil(SHARDS)
 }
 
 /// Makes room for one more key; `false` when the new key is to be refused.
@@ -207,13 +308,29 @@ fn make_room(shard: &mut BoundedMap<Box<str>, Entry>, config: &KeyedConfig, now:
 }
 
 impl Shared {
-    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Mutex<BoundedMap<Box<str>, Entry>> {
-        // The high bits: the map inside uses the low ones of its own hash.
-        &self.shards[(self.hasher.hash_one(key) >> 60) as usize % SHARDS]
+    fn now(&self) -> Tick {
+        let precise = self.precise.load(Ordering::Relaxed) != 0;
+        self.clock.read(if precise { Precision::Precise } else { Precision::Coarse })
     }
 
+    /// The shard of a key, by a seeded FNV-1a: quick, and guessing keys of one shard wins nothing
+    /// but that shard's places. The map inside hashes anew, against collisions.
+    fn shard(&self, key: &str) -> &Mutex<BoundedMap<Box<str>, Entry>> {
+        let hash = key
+            .bytes()
+            .fold(self.seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        // The last byte has reached few bits of the sum; a multiplication spreads it over the top.
+        let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.shards[(mixed >> 60) as usize % SHARDS]
+    }
+
+    #[cold]
     fn refuse(&self, reason: Reason, retry_after: Option<Duration>) -> Rejection {
-        Rejection::new(Arc::clone(&self.name), PolicyKind::RateLimiter, reason, retry_after)
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let name = Arc::clone(&self.name);
+        let rejection = Rejection::new(name, PolicyKind::RateLimiter, reason, retry_after);
+        self.listeners.emit(|| Event::Rejected(&rejection));
+        rejection
     }
 }
 

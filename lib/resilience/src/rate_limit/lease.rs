@@ -1,14 +1,14 @@
-//! A limit shared by several instances without a remote call per request: each instance leases a
-//! portion of the quota from a shared store and spends it locally.
+//! A limit shared by several instances without a remote call per request: each instance leases
+//! portions of the quota from a shared store and spends them locally.
 //!
-//! Invariant: between two refills an instance spends no more than it was granted, plus its fallback
-//! limit while the store is away.
+//! Invariants: every portion is spent within its own validity; an instance never spends more than
+//! it was granted, plus its local limit while the store is away.
 
 use super::{RateConfig, RateLimiter};
 use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_range};
 use crate::rejection::{PolicyKind, Reason, Rejection};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Mutex, lock};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Lease {
 }
 
 /// A store that grants portions of quotas, such as a script in Redis. Implemented outside this
-/// crate.
+/// crate; `tests/it/redis_quota.rs` in its repository is one in fifty lines.
 pub trait QuotaSource {
     /// What can go wrong on the way to the store.
     type Error;
@@ -46,10 +46,24 @@ pub enum WithoutSource {
     Refuse,
 }
 
-/// The spending side of a shared limit. Clones share the lease.
+/// The spending side of a limit that several instances share. Clones share the lease.
 ///
 /// A background task calls [`refill`](Self::refill) whenever [`is_low`](Self::is_low) says so, or
 /// on a timer; requests only ever touch local memory.
+///
+/// # For, and not for
+/// For a quota of somebody else that all instances together must keep. Not where each instance has
+/// a quota of its own: a [`RateLimiter`] is exact and asks nobody.
+///
+/// # Cost
+/// One coarse clock reading and a short lock per call; one remote call per portion.
+///
+/// # Cancel safety
+/// What was spent stays spent. Dropping the future of a refill may lose the portion that was on
+/// its way; it is never spent twice.
+///
+/// # Source
+/// Leases: Gray and Cheriton (1989), applied to quotas.
 #[derive(Clone)]
 pub struct LeasedLimiter(Arc<Shared>);
 
@@ -57,12 +71,57 @@ struct Shared {
     name: Arc<str>,
     clock: Clock,
     portion: u32,
-    left: AtomicU64,
-    expires: AtomicU64,
-    /// Why the last refill failed matters to the caller of `refill`; here only that it did.
-    away: AtomicU64,
-    refill: Mutex<()>,
+    purse: Mutex<Purse>,
     local: Option<RateLimiter>,
+}
+
+/// A granted portion that is not spent yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Portion {
+    left: u64,
+    expires: Tick,
+}
+
+/// What may be spent: the portion before and the present one, so that a refill in time neither
+/// loses what is left nor prolongs it.
+#[derive(Debug)]
+struct Purse {
+    portions: [Portion; 2],
+    /// Whether the last refill failed, or none was made.
+    away: bool,
+}
+
+impl Purse {
+    fn left(&self, now: Tick) -> u64 {
+        self.portions.iter().filter(|portion| now < portion.expires).map(|p| p.left).sum()
+    }
+
+    fn is_valid(&self, now: Tick) -> bool {
+        self.portions.iter().any(|portion| now < portion.expires)
+    }
+
+    /// Spends from what expires first.
+    fn spend(&mut self, cost: u64, now: Tick) -> bool {
+        if self.left(now) < cost {
+            return false;
+        }
+        let mut owed = cost;
+        for portion in self.portions.iter_mut().filter(|portion| now < portion.expires) {
+            let spent = portion.left.min(owed);
+            portion.left -= spent;
+            owed -= spent;
+        }
+        true
+    }
+
+    /// Puts a portion beside what is left. Of three the one is given up that is spent or expires
+    /// first.
+    fn put(&mut self, portion: Portion, now: Tick) {
+        let [first, second] = self.portions;
+        let mut all = [first, second, portion];
+        all.sort_by_key(|portion| (portion.left > 0 && now < portion.expires, portion.expires));
+        self.portions = [all[1], all[2]];
+    }
 }
 
 impl LeasedLimiter {
@@ -85,16 +144,14 @@ impl LeasedLimiter {
                 Some(RateLimiter::with_clock(Arc::clone(&name), rate, clock.clone())?)
             }
         };
-        Ok(LeasedLimiter(Arc::new(Shared {
-            name,
-            clock,
-            portion,
-            left: AtomicU64::new(0),
-            expires: AtomicU64::new(0),
-            away: AtomicU64::new(1),
-            refill: Mutex::new(()),
-            local,
-        })))
+        let purse = Mutex::new(Purse { portions: [Portion::default(); 2], away: true });
+        Ok(LeasedLimiter(Arc::new(Shared { name, clock, portion, purse, local })))
+    }
+
+    /// The name, which is also the quota's key in the store.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// Spends `cost` of the lease; of the local limit while the store is away.
@@ -103,70 +160,71 @@ impl LeasedLimiter {
     /// The refusal, when the lease is spent or has expired.
     pub fn try_acquire(&self, cost: u32) -> Result<(), Rejection> {
         let shared = &*self.0;
-        if self.is_valid() {
-            let cost = u64::from(cost);
-            let spend = |left: u64| left.checked_sub(cost);
-            let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
-            if shared.left.fetch_update(set, fetch, spend).is_ok() {
+        let now = shared.clock.coarse();
+        let alone = {
+            let mut purse = lock(&shared.purse);
+            if purse.spend(u64::from(cost), now) {
                 return Ok(());
             }
-        } else if shared.away.load(Ordering::Relaxed) != 0
-            && let Some(local) = &shared.local
-        {
-            return local.try_acquire_cost(cost);
+            purse.away && !purse.is_valid(now)
+        };
+        match &shared.local {
+            Some(local) if alone => local.try_acquire_cost(cost),
+            _ => {
+                let reason = Reason::LeaseSpent { portion: u64::from(shared.portion) };
+                let name = Arc::clone(&shared.name);
+                Err(Rejection::new(name, PolicyKind::RateLimiter, reason, None))
+            }
         }
-        let reason =
-            Reason::RateExceeded { limit: u64::from(shared.portion), period: Duration::ZERO };
-        let name = Arc::clone(&shared.name);
-        Err(Rejection::new(name, PolicyKind::RateLimiter, reason, None))
     }
 
     /// Whether a quarter of the portion or less is left.
     #[must_use]
     pub fn is_low(&self) -> bool {
-        !self.is_valid() || self.left() <= u64::from(self.0.portion) / 4
+        self.left() <= u64::from(self.0.portion) / 4
     }
 
-    /// What is left of the lease.
+    /// What may be spent now.
     #[must_use]
     pub fn left(&self) -> u64 {
-        self.0.left.load(Ordering::Acquire)
+        lock(&self.0.purse).left(self.0.clock.coarse())
     }
 
-    fn is_valid(&self) -> bool {
-        let now = self.0.clock.coarse();
-        now < Tick::from_nanos(self.0.expires.load(Ordering::Acquire))
+    /// Whether the last refill failed, or none was made.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        lock(&self.0.purse).away
     }
 
-    /// Asks `source` for what is missing from a portion. What was not spent is kept only while its
-    /// lease is valid.
+    /// Asks `source` for what is missing from a portion. What is left of the lease before is spent
+    /// first, and only while that lease is valid.
     ///
     /// # Errors
     /// The store's error; from then on the instance does what [`WithoutSource`] says, once the
     /// lease has expired.
     pub async fn refill<S: QuotaSource>(&self, source: &S) -> Result<(), S::Error> {
         let shared = &*self.0;
-        let kept = if self.is_valid() { self.left() } else { 0 };
-        let want = shared.portion.saturating_sub(u32::try_from(kept).unwrap_or(u32::MAX));
+        let left = u32::try_from(self.left()).unwrap_or(u32::MAX);
+        let want = shared.portion.saturating_sub(left);
         if want == 0 {
             return Ok(());
         }
-        let lease = match source.lease(&shared.name, want).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                shared.away.store(1, Ordering::Relaxed);
-                return Err(error);
+        // Counted from before the question, so that the answer's way never prolongs the lease.
+        let asked = shared.clock.now();
+        match source.lease(&shared.name, want).await {
+            Ok(lease) => {
+                let expires = asked.after(lease.valid_for);
+                let portion = Portion { left: u64::from(lease.granted), expires };
+                let mut purse = lock(&shared.purse);
+                purse.put(portion, shared.clock.now());
+                purse.away = false;
+                Ok(())
             }
-        };
-        let _one_at_a_time = lock(&shared.refill);
-        if !self.is_valid() {
-            shared.left.store(0, Ordering::Release);
+            Err(error) => {
+                lock(&shared.purse).away = true;
+                Err(error)
+            }
         }
-        let expires = shared.clock.now().after(lease.valid_for).as_nanos();
-        shared.left.fetch_add(u64::from(lease.granted), Ordering::AcqRel);
-        shared.expires.store(expires, Ordering::Release);
-        shared.away.store(0, Ordering::Relaxed);
-        Ok(())
     }
 }
 

@@ -44,14 +44,19 @@ impl SlidingWindow {
     /// Moves on to the slice of `now`. A clock that steps back changes nothing.
     fn slide(&mut self, rule: &Rule, now: Tick) {
         let slice = rule.period.div_ceil(u64::from(SLICES)).max(1);
-        let number = now.as_nanos() / slice;
-        if slice != self.slice {
-            // Another period: all that is used counts as used just now.
-            let used = self.sum;
-            *self = SlidingWindow { newest: number, slice, sum: used, ..SlidingWindow::default() };
-            self.counters[number as usize % COUNTERS] = u32::try_from(used).unwrap_or(u32::MAX);
-            return;
+        if slice == self.slice {
+            return self.advance(now.as_nanos() / slice);
         }
+        if let Some(number) = now.as_nanos().checked_div(self.slice) {
+            self.advance(number);
+        }
+        // Another period: all that still counts is taken as used just now.
+        let (used, number) = (self.sum, now.as_nanos() / slice);
+        *self = SlidingWindow { newest: number, slice, sum: used, ..SlidingWindow::default() };
+        self.counters[number as usize % COUNTERS] = u32::try_from(used).unwrap_or(u32::MAX);
+    }
+
+    fn advance(&mut self, number: u64) {
         let steps = number.saturating_sub(self.newest).min(COUNTERS as u64);
         for step in 1..=steps {
             let counter = &mut self.counters[(self.newest + step) as usize % COUNTERS];
@@ -86,7 +91,7 @@ mod tests {
 
     #[test]
     fn o4_no_period_ever_holds_more_than_the_limit() {
-        let rule = Rule { limit: 50, period: 1_000_000_000, burst: 50 };
+        let rule = Rule::new(50, 1_000_000_000, 50);
         let mut window = SlidingWindow::default();
         let mut taken: Vec<u64> = Vec::new();
         let mut now = 5_000_000_000;

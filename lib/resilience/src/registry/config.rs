@@ -100,6 +100,32 @@ pub(super) struct Settings {
 }
 
 impl PipelinesConfig {
+    /// Reads a configuration from any format of serde and checks it.
+    ///
+    /// ```
+    /// use mainstay_resilience::PipelinesConfig;
+    ///
+    /// let text = r#"{ "services": { "openai": { "all": { "timeout": "5" } } } }"#;
+    /// let refused = PipelinesConfig::read(&mut serde_json::Deserializer::from_str(text));
+    /// assert_eq!(
+    ///     refused.unwrap_err().to_string(),
+    ///     "services.openai.all.timeout: \"5\" is not allowed, \
+    ///      use a number and a unit such as 250ms, 1.5s or 5m"
+    /// );
+    /// ```
+    ///
+    /// # Errors
+    /// The key that is unknown, malformed or out of its range, by its whole path.
+    #[cfg(feature = "serde")]
+    pub fn read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Self, ConfigError> {
+        let read: Self = serde_path_to_error::deserialize(from).map_err(|error| {
+            let (path, error) = (error.path().to_string(), error.into_inner().to_string());
+            ConfigError::read(&path, &error)
+        })?;
+        read.validate()?;
+        Ok(read)
+    }
+
     /// Resolves and checks every service and endpoint that is named.
     ///
     /// # Errors

@@ -93,3 +93,16 @@ fn b6_a_pipeline_of_five_policies_allocates_nothing_blocking_or_awaited() {
         assert_eq!(COUNT.get() - before, 0);
     });
 }
+
+#[test]
+fn b6_a_time_window_keeps_no_record_per_call_and_a_transition_follows_its_call_at_once() {
+    // tower-resilience stores each call of a time window and scans them all on each call.
+    let breaker = CircuitBreaker::builder("b").window(Window::time(secs(3_600))).build().unwrap();
+    for _ in 0..100 {
+        assert_eq!(allocations(|| breaker.try_acquire().unwrap().success()), 0);
+    }
+    assert_eq!(breaker.snapshot().calls, 100_000);
+    (0..5).for_each(|_| breaker.try_acquire().unwrap().failure());
+    // No timer, no sweep: the deciding call itself has made the transition.
+    assert_eq!(breaker.state(), mainstay_resilience::State::Open);
+}

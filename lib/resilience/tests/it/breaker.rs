@@ -2,8 +2,8 @@
 
 use crate::{ms, secs};
 use mainstay_resilience::{
-    BreakerConfig, CircuitBreaker, DropRule, ErrorKind, Event, ManualClock, Observer, OpenFor,
-    Probes, Reason, State, Verdict, Window,
+    BreakerConfig, Cause, CircuitBreaker, DropRule, ErrorKind, Event, ManualClock, Observer,
+    OpenFor, Probes, Reason, State, Verdict, Window,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -128,11 +128,12 @@ fn b3_open_refuses_without_calling_and_says_when_to_come_back() {
     let refused =
         breaker.run(|| -> Result<(), ErrorKind> { panic!("the operation ran") }).unwrap_err();
     let rejection = refused.rejection().unwrap();
-    assert_eq!(rejection.reason(), &Reason::Open);
+    let opened = Reason::Open { cause: Cause::ByHand, failed_percent: 0 };
+    assert_eq!(rejection.reason(), &opened);
     assert_eq!(rejection.retry_after(), Some(secs(3)));
     assert_eq!(
         rejection.explain(),
-        "circuit_breaker dep refused the call: it is open; the next call may be admitted in 3s"
+        "circuit_breaker dep refused the call: it was opened by hand; the next call may be admitted in 3s"
     );
     assert_eq!(breaker.snapshot().rejected, 1);
 }
@@ -189,7 +190,11 @@ fn a_hung_probe_does_not_wedge_the_breaker() {
         std::mem::forget(breaker.try_acquire().unwrap());
     }
     clock.advance(secs(2));
-    assert_eq!(breaker.try_acquire().unwrap_err().reason(), &Reason::Open);
+    let gave_up = breaker.try_acquire().unwrap_err();
+    assert!(
+        matches!(gave_up.reason(), Reason::Open { cause: Cause::ProbesGaveUp, .. }),
+        "{gave_up}"
+    );
     clock.advance(secs(5));
     pass(&breaker, 3, true);
     assert_eq!(breaker.state(), State::Closed);

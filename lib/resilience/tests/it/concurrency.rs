@@ -4,8 +4,8 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Bulkhead, BulkheadConfig, CircuitBreaker, Clock, Context,
-    ErrorKind, Law, ManualClock, Priority, QueueConfig, QueueOrder, Reason, Sleeper, Throttle,
-    ThrottleConfig, WorkQueue,
+    Deadline, ErrorKind, Law, ManualClock, Priority, QueueConfig, QueueOrder, Reason, Sleeper,
+    Throttle, ThrottleConfig, WorkQueue,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -292,4 +292,62 @@ fn o5_a_panicking_handler_refuses_its_job_and_the_worker_goes_on() {
     assert_eq!(queue.submit(7, Priority::Normal).unwrap().wait(), Ok(7));
     drop(queue);
     workers.join();
+}
+
+#[test]
+fn o5_callers_take_turns_and_deadlines_hold_in_a_queue() {
+    let clock = ManualClock::new();
+    let mut config = QueueConfig::default();
+    (config.workers, config.capacity) = (1, 100);
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    let (queue, workers) = WorkQueue::start("q", config, clock.clock(), move |job: u32| {
+        if job == 0 {
+            gate.lock().unwrap().recv().unwrap();
+        }
+        seen.lock().unwrap().push(job);
+    })
+    .unwrap();
+    let by = |caller: &str| Context::default().caller(caller);
+    let mut handles = vec![queue.submit(0, Priority::Normal).unwrap()];
+    while queue.pressure().depth > 0 {
+        std::thread::yield_now();
+    }
+    handles.extend((1..=3).map(|job| queue.submit(job, by("greedy")).unwrap()));
+    handles.push(queue.submit(10, by("modest")).unwrap());
+    let deadline = Deadline::after(&clock.clock(), ms(10));
+    let late = queue.submit(99, Context::from(deadline)).unwrap();
+    clock.advance(ms(20));
+    assert!(queue.submit(98, Context::from(deadline)).is_err(), "its deadline has passed");
+    open.send(()).unwrap();
+    assert_eq!(late.wait().unwrap_err().reason(), &Reason::DeadlinePassed);
+    handles.into_iter().for_each(|handle| handle.wait().unwrap());
+    assert_eq!(*order.lock().unwrap(), [0, 1, 10, 2, 3]);
+    config.capacity = 1;
+    queue.reconfigure(config).unwrap();
+    assert_eq!(queue.pressure().capacity, 1);
+    config.workers = 9;
+    assert_eq!(queue.reconfigure(config).unwrap_err().field(), "workers");
+    drop(queue);
+    workers.join();
+}
+
+#[test]
+fn o5_a_throttle_changes_while_running_and_keeps_what_it_counted() {
+    let clock = ManualClock::new();
+    let throttle = Throttle::seeded("t", ThrottleConfig::default(), clock.clock(), 3).unwrap();
+    for _ in 0..100 {
+        if throttle.try_acquire().is_ok() {
+            throttle.record(ErrorKind::RateLimit);
+        }
+    }
+    let before = throttle.refusal_probability();
+    let mut config = throttle.config();
+    config.window = secs(10);
+    throttle.reconfigure(config).unwrap();
+    assert_eq!(throttle.refusal_probability(), before);
+    clock.advance(secs(11));
+    assert_eq!(throttle.refusal_probability(), 0.0, "the new window is over");
 }

@@ -3,9 +3,10 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    Algorithm, BreakerConfig, BudgetConfig, CircuitBreaker, DropRule, ErrorKind, Event,
-    KeyedConfig, KeyedRateLimiter, ManualClock, Observer, OpenFor, Pipeline, Probes, RateConfig,
-    RateLimiter, RetryBudget, State, Timeout, Window, parse_retry_after,
+    AdaptiveConfig, AdaptiveLimit, Algorithm, BreakerConfig, BudgetConfig, CircuitBreaker, Context,
+    DropRule, Error, ErrorKind, Event, KeyedConfig, KeyedRateLimiter, Law, ManualClock, Observer,
+    OpenFor, Pipeline, Probes, RateConfig, RateLimiter, RetryBudget, State, Tick, Timeout, Window,
+    parse_retry_after,
 };
 use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
@@ -234,4 +235,141 @@ fn reconfiguring_does_not_replace_the_breaker() {
     breaker.reconfigure(config).unwrap();
     breaker.try_acquire().unwrap().failure();
     assert_eq!(breaker.snapshot().next_probe.map(|wait| wait <= secs(5)), Some(true));
+}
+
+#[test]
+fn a_rate_is_judged_as_soon_as_the_minimum_is_there() {
+    // recloser waits for a full window, failsafe for its whole length, tower-resilience for both.
+    let breaker = CircuitBreaker::builder("dep")
+        .consecutive_failures(0)
+        .window(Window::count(1_000))
+        .min_calls(10)
+        .build()
+        .unwrap();
+    (0..9).for_each(|_| breaker.try_acquire().unwrap().failure());
+    assert_eq!(breaker.state(), State::Closed);
+    breaker.try_acquire().unwrap().failure();
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[test]
+fn calls_at_the_origin_of_the_clock_count() {
+    // failsafe: a timestamp of zero meant "unset", so early samples overwrote each other.
+    let clock = ManualClock::new();
+    clock.set(Tick::ZERO);
+    let breaker = CircuitBreaker::builder("dep").clock(clock.clock()).build().unwrap();
+    (0..3).for_each(|_| breaker.try_acquire().unwrap().success());
+    assert_eq!(breaker.snapshot().calls, 3);
+}
+
+#[test]
+fn one_good_probe_of_three_does_not_close() {
+    // failsafe: the first success in half-open closed it.
+    let clock = ManualClock::new();
+    let probes = Probes::new(3);
+    let builder = CircuitBreaker::builder("dep").clock(clock.clock()).half_open(probes);
+    let breaker = builder.build().unwrap();
+    breaker.force_open();
+    clock.advance(secs(30));
+    (0..2).for_each(|_| breaker.try_acquire().unwrap().success());
+    assert_eq!(breaker.state(), State::HalfOpen);
+    breaker.try_acquire().unwrap().success();
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn a_cancelled_probe_does_not_close() {
+    // Polly: a cancelled probe was "unhandled", and closed the circuit.
+    let clock = ManualClock::new();
+    let breaker = CircuitBreaker::builder("dep").clock(clock.clock()).build().unwrap();
+    breaker.force_open();
+    clock.advance(secs(30));
+    drop(breaker.try_acquire().unwrap());
+    assert_eq!(breaker.state(), State::HalfOpen);
+}
+
+#[test]
+fn a_refusal_says_who_why_and_until_when_and_an_error_keeps_its_sources() {
+    // tower-resilience: `OpenCircuit` carries nothing, and the inner error is no source; recloser's
+    // error is neither displayed nor an error.
+    let breaker = CircuitBreaker::search_method("dep");
+    (0..5).for_each(|_| breaker.try_acquire().unwrap().failure());
+    let refused = breaker.run(|| Err::<(), _>(std::io::Error::other("down"))).unwrap_err();
+    assert!(refused.to_string().starts_with("circuit_breaker dep refused the call: it is open"));
+    assert!(refused.retry_after().is_some_and(|wait| wait <= secs(30)));
+    let root = std::io::Error::other("the root");
+    let wrapped: Error<std::io::Error> = Error::Operation(std::io::Error::other(root));
+    let error: &dyn std::error::Error = &wrapped;
+    assert_eq!(error.to_string(), "the root");
+}
+
+#[test]
+fn the_shared_limit_is_shared_by_clones() {
+    // tower: `RateLimit` counts per instance and is not `Clone`.
+    let limiter =
+        RateLimiter::new("api", RateConfig::per_second(Algorithm::FixedWindow, 2)).unwrap();
+    let other = limiter.clone();
+    assert!(limiter.try_acquire().is_ok() && other.try_acquire().is_ok());
+    assert!(limiter.clone().try_acquire().is_err());
+}
+
+#[test]
+fn a_moving_window_never_holds_more_than_its_quota() {
+    // governor 219, tower 842: twice the quota around a boundary.
+    let clock = ManualClock::new();
+    let config = RateConfig::per_second(Algorithm::SlidingWindow, 10);
+    let limiter = RateLimiter::with_clock("api", config, clock.clock()).unwrap();
+    clock.advance(ms(950));
+    let burst = || (0..20).filter(|_| limiter.try_acquire().is_ok()).count();
+    let first = burst();
+    clock.advance(ms(100));
+    assert_eq!((first, burst()), (10, 0));
+}
+
+#[test]
+fn nothing_forces_an_adaptive_limit_down_to_measure() {
+    // Envoy 8337 and 9007: the window that measures the shortest round trip dropped it to one.
+    let clock = ManualClock::new();
+    let mut config = AdaptiveConfig::default();
+    config.law = Law::Vegas;
+    let limit = AdaptiveLimit::with_clock("dep", config, clock.clock()).unwrap();
+    for _ in 0..50_000 {
+        let permits: Vec<_> =
+            (0..10).filter_map(|_| limit.try_acquire(Context::default()).ok()).collect();
+        clock.advance(ms(20));
+        permits.into_iter().for_each(|permit| permit.success());
+        assert!(limit.limit() >= 20, "{}", limit.limit());
+    }
+}
+
+#[test]
+fn a_long_incident_does_not_become_normal() {
+    // failsafe-go 127, concurrency-limits 165: the baseline drifted up with the incident.
+    let clock = ManualClock::new();
+    let mut config = AdaptiveConfig::default();
+    config.healthy_rtt_max = ms(30);
+    let limit = AdaptiveLimit::with_clock("dep", config, clock.clock()).unwrap();
+    for _ in 0..20_000 {
+        let permits: Vec<_> =
+            (0..20).filter_map(|_| limit.try_acquire(Context::default()).ok()).collect();
+        clock.advance(ms(300));
+        permits.into_iter().for_each(|permit| permit.success());
+    }
+    assert!(limit.limit() <= 10, "ten times slower than healthy, and still {}", limit.limit());
+}
+
+#[test]
+fn a_manual_clock_moves_every_policy() {
+    // tower-resilience and resilience4j (734): some parts read the real clock whatever was set.
+    let clock = ManualClock::new();
+    let breaker = CircuitBreaker::builder("dep")
+        .slow_calls(0.5, secs(10))
+        .min_calls(1)
+        .clock(clock.clock())
+        .build()
+        .unwrap();
+    let permit = breaker.try_acquire().unwrap();
+    clock.advance(secs(10));
+    permit.success();
+    assert_eq!(breaker.state(), State::Open, "slow in virtual time");
 }

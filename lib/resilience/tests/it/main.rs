@@ -4,11 +4,17 @@
 #[cfg(not(resilience_loom))]
 mod allocation;
 #[cfg(not(resilience_loom))]
+mod bad_input;
+#[cfg(not(resilience_loom))]
 mod breaker;
 #[cfg(not(resilience_loom))]
 mod concurrency;
 #[cfg(not(resilience_loom))]
 mod defects;
+#[cfg(not(resilience_loom))]
+mod documentation;
+#[cfg(not(resilience_loom))]
+mod examples;
 #[cfg(resilience_loom)]
 mod interleavings;
 #[cfg(not(resilience_loom))]
@@ -16,7 +22,11 @@ mod limits;
 #[cfg(not(resilience_loom))]
 mod model;
 #[cfg(not(resilience_loom))]
+mod observers;
+#[cfg(not(resilience_loom))]
 mod pipeline;
+#[cfg(not(resilience_loom))]
+mod redis_quota;
 #[cfg(not(resilience_loom))]
 mod registry;
 #[cfg(not(resilience_loom))]

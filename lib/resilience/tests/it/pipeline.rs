@@ -459,3 +459,28 @@ fn futures_of_pipelines_can_be_sent_to_other_threads() {
     *log.borrow_mut() += time.block_on(call).unwrap();
     assert_eq!(log.into_inner(), 1);
 }
+
+#[test]
+fn d3_the_first_k_of_n_are_enough_and_the_rest_is_dropped() {
+    let time = VirtualTime::new();
+    let (sleeper, began) = (time.sleeper(), time.clock().now());
+    let step = |wait: u64, fails: bool| {
+        let sleep = sleeper.sleep(ms(wait));
+        async move {
+            sleep.await;
+            if fails { Err("it failed") } else { Ok(wait) }
+        }
+    };
+    let partial = Partial::new(Enough::Count(2)).unwrap();
+    let steps = [step(30, false), step(10, false), step(20, true), step(500, false)];
+    let outcome = time.block_on(partial.first(&sleeper, secs(1), steps)).unwrap();
+    assert_eq!(outcome.arrived, [(0, 30), (1, 10)]);
+    let missing = [(2, Missing::Failed("it failed")), (3, Missing::NotNeeded)];
+    assert_eq!(outcome.missing, missing);
+    assert_eq!(time.clock().now().since(began), ms(30), "as fast as the second of four");
+    let steps = [step(10, true), step(20, true), step(500, false)];
+    let began = time.clock().now();
+    let few = time.block_on(partial.first(&sleeper, secs(1), steps)).unwrap_err();
+    assert_eq!(few.to_string(), "0 of 3 steps succeeded, 2 were needed");
+    assert_eq!(time.clock().now().since(began), ms(20), "two of three failed");
+}

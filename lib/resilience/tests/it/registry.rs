@@ -3,8 +3,8 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    CircuitBreaker, Context, ErrorKind, Event, ManualClock, NoSleeper, Observer, Pipelines,
-    PipelinesConfig, State,
+    Algorithm, BulkheadConfig, CircuitBreaker, Context, ErrorKind, Event, ManualClock, NoSleeper,
+    Observer, Pipelines, PipelinesConfig, RateConfig, State,
 };
 use std::sync::{Arc, Mutex};
 
@@ -218,4 +218,27 @@ fn a_configuration_file_is_read_strictly_and_by_human_durations() {
         refused.to_string(),
         "services.openai.all.timeout: 0s is not allowed, use 1ms to 1d"
     );
+}
+
+#[test]
+fn b4_o4_limits_are_listed_with_their_state_and_breakers_are_found_by_name() {
+    let mut config = PipelinesConfig::default();
+    config.defaults.rate = Some(RateConfig::per_second(Algorithm::TokenBucket, 5));
+    config.defaults.bulkhead = Some(BulkheadConfig::new(3));
+    let pipelines = on(&ManualClock::new(), config);
+    let endpoint = pipelines.endpoint("store", "upload");
+    let held = endpoint.bulkhead().unwrap().try_acquire().unwrap();
+    endpoint.rate_limiter().unwrap().try_acquire_cost(2).unwrap();
+    let list = pipelines.list();
+    assert_eq!((list[0].rate, list[0].bulkhead), (Some((3, 0)), Some((1, 0, 0))));
+    assert_eq!(list[0].budget, 20.0);
+    drop(held);
+    let own = CircuitBreaker::search_method("bm25");
+    pipelines.adopt(&own);
+    pipelines.breaker("bm25").unwrap().isolate();
+    assert_eq!(own.state(), State::Isolated);
+    pipelines.breaker("store/upload").unwrap().force_open();
+    assert_eq!(endpoint.breaker().state(), State::Open);
+    assert!(pipelines.breaker("store/download").is_none(), "asking creates nothing");
+    assert_eq!(pipelines.list().len(), 1);
 }

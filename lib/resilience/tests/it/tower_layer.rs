@@ -1,13 +1,16 @@
 //! The layers for tower.
 
 use crate::{ms, secs};
-use mainstay_resilience::testing::VirtualTime;
-use mainstay_resilience::tower_layer::{PolicyLayer, TimeoutLayer};
+use mainstay_resilience::testing::{VirtualSleeper, VirtualTime};
+use mainstay_resilience::tower_layer::{HedgeLayer, PolicyLayer, RetryLayer, TimeoutLayer};
 use mainstay_resilience::{
-    Bulkhead, BulkheadConfig, CircuitBreaker, DropRule, Error, ErrorKind, State, Verdict,
+    Backoff, Bulkhead, BulkheadConfig, CircuitBreaker, DropRule, Error, ErrorKind, Hedge,
+    HedgeDelay, Retry, RetryBudget, Sleeper, State, Verdict,
 };
 use std::convert::Infallible;
 use std::future::{Pending, Ready, pending, poll_fn, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -131,4 +134,153 @@ fn a_dropped_call_gives_its_slot_back() {
     assert_eq!(bulkhead.in_use(), 1);
     drop(running);
     assert_eq!(bulkhead.in_use(), 0);
+}
+
+/// Fails so often, then answers with the request; counts the calls of all its clones.
+#[derive(Clone)]
+struct Flaky {
+    ready: bool,
+    fails: Arc<AtomicU32>,
+    calls: Arc<AtomicU32>,
+}
+
+impl Flaky {
+    fn failing(times: u32) -> Self {
+        let calls = Arc::new(AtomicU32::new(0));
+        Flaky { ready: false, fails: Arc::new(AtomicU32::new(times)), calls }
+    }
+}
+
+impl Service<u32> for Flaky {
+    type Response = u32;
+    type Error = ErrorKind;
+    type Future = Ready<Result<u32, ErrorKind>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u32) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without being ready");
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let failing =
+            self.fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        ready(if failing.is_ok() { Err(ErrorKind::Connection) } else { Ok(request) })
+    }
+}
+
+fn retrying(time: &VirtualTime) -> RetryLayer<VirtualSleeper> {
+    let retry = Retry::builder("r").backoff(Backoff::fixed(ms(100))).build().unwrap();
+    RetryLayer::new(retry, time.sleeper()).on_clock(time.clock())
+}
+
+#[test]
+fn r1_the_retry_layer_asks_the_service_whether_it_is_ready_before_each_attempt() {
+    let time = VirtualTime::new();
+    let inner = Flaky::failing(2);
+    let mut service = retrying(&time).layer(inner.clone());
+    let began = time.clock().now();
+    assert_eq!(call(&time, &mut service), Ok(7));
+    assert_eq!(inner.calls.load(Ordering::Relaxed), 3);
+    assert_eq!(time.clock().now().since(began), ms(200), "two waits");
+    inner.fails.store(9, Ordering::Relaxed);
+    let Err(Error::Exhausted(all)) = call(&time, &mut service) else { panic!("it failed thrice") };
+    assert_eq!(all.errors().len(), 3);
+}
+
+#[test]
+fn r2_the_retry_layer_makes_a_request_once_that_cannot_be_copied() {
+    let time = VirtualTime::new();
+    let inner = Flaky::failing(1);
+    let mut service = retrying(&time).copied_by(|_: &u32| None).layer(inner.clone());
+    assert_eq!(call(&time, &mut service), Err(Error::Operation(ErrorKind::Connection)));
+    assert_eq!(inner.calls.load(Ordering::Relaxed), 1);
+    let mut judged =
+        retrying(&time).judged_by(|_: Result<&u32, &ErrorKind>| Verdict::success()).layer(inner);
+    assert_eq!(call(&time, &mut judged), Ok(7));
+}
+
+/// Answers the first call of all after a second, the others after 10 ms.
+#[derive(Clone)]
+struct SlowFirst {
+    calls: Arc<AtomicU32>,
+    dropped: Arc<AtomicU32>,
+    sleeper: VirtualSleeper,
+}
+
+/// Counts the calls that were dropped before they ended.
+struct Ended(bool, Arc<AtomicU32>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.1.fetch_add(u32::from(!self.0), Ordering::Relaxed);
+    }
+}
+
+impl Service<u32> for SlowFirst {
+    type Response = u32;
+    type Error = ErrorKind;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<u32, ErrorKind>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let sleep = self.sleeper.sleep(if number == 0 { secs(1) } else { ms(10) });
+        let dropped = Arc::clone(&self.dropped);
+        Box::pin(async move {
+            let mut ended = Ended(false, dropped);
+            sleep.await;
+            ended.0 = true;
+            Ok(number)
+        })
+    }
+}
+
+#[test]
+fn the_hedge_layer_takes_the_first_success_and_drops_the_loser() {
+    let time = VirtualTime::new();
+    let dropped = Arc::new(AtomicU32::new(0));
+    let inner = SlowFirst {
+        calls: Arc::new(AtomicU32::new(0)),
+        dropped: Arc::clone(&dropped),
+        sleeper: time.sleeper(),
+    };
+    let budget = RetryBudget::new(Default::default()).unwrap();
+    let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(ms(30))).budget(&budget);
+    let layer = HedgeLayer::new(hedge.build().unwrap(), time.sleeper()).on_clock(time.clock());
+    let mut service = layer.layer(inner);
+    let began = time.clock().now();
+    assert_eq!(call(&time, &mut service), Ok(1), "the hedge won");
+    assert_eq!(time.clock().now().since(began), ms(40));
+    assert_eq!((dropped.load(Ordering::Relaxed), budget.withdrawn()), (1, 1));
+    assert_eq!(call(&time, &mut service), Ok(2), "quick enough without a hedge");
+    assert_eq!(budget.withdrawn(), 1);
+}
+
+#[test]
+fn the_hedge_layer_returns_the_last_failure_when_all_failed() {
+    let time = VirtualTime::new();
+    let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(ms(30))).build().unwrap();
+    let layer = HedgeLayer::new(hedge, time.sleeper()).on_clock(time.clock());
+    let inner = Flaky::failing(2);
+    let mut service = layer.layer(inner.clone());
+    assert_eq!(call(&time, &mut service), Err(Error::Operation(ErrorKind::Connection)));
+    assert_eq!(inner.calls.load(Ordering::Relaxed), 2, "a failure brings the hedge forward");
+}
+
+#[test]
+fn layers_stack_in_the_order_of_a_pipeline() {
+    let time = VirtualTime::new();
+    let breaker = CircuitBreaker::builder("b").clock(time.clock()).build().unwrap();
+    let inner = Flaky::failing(5);
+    let guarded = PolicyLayer::new(breaker.clone()).layer(inner.clone());
+    let mut service = retrying(&time).layer(guarded);
+    assert!(call(&time, &mut service).is_err());
+    let refused = call(&time, &mut service).unwrap_err();
+    assert!(refused.to_string().contains("it is open"), "{refused}");
+    assert_eq!((breaker.state(), inner.calls.load(Ordering::Relaxed)), (State::Open, 5));
 }

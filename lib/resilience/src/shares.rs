@@ -1,4 +1,5 @@
-//! How many slots each caller holds, so that under load nobody takes everything.
+//! How many slots or places in a queue each caller holds, so that under load nobody takes
+//! everything.
 //!
 //! Invariant: only callers with a slot are remembered, so there are never more than slots.
 
@@ -6,14 +7,14 @@ use std::collections::HashMap;
 
 /// Slots by caller.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     held: HashMap<u64, u64>,
 }
 
 impl Shares {
     /// Counts a slot for `caller`. Under pressure, with `limit` slots in all, a caller may hold an
     /// equal share of them and at least one; `Err` is the share when it holds that already.
-    pub(super) fn take(&mut self, caller: u64, limit: Option<u64>) -> Result<(), u64> {
+    pub(crate) fn take(&mut self, caller: u64, limit: Option<u64>) -> Result<(), u64> {
         let held = self.held.get(&caller).copied().unwrap_or(0);
         if let Some(limit) = limit {
             let callers = self.held.len() as u64 + u64::from(held == 0);
@@ -26,7 +27,7 @@ impl Shares {
         Ok(())
     }
 
-    pub(super) fn give_back(&mut self, caller: u64) {
+    pub(crate) fn give_back(&mut self, caller: u64) {
         if let Some(held) = self.held.get_mut(&caller) {
             *held -= 1;
             if *held == 0 {

@@ -1,0 +1,265 @@
+//! [`Settings`]: every setting of the server, from defaults, a file, the environment and the command
+//! line, each knowing where it comes from.
+//!
+//! [`SETTINGS`] is the one table: names, types, ranges, documentation and environment variables are
+//! declared there and nowhere else. Later sources win: default, file, environment, command line. All
+//! faults of all sources are reported at once, and nothing is applied while there is one.
+
+mod fault;
+mod show;
+mod source;
+mod table;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+pub use fault::SettingFault;
+pub use show::{reference, to_json, to_text};
+pub use source::Origin;
+pub use table::{SETTINGS, Setting};
+pub use value::{Kind, Value};
+
+use crate::config::Config;
+
+/// Values of all settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// In the order of [`SETTINGS`].
+    values: Vec<(Value, Origin)>,
+}
+
+/// A setting that differs between two [`Settings`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Which.
+    pub setting: &'static Setting,
+    /// The value before.
+    pub before: Value,
+    /// The value after.
+    pub after: Value,
+    /// Where the new value comes from.
+    pub origin: Origin,
+}
+
+impl Settings {
+    /// Reads all sources. `file` is the path, for messages, and the contents of a TOML file;
+    /// `environment` is usually `std::env::vars()`; `flags` are pairs of name and value.
+    ///
+    /// # Errors
+    /// Every fault found: unknown names with the nearest known one, values that do not parse, values
+    /// out of range.
+    pub fn load(
+        file: Option<(&Path, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(String, String)],
+    ) -> Result<Self, Vec<SettingFault>> {
+        let mut faults = Vec::new();
+        let mut settings = Self::default();
+        if let Some((path, text)) = file {
+            source::file(path, text, &mut settings, &mut faults);
+        }
+        source::environment(environment, &mut settings, &mut faults);
+        source::flags(flags, &mut settings, &mut faults);
+        if faults.is_empty() { Ok(settings) } else { Err(faults) }
+    }
+
+    /// Each setting with its value and where that comes from.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, &Value, &Origin)> {
+        SETTINGS.iter().zip(&self.values).map(|(setting, (value, origin))| (setting, value, origin))
+    }
+
+    /// What is different in `after`.
+    pub fn changes(&self, after: &Self) -> Vec<Change> {
+        let pairs = self.iter().zip(after.iter());
+        pairs
+            .filter(|((_, before, _), (_, after, _))| before != after)
+            .map(|((setting, before, _), (_, after, origin))| Change {
+                setting,
+                before: before.clone(),
+                after: after.clone(),
+                origin: origin.clone(),
+            })
+            .collect()
+    }
+
+    fn set(&mut self, index: usize, value: Value, origin: Origin) {
+        self.values[index] = (value, origin);
+    }
+
+    fn value(&self, name: &str) -> &Value {
+        let at = SETTINGS.iter().position(|setting| setting.name == name);
+        &self.values[at.expect("the names in this file are in the table, as a test checks")].0
+    }
+
+    /// A [`Kind::Text`] setting.
+    pub fn text(&self, name: &str) -> &str {
+        match self.value(name) {
+            Value::Text(text) => text,
+            _ => "",
+        }
+    }
+
+    /// A [`Kind::Count`], [`Kind::Bytes`] or [`Kind::Percent`] setting.
+    pub fn number(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Count(number) | Value::Bytes(number) => *number,
+            _ => 0,
+        }
+    }
+
+    /// A [`Kind::Duration`] setting.
+    pub fn duration(&self, name: &str) -> Duration {
+        match self.value(name) {
+            Value::Duration(duration) => *duration,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        match self.value(name) {
+            Value::Address(address) => *address,
+            _ => Config::default().listen,
+        }
+    }
+
+    /// What the server itself needs of them.
+    pub fn config(&self) -> Config {
+        let count = |name| usize::try_from(self.number(name)).unwrap_or(usize::MAX);
+        Config {
+            listen: self.address("server.listen"),
+            searches_max: count("server.searches_max"),
+            writes_max: count("server.writes_max"),
+            connections_max: count("server.connections_max"),
+            body_bytes_max: count("server.body_bytes_max"),
+            header_timeout: self.duration("server.header_timeout"),
+            body_timeout: self.duration("server.body_timeout"),
+            drain_timeout: self.duration("server.drain_timeout"),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let default = |setting: &Setting| {
+            let value = setting.parse(setting.default);
+            (value.expect("every default parses, as a test checks"), Origin::Default)
+        };
+        Self { values: SETTINGS.iter().map(default).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn load(
+        toml: &str,
+        environment: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<Settings, String> {
+        let file = Path::new("/etc/mainstay.toml");
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+        };
+        Settings::load(Some((file, toml)), owned(environment), &owned(flags))
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn every_default_parses_and_is_the_default_of_the_configuration() {
+        assert_eq!(Settings::default().config(), Config::default());
+        let mut names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SETTINGS.len(), "a name stands in the table twice");
+    }
+
+    #[test]
+    fn later_sources_win_and_each_value_knows_its_own() {
+        let toml = "[server]\nsearches_max = 7\nwrites_max = 8\nbody_timeout = \"3s\"\n";
+        let settings = load(
+            toml,
+            &[("MAINSTAY_SERVER_WRITES_MAX", "9"), ("MAINSTAY_SERVER_BODY_TIMEOUT", "4s")],
+            &[("server.body_timeout", "5s")],
+        )
+        .unwrap();
+        let of = |name: &str| {
+            let (_, value, origin) = settings.iter().find(|(it, ..)| it.name == name).unwrap();
+            (value.to_string(), origin.to_string())
+        };
+        assert_eq!(of("server.connections_max").1, "default");
+        assert!(of("server.searches_max").1.ends_with("mainstay.toml:2"));
+        assert_eq!(of("server.writes_max"), ("9".into(), "MAINSTAY_SERVER_WRITES_MAX".into()));
+        assert_eq!(of("server.body_timeout"), ("5s".into(), "command line".into()));
+        assert_eq!(settings.config().searches_max, 7);
+    }
+
+    /// Wrong configuration of every class of setting.
+    #[test]
+    fn every_fault_is_told_at_once_with_the_name_the_value_and_what_is_allowed() {
+        let toml = "[server]\nlisten = \"nowhere\"\nsearch_max = 1\nwrites_max = 0\n\
+                    body_bytes_max = \"1 TiB\"\nheader_timeout = \"10\"\nbody_timeout = true\n\
+                    [sever]\nlisten = \"x\"\n[semantic]\nrefine_percent = 101\n";
+        let told = load(
+            toml,
+            &[("MAINSTAY_SERVER_CONECTIONS_MAX", "1"), ("MAINSTAY_SERVER_DRAIN_TIMEOUT", "2d")],
+            &[("server.listne", "x")],
+        )
+        .unwrap_err();
+        for part in [
+            ":2: server.listen is \"nowhere\"; allowed is an address and port such as 127.0.0.1:8080",
+            ":3: there is no setting server.search_max; did you mean server.searches_max?",
+            ":4: server.writes_max is \"0\"; allowed is 1 to",
+            ":5: server.body_bytes_max is \"1 TiB\"; allowed is 1KiB to",
+            ":6: server.header_timeout is \"10\"; allowed is a number and a unit such as 250ms, 1.5s or 5m",
+            ":7: server.body_timeout is \"true\"",
+            "there is no setting sever.listen; did you mean server.listen?",
+            "semantic.refine_percent is \"101\"; allowed is 1 to 100",
+            "MAINSTAY_SERVER_CONECTIONS_MAX: there is no such setting; did you mean MAINSTAY_SERVER_CONNECTIONS_MAX?",
+            "MAINSTAY_SERVER_DRAIN_TIMEOUT: server.drain_timeout is \"2d\"; allowed is 0s to",
+            "command line: there is no setting server.listne; did you mean server.listen?",
+        ] {
+            assert!(told.contains(part), "{part}\nis not in\n{told}");
+        }
+        assert_eq!(told.lines().count(), 11, "{told}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_with_its_line() {
+        let broken = load("[server]\nlisten = \n", &[], &[]).unwrap_err();
+        assert!(broken.contains("mainstay.toml:2"), "{broken}");
+        assert!(load("server = 3\n", &[], &[]).unwrap_err().contains("server"), "no table");
+    }
+
+    #[test]
+    fn changes_name_both_values_and_whether_a_restart_is_needed() {
+        let before = Settings::default();
+        let after =
+            load("[server]\nsearches_max = 7\nlisten = \"127.0.0.1:9\"\n", &[], &[]).unwrap();
+        let changes = before.changes(&after);
+        let told: Vec<_> = changes
+            .iter()
+            .map(|it| (it.setting.name, it.after.to_string(), it.setting.reloadable))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("server.listen", "127.0.0.1:9".to_string(), false),
+                ("server.searches_max", "7".to_string(), true)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_reference_page_is_the_one_that_is_checked_in() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        if std::env::var_os("MAINSTAY_UPDATE").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(there, reference(), "run the tests with MAINSTAY_UPDATE=1");
+    }
+}

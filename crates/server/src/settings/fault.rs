@@ -1,0 +1,44 @@
+//! [`SettingFault`]: what is wrong with a setting, where, and what to write instead.
+
+use std::fmt;
+
+use super::source::Origin;
+use super::table::SETTINGS;
+
+/// A fault of one source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettingFault {
+    /// Where it stands.
+    pub origin: Origin,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl SettingFault {
+    /// A name that is not in the table; `nearest` is how the nearest one is written there.
+    pub(super) fn unknown(origin: Origin, message: &str, nearest: Option<String>) -> Self {
+        let hint = match nearest {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => "`mainstay config show` lists all".to_string(),
+        };
+        Self { origin, message: format!("{message}; {hint}") }
+    }
+}
+
+impl fmt::Display for SettingFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+impl std::error::Error for SettingFault {}
+
+/// The known name that a wrong one most resembles, as `write` writes it.
+pub(super) fn nearest(wrong: &str, write: impl Fn(&'static str) -> String) -> Option<String> {
+    let likeness = |name: &String| strsim::normalized_damerau_levenshtein(wrong, name);
+    SETTINGS
+        .iter()
+        .map(|setting| write(setting.name))
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|name| likeness(name) > 0.6)
+}

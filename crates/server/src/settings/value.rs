@@ -1,0 +1,133 @@
+//! [`Kind`] and [`Value`]: what a setting may hold, read from text and written back.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mainstay_resilience::human_duration;
+
+const UNITS: [(&str, u64); 4] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// The type of a setting, with its range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// An address and port.
+    Address,
+    /// A number of things.
+    Count(u64, u64),
+    /// A number of bytes: plain, or with KiB, MiB, GiB or TiB.
+    Bytes(u64, u64),
+    /// A share of a hundred.
+    Percent(u64, u64),
+    /// A time with its unit.
+    Duration(Duration, Duration),
+}
+
+/// The value of a setting.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of [`Kind::Text`].
+    Text(String),
+    /// Of [`Kind::Address`].
+    Address(SocketAddr),
+    /// Of [`Kind::Count`] and [`Kind::Percent`].
+    Count(u64),
+    /// Of [`Kind::Bytes`].
+    Bytes(u64),
+    /// Of [`Kind::Duration`].
+    Duration(Duration),
+}
+
+impl Kind {
+    /// Reads a value; the error says what is allowed.
+    pub(super) fn parse(&self, text: &str) -> Result<Value, String> {
+        let text = text.trim();
+        let allowed = || self.to_string();
+        let within = |number: Option<u64>, min: u64, max: u64| {
+            number.filter(|number| (min..=max).contains(number)).ok_or_else(allowed)
+        };
+        match *self {
+            Self::Text => Ok(Value::Text(text.to_string())),
+            Self::Address => text.parse().map(Value::Address).map_err(|_| allowed()),
+            Self::Count(min, max) | Self::Percent(min, max) => {
+                within(text.parse().ok(), min, max).map(Value::Count)
+            }
+            Self::Bytes(min, max) => within(bytes(text), min, max).map(Value::Bytes),
+            Self::Duration(min, max) => match human_duration::parse("", text) {
+                Ok(duration) if (min..=max).contains(&duration) => Ok(Value::Duration(duration)),
+                Ok(_) => Err(allowed()),
+                Err(_) => Err("a number and a unit such as 250ms, 1.5s or 5m".to_string()),
+            },
+        }
+    }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    for (name, unit) in UNITS {
+        if let Some(number) = text.strip_suffix(name) {
+            return number.trim().parse::<u64>().ok()?.checked_mul(unit);
+        }
+    }
+    text.parse().ok()
+}
+
+fn format_bytes(number: u64) -> String {
+    match UNITS.iter().find(|(_, unit)| number >= *unit && number.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", number / unit),
+        None => number.to_string(),
+    }
+}
+
+/// What is allowed.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Text => f.write_str("text"),
+            Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
+            Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
+            Self::Bytes(min, max) => write!(f, "{} to {}", format_bytes(min), format_bytes(max)),
+            Self::Duration(min, max) => {
+                write!(f, "{} to {}", human_duration::format(min), human_duration::format(max))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Count(number) => write!(f, "{number}"),
+            Self::Bytes(number) => f.write_str(&format_bytes(*number)),
+            Self::Duration(duration) => f.write_str(&human_duration::format(*duration)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_back_as_they_are_written() {
+        for (kind, text) in [
+            (Kind::Text, "auto"),
+            (Kind::Address, "127.0.0.1:8080"),
+            (Kind::Count(0, 9), "7"),
+            (Kind::Bytes(0, u64::MAX), "64MiB"),
+            (Kind::Bytes(0, u64::MAX), "1000"),
+            (Kind::Duration(Duration::ZERO, Duration::from_secs(99)), "1500ms"),
+        ] {
+            let value = kind.parse(text);
+            assert_eq!(value.map(|value| value.to_string()), Ok(text.to_string()), "{kind:?}");
+        }
+        assert_eq!(
+            Kind::Bytes(0, u64::MAX).parse("99999999999TiB"),
+            Err("0 to 18446744073709551615".into())
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! Hedge around a service.
+
+use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse};
+use crate::attempt::Attempt;
+use crate::clock::Clock;
+use crate::context::Context as CallContext;
+use crate::error::Error;
+use crate::hedge::Hedge;
+use crate::sleeper::Sleeper;
+use crate::strategy::Done;
+use pin_project_lite::pin_project;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Puts a [`Hedge`] around a service: for requests that change nothing.
+///
+/// The request is copied for each hedge, by `Clone` or by a function that may decline
+/// ([`copied_by`](Self::copied_by)). A hedge runs on a clone of the service, whose readiness it
+/// awaits. The first attempt is not boxed; each hedge that is really started is.
+///
+/// # Cancel safety
+/// Dropping the future drops every attempt; so does the first success, before it is returned.
+#[derive(Clone, Debug)]
+pub struct HedgeLayer<Z, J = ByError, K = Cloned> {
+    hedge: Hedge,
+    sleeper: Z,
+    clock: Clock,
+    judge: J,
+    reuse: K,
+}
+
+impl<Z: Sleeper> HedgeLayer<Z> {
+    /// Judging by the error alone, cloning requests, waiting with `sleeper`.
+    pub fn new(hedge: Hedge, sleeper: Z) -> Self {
+        HedgeLayer { hedge, sleeper, clock: Clock::system(), judge: ByError, reuse: Cloned }
+    }
+}
+
+impl<Z, J, K> HedgeLayer<Z, J, K> {
+    /// Takes the time from `clock`.
+    #[must_use]
+    pub fn on_clock(self, clock: Clock) -> Self {
+        HedgeLayer { clock, ..self }
+    }
+
+    /// Judging by the whole result: what is not to be retried wins.
+    #[must_use]
+    pub fn judged_by<F>(self, judge: F) -> HedgeLayer<Z, By<F>, K> {
+        let HedgeLayer { hedge, sleeper, clock, reuse, .. } = self;
+        HedgeLayer { hedge, sleeper, clock, judge: By(judge), reuse }
+    }
+
+    /// Copying requests with `copy`; `None` means that there is no hedge.
+    #[must_use]
+    pub fn copied_by<F>(self, copy: F) -> HedgeLayer<Z, J, CopiedBy<F>> {
+        let HedgeLayer { hedge, sleeper, clock, judge, .. } = self;
+        HedgeLayer { hedge, sleeper, clock, judge, reuse: CopiedBy(copy) }
+    }
+}
+
+impl<S, Z: Clone, J: Clone, K: Clone> Layer<S> for HedgeLayer<Z, J, K> {
+    type Service = HedgeService<S, Z, J, K>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        HedgeService { inner, layer: self.clone() }
+    }
+}
+
+/// A service behind a hedge.
+#[derive(Clone, Debug)]
+pub struct HedgeService<S, Z, J = ByError, K = Cloned> {
+    inner: S,
+    layer: HedgeLayer<Z, J, K>,
+}
+
+impl<S, Z, J, K, R> Service<R> for HedgeService<S, Z, J, K>
+where
+    S: Service<R> + Clone,
+    Z: Sleeper + Clone,
+    J: Judge<S::Response, S::Error> + Clone,
+    K: Reuse<R> + Clone,
+{
+    type Response = S::Response;
+    type Error = Error<S::Error>;
+    type Future = HedgeFuture<S, R, Z, J, K>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Error::Operation)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let layer = self.layer.clone();
+        layer.hedge.deposit();
+        let timer = layer.hedge.delay().map(|delay| layer.sleeper.sleep(delay));
+        // Without a delay nothing was learned yet, and no hedge starts.
+        let kept = timer.as_ref().and_then(|_| layer.reuse.copy(&request));
+        let attempt = Attempt::first(layer.clock.now(), CallContext::default());
+        let service = self.inner.clone();
+        let first = Some(self.inner.call(request));
+        let (extras, failure) = (Vec::new(), None);
+        HedgeFuture { first, timer, service, layer, kept, attempt, extras, failure, started: 1 }
+    }
+}
+
+/// A hedge that was started: its service asked whether it is ready, then called.
+enum Extra<S: Service<R>, R> {
+    Asking(S, Option<R>),
+    Calling(Pin<Box<S::Future>>),
+}
+
+impl<S: Service<R>, R> Extra<S, R> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        loop {
+            match self {
+                Extra::Calling(future) => return future.as_mut().poll(cx),
+                Extra::Asking(service, request) => {
+                    if let Err(error) = std::task::ready!(service.poll_ready(cx)) {
+                        return Poll::Ready(Err(error));
+                    }
+                    let Some(request) = request.take() else { return Poll::Pending };
+                    let future = Box::pin(service.call(request));
+                    *self = Extra::Calling(future);
+                }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a [`HedgeService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct HedgeFuture<S, R, Z, J, K>
+    where
+        S: Service<R>,
+        Z: Sleeper,
+    {
+        #[pin]
+        first: Option<S::Future>,
+        #[pin]
+        timer: Option<Z::Sleep>,
+        service: S,
+        layer: HedgeLayer<Z, J, K>,
+        kept: Option<R>,
+        attempt: Attempt,
+        extras: Vec<(u32, Extra<S, R>)>,
+        failure: Option<Result<S::Response, S::Error>>,
+        started: u32,
+    }
+}
+
+impl<S, R, Z, J, K> Future for HedgeFuture<S, R, Z, J, K>
+where
+    S: Service<R> + Clone,
+    Z: Sleeper,
+    J: Judge<S::Response, S::Error>,
+    K: Reuse<R>,
+{
+    type Output = Result<S::Response, Error<S::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let mut ended = Vec::new();
+            if let Some(first) = this.first.as_mut().as_pin_mut()
+                && let Poll::Ready(result) = first.poll(cx)
+            {
+                ended.push((1, result));
+                this.first.set(None);
+            }
+            this.extras.retain_mut(|(number, extra)| match extra.poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(result) => {
+                    ended.push((*number, result));
+                    false
+                }
+            });
+            for (number, result) in ended {
+                if this.layer.judge.judge(result.as_ref()).is_retryable() {
+                    *this.failure = Some(result);
+                    continue;
+                }
+                let at = this.layer.clock.now();
+                let done = Done { result: result.map_err(Error::Operation), at };
+                this.layer.hedge.ended(this.attempt, &done, number, *this.started);
+                // The others are dropped before the result is returned.
+                this.first.set(None);
+                this.extras.clear();
+                return Poll::Ready(done.result);
+            }
+            let none_runs = this.first.is_none() && this.extras.is_empty();
+            let rung = match this.timer.as_mut().as_pin_mut() {
+                Some(timer) => timer.poll(cx).is_ready(),
+                None => false,
+            };
+            if !none_runs && !rung {
+                return Poll::Pending;
+            }
+            this.timer.set(None);
+            let now = this.layer.clock.now();
+            let may = this.kept.is_some()
+                && this.layer.hedge.may_start_another(this.attempt, *this.started, now);
+            if may && let Some(request) = this.kept.take() {
+                *this.kept = this.layer.reuse.copy(&request);
+                *this.started += 1;
+                this.extras
+                    .push((*this.started, Extra::Asking(this.service.clone(), Some(request))));
+                let delay = this.layer.hedge.delay();
+                this.timer.set(delay.map(|delay| this.layer.sleeper.sleep(delay)));
+            } else if none_runs && let Some(result) = this.failure.take() {
+                this.layer.hedge.all_failed(*this.started);
+                return Poll::Ready(result.map_err(Error::Operation));
+            } else {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<S: Service<R>, R, Z: Sleeper, J, K> fmt::Debug for HedgeFuture<S, R, Z, J, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HedgeFuture({:?}, {} started)", self.layer.hedge, self.started)
+    }
+}
