@@ -30,7 +30,7 @@ use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use fixed_window::FixedWindow;
 use gcra::Gcra;
 use sliding_window::SlidingWindow;
@@ -271,7 +271,7 @@ pub struct RateLimiter(Arc<Shared>);
 struct Shared {
     name: Arc<str>,
     clock: Clock,
-    meter: Meter,
+    meter: OwnLine<Meter>,
     algorithm: Algorithm,
     rule: RuleCell,
     precise: AtomicU64,
@@ -325,7 +325,7 @@ impl RateLimiter {
         let shared = Shared {
             name,
             clock,
-            meter: Meter::new(config.algorithm),
+            meter: OwnLine(Meter::new(config.algorithm)),
             algorithm: config.algorithm,
             rule: RuleCell::new(config.rule()),
             precise: AtomicU64::new(0),
@@ -353,7 +353,19 @@ impl RateLimiter {
     /// The refusal, with the time after which there is enough; never, if it can never be.
     #[inline]
     pub fn try_acquire_cost(&self, cost: u32) -> Result<(), Rejection> {
-        self.take(cost, self.0.now(), Duration::ZERO).map(drop)
+        let (shared, now) = (&*self.0, self.0.now());
+        // A bucket that has enough is nearly every call; everything else is out of line.
+        if let Meter::Gcra(bucket) = &*shared.meter
+            && bucket.take_at_once(&shared.rule.load(), u64::from(cost), now)
+        {
+            return Ok(());
+        }
+        self.take_carefully(cost, now)
+    }
+
+    #[inline(never)]
+    fn take_carefully(&self, cost: u32, now: Tick) -> Result<(), Rejection> {
+        self.take(cost, now, Duration::ZERO).map(drop)
     }
 
     /// Books `cost` and says how long to wait before using it, at most `wait_max`. The buckets book

@@ -59,6 +59,21 @@ impl Gcra {
         }
     }
 
+    /// Takes `cost` if there is enough now; otherwise nothing has changed.
+    #[inline]
+    pub(super) fn take_at_once(&self, rule: &Rule, cost: u64, now: Tick) -> bool {
+        let now = now.as_nanos().saturating_mul(SIXTEENTHS);
+        let increment = cost.saturating_mul(rule.interval);
+        let depth = rule.burst.saturating_mul(rule.interval);
+        let full_at = self.full_at.load(Ordering::Relaxed);
+        let after = full_at.max(now).saturating_add(increment);
+        let relaxed = Ordering::Relaxed;
+        // A cost above the burst is above the depth, unless both are beyond measure.
+        cost <= rule.burst
+            && after - now <= depth
+            && self.full_at.compare_exchange(full_at, after, relaxed, relaxed).is_ok()
+    }
+
     pub(super) fn available(&self, rule: &Rule, now: Tick) -> u64 {
         let now = now.as_nanos().saturating_mul(SIXTEENTHS);
         let debt = self.full_at.load(Ordering::Relaxed).saturating_sub(now);
