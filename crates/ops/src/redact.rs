@@ -1,0 +1,204 @@
+//! Secrets out of texts and values that people or logs get to see.
+//!
+//! It errs on the side of hiding: what stands behind a name that sounds like a secret is replaced,
+//! whatever it is.
+
+use serde_json::Value;
+
+/// What stands in place of a secret.
+pub const REDACTED: &str = "[redacted]";
+
+/// Parts of a name that make what it names a secret.
+const SECRET_WORDS: [&str; 11] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
+    "authorization",
+    "credential",
+    "private_key",
+];
+/// Values are replaced down to this depth; what lies deeper is replaced as a whole.
+const DEPTH_MAX: usize = 32;
+
+/// Whether `name` names a secret.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word)) || name == "pwd" || name == "dsn"
+}
+
+/// The text with passwords in addresses (`postgres://user:…@host`), values of secret names
+/// (`password=…`, `token: …`) and bearer or basic credentials replaced.
+#[must_use]
+pub fn redact(text: &str) -> String {
+    hide_named(&hide_logins(text))
+}
+
+/// `scheme://user:password@host` loses what stands before the `@`.
+fn hide_logins(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\''))
+            .unwrap_or(after.len());
+        // A password may hold an unescaped '/', so the login ends at the last '@' of the word.
+        let word = after.find(char::is_whitespace).unwrap_or(after.len());
+        let login = after[..end].rfind('@').or_else(|| {
+            let colon = after[..end].contains(':');
+            after[..word].rfind('@').filter(|_| colon)
+        });
+        rest = match login {
+            Some(login) => {
+                shown.push_str(REDACTED);
+                &after[login..]
+            }
+            None => after,
+        };
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// The value behind a secret name and `=` or `:`, and behind `Bearer` and `Basic`.
+fn hide_named(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((name, after)) = next_word(rest) {
+        shown.push_str(&rest[..rest.len() - after.len()]);
+        rest = after;
+        let scheme = name.eq_ignore_ascii_case("bearer") || name.eq_ignore_ascii_case("basic");
+        let gap = gap_bytes(after, scheme || is_secret_name(name), scheme);
+        if gap == 0 {
+            continue;
+        }
+        let (between, value) = after.split_at(gap);
+        let length = value_bytes(value);
+        // "Authorization: Bearer x": the scheme stands for itself, its credential follows.
+        let is_scheme = ["bearer", "basic"].iter().any(|s| value[..length].eq_ignore_ascii_case(s));
+        if length == 0 || is_scheme || value.starts_with(REDACTED) {
+            continue;
+        }
+        shown.push_str(between);
+        shown.push_str(REDACTED);
+        rest = &value[length..];
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// The next run of letters, digits, `_` and `-`, and what follows it.
+fn next_word(text: &str) -> Option<(&str, &str)> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let begin = text.find(is_word)?;
+    let word = &text[begin..];
+    let end = word.find(|c| !is_word(c)).unwrap_or(word.len());
+    Some((&word[..end], &word[end..]))
+}
+
+/// How many bytes of quotes, spaces and one `=` or `:` stand between a secret name and its value.
+fn gap_bytes(after: &str, secret: bool, spaces_alone: bool) -> usize {
+    if !secret {
+        return 0;
+    }
+    let gap = after.bytes().take_while(|b| matches!(b, b' ' | b'"' | b'\'' | b'=' | b':')).count();
+    let named = after[..gap].contains(['=', ':']);
+    if named || spaces_alone { gap } else { 0 }
+}
+
+fn value_bytes(value: &str) -> usize {
+    value
+        .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '&' | '}' | ')'))
+        .unwrap_or(value.len())
+}
+
+/// The value with everything below a secret name replaced, and every text passed through
+/// [`redact`].
+#[must_use]
+pub fn redact_value(value: &Value) -> Value {
+    redact_within(value, DEPTH_MAX)
+}
+
+fn redact_within(value: &Value, depth: usize) -> Value {
+    match value {
+        Value::Object(_) | Value::Array(_) if depth == 0 => Value::String(REDACTED.to_owned()),
+        Value::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .map(|(name, value)| {
+                    let hidden = is_secret_name(name) && !value.is_null();
+                    let shown = if hidden {
+                        Value::String(REDACTED.to_owned())
+                    } else {
+                        redact_within(value, depth - 1)
+                    };
+                    (name.clone(), shown)
+                })
+                .collect(),
+        ),
+        Value::Array(values) => {
+            Value::Array(values.iter().map(|value| redact_within(value, depth - 1)).collect())
+        }
+        Value::String(text) => Value::String(redact(text)),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_form_of_a_secret_survives() {
+        for text in [
+            "connect postgres://admin:hunter2@db:5432/x: refused",
+            "connect postgres://admin:hun/hunter2@db: refused",
+            "password=hunter2 host=db",
+            "header Authorization: Bearer hunter2",
+            "header authorization: basic hunter2, next",
+            "{\"api_key\":\"hunter2\",\"a\":1}",
+            "OPENAI_API_KEY=hunter2",
+            "x-api-key: hunter2",
+            "redis_password = 'hunter2'",
+        ] {
+            let shown = redact(text);
+            assert!(!shown.contains("hunter2") && shown.contains(REDACTED), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_as_it_was() {
+        for text in
+            ["http://db:5432/path?x=1", "5 tokens left", "state: open, next probe in 3 s", "é: ü"]
+        {
+            assert_eq!(redact(text), text);
+        }
+    }
+
+    #[test]
+    fn values_are_hidden_by_their_names_at_every_depth() {
+        let shown = redact_value(&json!({
+            "a": [{ "token": { "x": "hunter2" } }], "b": "pwd=hunter2", "limit": 3
+        }));
+        assert_eq!(
+            shown,
+            json!({ "a": [{ "token": REDACTED }], "b": format!("pwd={REDACTED}"), "limit": 3 })
+        );
+    }
+
+    #[test]
+    fn any_text_is_read_without_a_panic() {
+        for text in ["://@", "password", "password=", "token:\"", "a://b@", "bearer", "ß=://é@ü"]
+        {
+            let _ = redact(text);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The operations floor, through its public interface.
+#![allow(clippy::unwrap_used)]
+
+mod audit;
+mod flags;
+mod handles;
+mod health;
+mod memory;
