@@ -6,6 +6,7 @@
 //! | [`memory`] | how near is the limit, what gives way first, may this request begin |
 //! | [`handles`] | is a file handle left |
 //! | [`flags`] | is this switched on for this user |
+//! | [`levels`] | how much service is there now, why, and what does that leave out |
 //! | [`audit`] | who changed what, and why |
 //!
 //! Everything here is synchronous and takes its surroundings from outside: time from a
@@ -19,6 +20,7 @@ pub mod flags;
 pub mod handles;
 pub mod health;
 pub mod kernel_files;
+pub mod levels;
 pub mod memory;
 pub mod redact;
 pub mod store;

@@ -5,4 +5,5 @@ mod audit;
 mod flags;
 mod handles;
 mod health;
+mod levels;
 mod memory;

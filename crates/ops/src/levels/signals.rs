@@ -1,0 +1,171 @@
+//! What moves the ladder.
+
+use super::{Level, LevelEffects};
+use crate::health::Health;
+use crate::memory::Step;
+use mainstay_resilience::ConfigError;
+use serde::{Deserialize, Serialize};
+
+/// When the ladder moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LevelsConfig {
+    /// How long a signal must want a worse level, in ms, 0 to 600,000 (default 1,000).
+    pub worsen_after_ms: u64,
+    /// How long no signal may want to stay, for each rung, in ms, 0 to 3,600,000 (default 30,000).
+    pub recover_after_ms: u64,
+    /// Open breakers that degrade, 1 or more (default 1); 0 ignores breakers.
+    pub breakers_degraded: usize,
+    /// Open breakers that leave the minimum (default 3); 0 never.
+    pub breakers_minimal: usize,
+    /// Age of the oldest waiting request that degrades, in ms (default 200); 0 ignores it.
+    pub queue_degraded_ms: u64,
+    /// Age that leaves the minimum, in ms (default 1,000); 0 never.
+    pub queue_minimal_ms: u64,
+    /// Share of those ages below which the level is left, 0 to 1 (default 0.5).
+    pub queue_recover: f64,
+    /// What each level means.
+    pub effects: LevelEffects,
+}
+
+impl Default for LevelsConfig {
+    fn default() -> Self {
+        LevelsConfig {
+            worsen_after_ms: 1_000,
+            recover_after_ms: 30_000,
+            breakers_degraded: 1,
+            breakers_minimal: 3,
+            queue_degraded_ms: 200,
+            queue_minimal_ms: 1_000,
+            queue_recover: 0.5,
+            effects: LevelEffects::default(),
+        }
+    }
+}
+
+impl LevelsConfig {
+    /// # Errors
+    /// The first setting out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |field: &str, value: &dyn std::fmt::Display, allowed: &str| {
+            Err(ConfigError::new(format!("levels.{field}"), value, allowed))
+        };
+        if self.worsen_after_ms > 600_000 {
+            return refuse("worsen_after_ms", &self.worsen_after_ms, "0 to 600000");
+        }
+        if self.recover_after_ms > 3_600_000 {
+            return refuse("recover_after_ms", &self.recover_after_ms, "0 to 3600000");
+        }
+        if !(0.0..=1.0).contains(&self.queue_recover) {
+            return refuse("queue_recover", &self.queue_recover, "0 to 1");
+        }
+        if self.breakers_minimal != 0 && self.breakers_minimal < self.breakers_degraded {
+            let allowed = format!("0, or {} (breakers_degraded) or more", self.breakers_degraded);
+            return refuse("breakers_minimal", &self.breakers_minimal, &allowed);
+        }
+        if self.queue_minimal_ms != 0 && self.queue_minimal_ms < self.queue_degraded_ms {
+            let allowed = format!("0, or {} (queue_degraded_ms) or more", self.queue_degraded_ms);
+            return refuse("queue_minimal_ms", &self.queue_minimal_ms, &allowed);
+        }
+        self.effects.validate()
+    }
+}
+
+/// How things stand, as whoever composes the process reads it off. The default is all well.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Names of open breakers.
+    pub breakers_open: Vec<String>,
+    /// The whole's health.
+    pub health: Health,
+    /// The memory guard's step.
+    pub memory: Step,
+    /// Age of the oldest waiting request, in ms.
+    pub queue_age_ms: u64,
+    /// Objectives whose budget burns so fast that somebody is paged.
+    pub burning: Vec<String>,
+    /// Objectives whose error budget is used up.
+    pub exhausted: Vec<String>,
+    /// Why nothing can be written, when that is so.
+    pub read_only: Option<String>,
+    /// Further wishes with their reasons.
+    pub wishes: Vec<(Level, String)>,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Signals {
+            breakers_open: Vec::new(),
+            health: Health::Healthy,
+            memory: Step::Normal,
+            queue_age_ms: 0,
+            burning: Vec::new(),
+            exhausted: Vec::new(),
+            read_only: None,
+            wishes: Vec::new(),
+        }
+    }
+}
+
+/// Which threshold counts: the one to get worse, or the lower one to stay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threshold {
+    Enter,
+    Stay,
+}
+
+impl Signals {
+    /// The worst level that a signal wants, with its reason; full when none wants anything.
+    pub(super) fn wanted(&self, config: &LevelsConfig, threshold: Threshold) -> (Level, String) {
+        let mut worst = (Level::Full, "all signals are well".to_owned());
+        let mut want = |level: Level, reason: String| {
+            if level > worst.0 {
+                worst = (level, reason);
+            }
+        };
+        for (level, reason) in &self.wishes {
+            want(*level, reason.clone());
+        }
+        if let Some(why) = &self.read_only {
+            want(Level::Maintenance, format!("nothing can be written: {why}"));
+        }
+        let memory = match self.memory {
+            Step::Normal | Step::Warn => Level::Full,
+            Step::Shrink | Step::Return => Level::Degraded,
+            Step::Reject | Step::Emergency => Level::Minimal,
+        };
+        want(memory, format!("memory is at step {}", self.memory.as_str()));
+        let health = match self.health {
+            Health::Healthy => Level::Full,
+            Health::Degraded | Health::Unknown => Level::Degraded,
+            Health::Unhealthy => Level::Minimal,
+        };
+        want(health, format!("health is {}", self.health.as_str()));
+        let (open, names) = (self.breakers_open.len(), self.breakers_open.join(", "));
+        let count = |least: usize| least > 0 && open >= least;
+        let breakers = rung(count(config.breakers_degraded), count(config.breakers_minimal));
+        want(breakers, format!("breakers are open: {names}"));
+        let share = if threshold == Threshold::Enter { 1.0 } else { config.queue_recover };
+        let age = |least_ms: u64| {
+            least_ms > 0 && self.queue_age_ms as f64 >= (least_ms as f64 * share).max(1.0)
+        };
+        let queue = rung(age(config.queue_degraded_ms), age(config.queue_minimal_ms));
+        want(queue, format!("requests wait for {} ms", self.queue_age_ms));
+        if !self.burning.is_empty() {
+            want(Level::Degraded, format!("error budget burns: {}", self.burning.join(", ")));
+        }
+        if !self.exhausted.is_empty() {
+            let names = self.exhausted.join(", ");
+            want(Level::Degraded, format!("error budget is used up: {names}"));
+        }
+        worst
+    }
+}
+
+fn rung(degraded: bool, minimal: bool) -> Level {
+    match (degraded, minimal) {
+        (_, true) => Level::Minimal,
+        (true, false) => Level::Degraded,
+        (false, false) => Level::Full,
+    }
+}
