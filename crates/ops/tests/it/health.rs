@@ -146,8 +146,13 @@ fn answers_are_cached_until_they_are_too_old() {
     let world = world();
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
+    // The second check answers only when the stale report has been read.
+    let (read, was_read) = std::sync::mpsc::channel::<()>();
+    let was_read = std::sync::Mutex::new(was_read);
     let count = move || {
-        counter.fetch_add(1, Ordering::SeqCst);
+        if counter.fetch_add(1, Ordering::SeqCst) == 1 {
+            let _ = was_read.lock().map(|was_read| was_read.recv());
+        }
         Observation::healthy()
     };
     world.registry.register(answering("part", count)).unwrap();
@@ -161,6 +166,7 @@ fn answers_are_cached_until_they_are_too_old() {
     // Nobody asked for 3 × 10 s + 5 s: what was true then is not known now.
     let stale = world.registry.report();
     assert_eq!(state(&stale, "part"), Health::Unknown);
+    drop(read);
     while asked.load(Ordering::SeqCst) < 2 {
         std::thread::yield_now();
     }
