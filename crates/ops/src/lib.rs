@@ -7,6 +7,9 @@
 //! | [`handles`] | is a file handle left |
 //! | [`flags`] | is this switched on for this user |
 //! | [`levels`] | how much service is there now, why, and what does that leave out |
+//! | [`slo`] | is it as good as was promised, and how fast is the error budget used up |
+//! | [`incidents`] | what went wrong, for how long, how often |
+//! | [`shutdown`], [`notify`] | how does it end in order, and who is told |
 //! | [`audit`] | who changed what, and why |
 //!
 //! Everything here is synchronous and takes its surroundings from outside: time from a
@@ -19,10 +22,14 @@ pub mod audit;
 pub mod flags;
 pub mod handles;
 pub mod health;
+pub mod incidents;
 pub mod kernel_files;
 pub mod levels;
 pub mod memory;
+pub mod notify;
 pub mod redact;
+pub mod shutdown;
+pub mod slo;
 pub mod store;
 pub mod ticker;
 pub mod wall_clock;

@@ -7,3 +7,5 @@ mod handles;
 mod health;
 mod levels;
 mod memory;
+mod shutdown;
+mod slo;

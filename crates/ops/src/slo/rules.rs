@@ -1,0 +1,80 @@
+//! The same objectives as rules for Prometheus, so that alerts reach people while this process is
+//! dead, and two computations can be held against each other.
+
+use super::alert::{Severity, pairs};
+use super::objective::Objective;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// Recording and alerting rules as YAML, for `rule_files`. They read `mainstay_slo_events_total`.
+/// `runbook_url` is the page that alerts link to; the objective's name is appended as a fragment.
+#[must_use]
+pub fn prometheus_rules(objectives: &[Objective], runbook_url: &str) -> String {
+    let mut text = String::from("groups:\n");
+    for objective in objectives {
+        group(&mut text, objective, runbook_url);
+    }
+    text
+}
+
+fn group(text: &mut String, objective: &Objective, runbook_url: &str) {
+    let name = &objective.name;
+    let mut line = |indent: usize, line: &str| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:indent$}{line}", "");
+    };
+    line(2, &format!("- name: mainstay-slo-{name}"));
+    line(4, "rules:");
+    let pairs = pairs(objective);
+    let mut windows: BTreeSet<u64> =
+        pairs.iter().flat_map(|pair| [pair.long_ms, pair.short_ms]).collect();
+    windows.insert(u64::from(objective.period_days) * 86_400_000);
+    for window_ms in &windows {
+        let seconds = window_ms / 1_000;
+        let rate = |result: &str| {
+            format!("sum(rate(mainstay_slo_events_total{{slo=\"{name}\"{result}}}[{seconds}s]))")
+        };
+        line(6, &format!("- record: {}", recorded(seconds)));
+        line(8, &format!("expr: {} / {}", rate(",result=\"bad\""), rate("")));
+        line(8, &format!("labels: {{ slo: \"{name}\" }}"));
+    }
+    let budget = objective.budget();
+    for severity in [Severity::Page, Severity::Ticket] {
+        let conditions: Vec<String> = pairs
+            .iter()
+            .filter(|pair| pair.severity == severity)
+            .map(|pair| {
+                let above = |ms: u64| {
+                    let bound = pair.factor * budget;
+                    format!("{}{{slo=\"{name}\"}} > {bound:.8}", recorded(ms / 1_000))
+                };
+                format!("({} and {})", above(pair.long_ms), above(pair.short_ms))
+            })
+            .collect();
+        line(6, &format!("- alert: MainstayBudgetBurn{}", camel(severity)));
+        line(8, &format!("expr: {}", conditions.join(" or ")));
+        line(8, &format!("labels: {{ severity: {}, slo: \"{name}\" }}", severity.as_str()));
+        line(8, "annotations:");
+        line(10, &format!("summary: \"the error budget of {name} burns too fast\""));
+        line(10, &format!("runbook_url: \"{runbook_url}#{name}\""));
+    }
+    // A selector that matches nothing must not read as all well.
+    line(6, "- alert: MainstayObjectiveAbsent");
+    line(8, &format!("expr: absent(mainstay_slo_events_total{{slo=\"{name}\"}})"));
+    line(8, "for: 5m");
+    line(8, &format!("labels: {{ severity: page, slo: \"{name}\" }}"));
+    line(8, "annotations:");
+    line(10, &format!("summary: \"nothing is known of {name}: is the process up?\""));
+    line(10, &format!("runbook_url: \"{runbook_url}#{name}\""));
+}
+
+fn recorded(seconds: u64) -> String {
+    format!("mainstay:slo_error_ratio:rate{seconds}s")
+}
+
+fn camel(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Ticket => "Ticket",
+        Severity::Page => "Page",
+    }
+}

@@ -1,0 +1,495 @@
+//! V6: objectives, burn rates, budgets, incidents, dead time, probes, rules.
+
+use mainstay_ops::incidents::{Incidents, mtbf_lower_factor};
+use mainstay_ops::slo::{
+    Indicator, Objective, ObjectiveReport, ProbeLedger, Severity, Slo, SloConfig, Source,
+    prometheus_rules,
+};
+use mainstay_ops::store::{MemoryStore, StateStore};
+use mainstay_ops::wall_clock::ManualWallClock;
+use mainstay_resilience::ManualClock;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The beginning of an hour, so that figures by the hour are round.
+const BEGIN_MS: u64 = 1_700_006_400_000;
+const SECOND: Duration = Duration::from_secs(1);
+const FAST: Duration = Duration::from_millis(10);
+
+fn objective(name: &str, indicator: Indicator, source: Source) -> Objective {
+    Objective {
+        name: name.into(),
+        description: String::new(),
+        indicator,
+        source,
+        target: 0.999,
+        period_days: 30,
+        events_min: 10,
+    }
+}
+
+fn config() -> SloConfig {
+    let answered = Indicator::Availability;
+    SloConfig {
+        objectives: vec![
+            objective("search", answered, Source::Requests),
+            objective("fast", Indicator::Latency { threshold_ms: 100 }, Source::Requests),
+            objective("probes", answered, Source::Probes),
+        ],
+        ..SloConfig::default()
+    }
+}
+
+/// A process that dies and starts again over the same store.
+struct World {
+    clock: ManualClock,
+    wall: ManualWallClock,
+    store: Arc<MemoryStore>,
+    incidents: Incidents,
+    slo: Slo,
+}
+
+fn world() -> World {
+    let (clock, wall) = (ManualClock::new(), ManualWallClock::at(BEGIN_MS));
+    start(clock, wall, Arc::new(MemoryStore::new()))
+}
+
+fn start(clock: ManualClock, wall: ManualWallClock, store: Arc<MemoryStore>) -> World {
+    let shared = || Arc::clone(&store) as Arc<dyn StateStore>;
+    let incidents = Incidents::open(shared()).unwrap();
+    let slo =
+        Slo::open(config(), clock.clock(), wall.clock(), shared(), incidents.clone()).unwrap();
+    World { clock, wall, store, incidents, slo }
+}
+
+impl World {
+    fn restart_after(self, pause: Duration) -> World {
+        self.clock.advance(pause);
+        self.wall.advance(pause);
+        start(self.clock, self.wall, self.store)
+    }
+
+    /// Ten requests in each of so many steps of 10 s, `bad` of them failing.
+    fn serve(&self, steps: u64, bad: u64) {
+        for _ in 0..steps {
+            for n in 0..10 {
+                self.slo.request(n < bad, FAST);
+            }
+            self.slo.tick();
+            self.pass(Duration::from_secs(10));
+        }
+    }
+
+    fn pass(&self, wait: Duration) {
+        self.clock.advance(wait);
+        self.wall.advance(wait);
+    }
+
+    fn of(&self, name: &str) -> ObjectiveReport {
+        self.slo.report().objectives.into_iter().find(|o| o.name == name).unwrap()
+    }
+}
+
+fn close_to(found: f64, expected: f64) -> bool {
+    (found - expected).abs() <= 1e-9 * expected.abs().max(1.0)
+}
+
+// V6
+#[test]
+fn the_windows_are_those_of_the_workbook_and_their_factors_are_derived() {
+    let world = world();
+    let windows = world.of("search").windows;
+    let shown: Vec<_> = windows.iter().map(|w| (w.long_seconds, w.short_seconds)).collect();
+    assert_eq!(shown, [(3_600, 300), (21_600, 1_800), (86_400, 7_200), (259_200, 21_600)]);
+    for (window, factor) in windows.iter().zip([14.4, 6.0, 3.0, 1.0]) {
+        assert!(close_to(window.factor, factor), "{}", window.factor);
+    }
+}
+
+// V6
+#[test]
+fn without_events_there_is_no_ratio_instead_of_a_perfect_one() {
+    let world = world();
+    world.slo.tick();
+    let report = world.of("search");
+    assert_eq!((report.ratio, report.budget_remaining), (None, None));
+    assert_eq!((report.windows[0].burn_long, report.alert), (None, None));
+}
+
+// V6
+#[test]
+fn budget_and_burn_rates_are_what_they_are_by_hand() {
+    let world = world();
+    // Ten hours, a minute and a tick at a time.
+    for _ in 0..600 {
+        (0..60).for_each(|_| world.slo.request(false, FAST));
+        world.slo.tick();
+        world.pass(Duration::from_secs(60));
+    }
+    for _ in 0..9 {
+        world.slo.request(true, FAST);
+    }
+    world.slo.tick();
+    let report = world.of("search");
+    assert_eq!((report.good, report.bad), (36_000, 9));
+    assert!(close_to(report.ratio.unwrap(), 36_000.0 / 36_009.0));
+    let budget = 1.0 - 9.0 / 36_009.0 / (1.0 - 0.999);
+    assert!(close_to(report.budget_remaining.unwrap(), budget));
+    // The last hour has 59 such minutes, and the slot that has just begun.
+    let burn = 9.0 / (3_540.0 + 9.0) / (1.0 - 0.999);
+    assert!(close_to(report.windows[0].burn_long.unwrap(), burn));
+    let burn_6h = 9.0 / (21_540.0 + 9.0) / (1.0 - 0.999);
+    assert!(close_to(report.exhausted_in_hours.unwrap(), budget * 720.0 / burn_6h));
+}
+
+// V6
+#[test]
+fn an_outage_pages_within_minutes_and_is_quiet_minutes_after_its_end() {
+    let world = world();
+    world.serve(720, 0);
+    let mut steps_until_page = 0;
+    while world.of("search").alert != Some(Severity::Page) {
+        world.serve(1, 10);
+        steps_until_page += 1;
+    }
+    // 1.44 % of an hour of failures, 52 s: six slots, or the seventh with what has just begun.
+    assert!((5..=7).contains(&steps_until_page), "{steps_until_page}");
+    world.serve(12, 10);
+    let mut steps_until_quiet = 0;
+    while world.of("search").alert == Some(Severity::Page) {
+        world.serve(1, 0);
+        steps_until_quiet += 1;
+    }
+    // The short window of the slower pair holds it for half an hour at most.
+    assert!((29..=181).contains(&steps_until_quiet), "{steps_until_quiet}");
+}
+
+// V6
+#[test]
+fn a_slow_burn_is_a_ticket_and_no_page() {
+    let world = world();
+    // Two in a thousand for three days: twice as fast as sustainable.
+    for _ in 0..3 * 288 {
+        for n in 0..500 {
+            world.slo.request(n == 0, FAST);
+        }
+        world.slo.tick();
+        world.pass(Duration::from_secs(300));
+    }
+    assert_eq!(world.of("search").alert, Some(Severity::Ticket));
+}
+
+// V6
+#[test]
+fn one_failure_of_few_requests_alerts_nobody() {
+    let world = world();
+    for n in 0..9 {
+        world.slo.request(n == 0, FAST);
+    }
+    world.slo.tick();
+    assert!(world.of("search").windows[0].burn_long.unwrap() > 100.0);
+    assert_eq!(world.of("search").alert, None);
+    world.slo.request(false, FAST);
+    world.slo.tick();
+    assert_eq!(world.of("search").alert, Some(Severity::Page));
+}
+
+// V6
+#[test]
+fn latency_counts_slow_answers_and_leaves_failures_to_availability() {
+    let world = world();
+    world.slo.request(false, Duration::from_millis(100));
+    world.slo.request(false, Duration::from_millis(101));
+    world.slo.request(true, FAST);
+    world.slo.tick();
+    assert_eq!((world.of("fast").good, world.of("fast").bad), (1, 1));
+    assert_eq!((world.of("search").good, world.of("search").bad), (2, 1));
+    assert_eq!(world.of("probes").ratio, None);
+}
+
+// V6
+#[test]
+fn an_incident_is_opened_and_closed_with_the_times_of_the_trouble() {
+    let world = world();
+    world.serve(360, 0);
+    let began_ms = BEGIN_MS + 3_600_000;
+    world.serve(30, 10);
+    world.serve(1_000, 0);
+    let incidents = world.incidents.list();
+    assert_eq!(incidents.len(), 1, "{incidents:?}");
+    assert_eq!(incidents[0].key, "slo:search");
+    assert_eq!(incidents[0].began_unix_ms, began_ms);
+    assert!(incidents[0].detected_unix_ms - began_ms <= 70_000);
+    assert_eq!(incidents[0].lasted_ms(), Some(300_000));
+    let reliability = world.incidents.reliability(world.slo.observed_ms());
+    assert_eq!(reliability.mttr_minutes, Some(5.0));
+    assert_eq!((reliability.incidents, reliability.open), (1, 0));
+}
+
+// V6
+#[test]
+fn a_restart_neither_resets_nor_inflates_the_budget() {
+    let mut world = world();
+    world.serve(720, 1);
+    for _ in 0..5 {
+        world.slo.close().unwrap();
+        world = world.restart_after(Duration::from_secs(1));
+    }
+    let report = world.of("search");
+    assert_eq!((report.good, report.bad), (6_480, 720));
+    assert!(report.windows[0].burn_long.unwrap() > 90.0);
+    assert_eq!(world.slo.report().dead_seconds, 0);
+    assert_eq!(world.slo.observed_ms(), 7_205_000);
+}
+
+// V6
+#[test]
+fn dead_time_counts_as_bad_at_the_rate_of_before_and_is_an_incident() {
+    let world = world();
+    world.serve(361, 0);
+    // A crash: nobody closes. The last save was at the last tick.
+    let world = world.restart_after(Duration::from_secs(590));
+    let report = world.of("search");
+    // Since the last beat 600 s and the slot that had begun: 61 slots of 10 events.
+    assert_eq!((report.good, report.bad), (3_610, 610));
+    assert_eq!(world.slo.report().dead_seconds, 600);
+    let incident = &world.incidents.list()[0];
+    assert_eq!((&*incident.key, incident.lasted_ms()), ("process:dead", Some(600_000)));
+    // The objective without any event before counts one for each slot.
+    assert_eq!(world.of("probes").bad, 61);
+}
+
+// V6
+#[test]
+fn time_after_an_orderly_end_is_not_dead() {
+    let world = world();
+    world.serve(10, 0);
+    world.slo.close().unwrap();
+    let world = world.restart_after(Duration::from_secs(3_600));
+    assert_eq!((world.of("search").bad, world.slo.report().dead_seconds), (0, 0));
+    assert!(world.incidents.list().is_empty());
+    // The new run is watched again.
+    let world = world.restart_after(Duration::from_secs(60));
+    assert_eq!(world.slo.report().dead_seconds, 60);
+}
+
+// V6
+#[test]
+fn a_clock_that_is_set_back_changes_nothing() {
+    let world = world();
+    world.serve(360, 1);
+    world.wall.set(BEGIN_MS - 86_400_000);
+    world.serve(360, 1);
+    assert_eq!((world.of("search").good, world.of("search").bad), (6_480, 720));
+    world.slo.close().unwrap();
+    // Between two runs as well: time goes on from the last sign of life.
+    world.wall.set(BEGIN_MS + 3_600_000);
+    let world = world.restart_after(SECOND);
+    assert_eq!((world.of("search").good, world.of("search").bad), (6_480, 720));
+}
+
+// V6
+#[test]
+fn a_clock_that_jumps_ahead_is_followed() {
+    let world = world();
+    world.serve(10, 0);
+    world.wall.advance(Duration::from_secs(40 * 86_400));
+    world.slo.tick();
+    // More than the period ago: forgotten.
+    assert_eq!(world.of("search").ratio, None);
+    world.serve(1, 0);
+    assert_eq!(world.of("search").good, 10);
+}
+
+// V6
+#[test]
+fn saving_that_fails_is_shown_and_made_up_for() {
+    let world = world();
+    world.store.fail_saves(true);
+    world.serve(10, 1);
+    assert_eq!(world.slo.report().unsaved_seconds, 100);
+    assert!(world.slo.close().is_err());
+    world.store.fail_saves(false);
+    world.slo.close().unwrap();
+    let world = world.restart_after(SECOND);
+    assert_eq!((world.of("search").good, world.of("search").bad), (90, 10));
+    assert_eq!(world.slo.report().unsaved_seconds, 0);
+}
+
+// V6
+#[test]
+fn a_damaged_piece_costs_its_own_events_and_is_shown() {
+    let world = world();
+    world.serve(10, 1);
+    world.slo.close().unwrap();
+    let day = BEGIN_MS / 86_400_000 % 91;
+    let piece = format!("slo-day-{day}");
+    let mut bytes = world.store.load(&piece).unwrap().unwrap();
+    bytes[30] ^= 1;
+    world.store.save(&piece, &bytes).unwrap();
+    let world = world.restart_after(SECOND);
+    assert_eq!(world.slo.report().damaged_pieces, 1);
+    // The period's figure is gone, the last hour's is not.
+    assert_eq!(world.of("search").ratio, None);
+    assert!(world.of("search").windows[0].burn_long.is_some());
+}
+
+// V6
+#[test]
+fn events_of_many_threads_are_counted_once_each() {
+    let world = world();
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let slo = world.slo.clone();
+            scope.spawn(move || (0..5_000).for_each(|_| slo.request(n == 0, FAST)));
+        }
+        (0..100).for_each(|_| world.slo.tick());
+    });
+    world.slo.tick();
+    assert_eq!((world.of("search").good, world.of("search").bad), (15_000, 5_000));
+}
+
+/// Settles a ledger through the objective that follows it.
+fn probes(world: &World) -> (u64, u64) {
+    world.slo.tick();
+    (world.of("probes").good, world.of("probes").bad)
+}
+
+// V6
+#[test]
+fn a_probe_that_hangs_makes_every_slot_of_its_schedule_bad() {
+    let world = world();
+    let ledger = ProbeLedger::new(world.clock.clock(), SECOND, 2 * SECOND).unwrap();
+    world.slo.follow(ledger.clone());
+    for _ in 0..10 {
+        ledger.due().unwrap().finish(true);
+        assert!(ledger.due().is_none());
+        world.pass(SECOND);
+    }
+    // Undecided until their timeout is over: the last two.
+    assert_eq!(probes(&world), (9, 0));
+    let hung = ledger.due().unwrap();
+    world.pass(Duration::from_secs(60));
+    // Slots 10 to 68 were not answered in time.
+    assert_eq!(probes(&world), (10, 59));
+    hung.finish(true);
+    ledger.due().unwrap().finish(true);
+    world.pass(2 * SECOND);
+    assert_eq!(probes(&world), (11, 60));
+}
+
+// V6
+#[test]
+fn a_late_or_failed_probe_is_bad_and_one_that_overlaps_the_next_slot_may_be_good() {
+    let world = world();
+    let ledger = ProbeLedger::new(world.clock.clock(), SECOND, 3 * SECOND).unwrap();
+    world.slo.follow(ledger.clone());
+    let first = ledger.due().unwrap();
+    world.pass(SECOND);
+    ledger.due().unwrap().finish(false);
+    world.pass(2 * SECOND);
+    // Three seconds after its slot began: just in time.
+    first.finish(true);
+    assert_eq!(probes(&world), (1, 0));
+    world.pass(Duration::from_secs(3));
+    // Slot 1 failed; slot 2 had no probe at all, nor had slot 3.
+    assert_eq!(probes(&world), (1, 3));
+}
+
+// V6
+#[test]
+fn a_sleep_of_years_is_counted_without_going_through_it() {
+    let world = world();
+    let ledger = ProbeLedger::new(world.clock.clock(), SECOND / 10, SECOND / 10).unwrap();
+    world.slo.follow(ledger);
+    world.clock.advance(Duration::from_secs(10 * 365 * 86_400));
+    assert_eq!(probes(&world).1, 3_153_600_000);
+}
+
+// V6
+#[test]
+fn the_bound_on_the_mean_time_between_failures_is_the_textbooks() {
+    for (failures, factor) in [(0, 3.00), (1, 4.74), (2, 6.30), (3, 7.75), (4, 9.15)] {
+        let found = mtbf_lower_factor(failures);
+        assert!((found - factor).abs() < 0.005, "{failures}: {found}");
+    }
+    // For many failures the estimate and its bound come together.
+    assert!((mtbf_lower_factor(100_000) / 100_000.0 - 1.0).abs() < 0.01);
+}
+
+// V6
+#[test]
+fn a_month_without_failure_shows_ten_days_and_not_a_month() {
+    let incidents = Incidents::open(Arc::new(MemoryStore::new())).unwrap();
+    let clean = incidents.reliability(720 * 3_600_000);
+    assert_eq!((clean.mtbf_hours, clean.mttr_minutes), (None, None));
+    assert!((clean.mtbf_lower_hours - 240.3).abs() < 0.1, "{}", clean.mtbf_lower_hours);
+    for minutes in [10, 20, 60] {
+        incidents.past("k", "t", 0, minutes * 60_000);
+    }
+    incidents.begin("open", "t", 5, 9);
+    incidents.begin("open", "again", 6, 10);
+    let some = incidents.reliability(720 * 3_600_000);
+    assert_eq!((some.incidents, some.open, some.trouble_hours), (4, 1, 1.5));
+    assert_eq!((some.mttr_minutes, some.mttr_median_minutes), (Some(30.0), Some(20.0)));
+    assert_eq!((some.mttr_p95_minutes, some.mtbf_hours), (Some(60.0), Some(718.5 / 4.0)));
+}
+
+// V6
+#[test]
+fn incidents_are_bounded_and_outlive_a_restart() {
+    let store = Arc::new(MemoryStore::new());
+    let incidents = Incidents::open(Arc::clone(&store) as Arc<dyn StateStore>).unwrap();
+    incidents.begin("open", "lasts", 1, 2);
+    for n in 0..600 {
+        incidents.past("k", "t", n, n + 1);
+    }
+    let again = Incidents::open(store).unwrap();
+    let list = again.list();
+    assert_eq!(list.len(), 500);
+    assert_eq!((list[0].number, &*list[499].key), (601, "open"));
+    assert!(again.end("open", 50) && !again.end("open", 50));
+}
+
+// V6
+#[test]
+fn the_rules_hold_the_same_bounds_as_the_process() {
+    let rules = prometheus_rules(&config().objectives[..1], "https://example.org/slo");
+    for line in [
+        "  - name: mainstay-slo-search",
+        "      - record: mainstay:slo_error_ratio:rate300s",
+        "        expr: sum(rate(mainstay_slo_events_total{slo=\"search\",result=\"bad\"}[300s])) / \
+         sum(rate(mainstay_slo_events_total{slo=\"search\"}[300s]))",
+        "      - record: mainstay:slo_error_ratio:rate2592000s",
+        "      - alert: MainstayBudgetBurnPage",
+        "        expr: (mainstay:slo_error_ratio:rate3600s{slo=\"search\"} > 0.01440000 and \
+         mainstay:slo_error_ratio:rate300s{slo=\"search\"} > 0.01440000) or \
+         (mainstay:slo_error_ratio:rate21600s{slo=\"search\"} > 0.00600000 and \
+         mainstay:slo_error_ratio:rate1800s{slo=\"search\"} > 0.00600000)",
+        "        expr: absent(mainstay_slo_events_total{slo=\"search\"})",
+        "          runbook_url: \"https://example.org/slo#search\"",
+    ] {
+        assert!(rules.lines().any(|found| found == line), "{line}\n{rules}");
+    }
+}
+
+// V6
+#[test]
+fn objectives_out_of_range_are_refused_with_name_field_and_range() {
+    let refused = |change: &dyn Fn(&mut Objective)| {
+        let mut config = config();
+        change(&mut config.objectives[1]);
+        config.validate().unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(&|o| o.target = 1.0),
+        "slo.fast.target: 1 is not allowed, use 0.5 to 0.99999"
+    );
+    assert!(refused(&|o| o.target = f64::NAN).contains("NaN"));
+    assert!(refused(&|o| o.period_days = 0).contains("slo.fast.period_days: 0"));
+    assert!(refused(&|o| o.name = "search".into()).contains("each name once"));
+    assert!(refused(&|o| o.name = "A\"b".into()).contains("slo.name"));
+    let zero = Indicator::Latency { threshold_ms: 0 };
+    assert!(refused(&|o| o.indicator = zero).contains("slo.fast.threshold_ms: 0"));
+    assert!(SloConfig::default().validate().is_ok());
+}
