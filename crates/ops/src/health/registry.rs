@@ -164,10 +164,11 @@ impl HealthRegistry {
     pub fn report(&self) -> HealthReport {
         let now = self.0.clock.now();
         let checks = self.checks();
+        let report = self.assemble(&checks, now);
         for asked in checks.iter().filter(|asked| asked.is_due(now)) {
             asked.request();
         }
-        self.assemble(&checks, now)
+        report
     }
 
     /// Asks every check now, all at once, and waits for the answers, at most as long as the longest

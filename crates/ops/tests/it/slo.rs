@@ -261,6 +261,20 @@ fn dead_time_counts_as_bad_at_the_rate_of_before_and_is_an_incident() {
 
 // V6
 #[test]
+fn a_month_of_dead_time_is_counted_with_few_writes() {
+    let world = world();
+    world.serve(1, 0);
+    let saves = world.store.saves();
+    let store = Arc::clone(&world.store);
+    let world = world.restart_after(Duration::from_secs(40 * 86_400));
+    // The period but for the coarse bucket that it begins in the middle of.
+    assert!(world.of("search").bad > 30 * 8_640 - 30);
+    // Days, hours, incidents and the sign of life.
+    assert!(store.saves() - saves <= 31 + 8 + 3, "{}", store.saves() - saves);
+}
+
+// V6
+#[test]
 fn time_after_an_orderly_end_is_not_dead() {
     let world = world();
     world.serve(10, 0);
