@@ -412,6 +412,18 @@ fn a_late_or_failed_probe_is_bad_and_one_that_overlaps_the_next_slot_may_be_good
 
 // V6
 #[test]
+fn a_probe_that_comes_back_too_late_is_bad_even_before_its_slot_is_settled() {
+    let world = world();
+    let ledger = ProbeLedger::new(world.clock.clock(), SECOND, SECOND).unwrap();
+    world.slo.follow(ledger.clone());
+    let late = ledger.due().unwrap();
+    world.pass(SECOND + Duration::from_millis(1));
+    late.finish(true);
+    assert_eq!(probes(&world), (0, 1));
+}
+
+// V6
+#[test]
 fn a_sleep_of_years_is_counted_without_going_through_it() {
     let world = world();
     let ledger = ProbeLedger::new(world.clock.clock(), SECOND / 10, SECOND / 10).unwrap();
