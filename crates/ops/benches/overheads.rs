@@ -1,16 +1,92 @@
 //! What the operations floor costs a request: `cargo bench -p mainstay-ops`.
 
+use mainstay_ops::audit::Audit;
+use mainstay_ops::flags::{Flags, Subject, parse};
+use mainstay_ops::handles::{HandleClass, HandleConfig, HandlePool};
 use mainstay_ops::health::{
     Check, ComponentKind, Gate, GateConfig, HealthRegistry, Observation, ServiceInfo,
 };
+use mainstay_ops::incidents::Incidents;
+use mainstay_ops::kernel_files::KernelFiles;
+use mainstay_ops::levels::{Levels, LevelsConfig};
+use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
+use mainstay_ops::slo::{Slo, SloConfig};
+use mainstay_ops::store::{MemoryStore, StateStore};
 use mainstay_ops::wall_clock::WallClock;
-use mainstay_resilience::Clock;
+use mainstay_resilience::{Clock, Priority};
 use std::error::Error;
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    flags()?;
+    admission()?;
+    objectives()?;
     health()
+}
+
+fn store() -> Arc<dyn StateStore> {
+    Arc::new(MemoryStore::new())
+}
+
+fn audit() -> Audit {
+    Audit::new(WallClock::system(), None)
+}
+
+fn flags() -> Result<(), Box<dyn Error>> {
+    let rest = r#""variants":{"on":true,"off":false},"default":"on","off":"off""#;
+    let declared = format!(
+        r#"{{"plain":{{{rest}}},"few":{{"variants":{{"few":10}},"default":"few","off":"few"}},
+        "split":{{{rest},"rules":[{{"percent":30,"variant":"off"}}]}},
+        "named":{{{rest},"rules":[{{"when":{{"user":["ann","bob"]}},"variant":"off"}}]}},
+        "needs":{{{rest},"requires":[{{"flag":"plain","variant":"on"}}]}},
+        "timed":{{{rest},"from":"2020-01-01T00:00:00Z"}}}}"#
+    );
+    let flags = Flags::open(parse(&declared)?, store(), WallClock::system(), audit())?;
+    let user = Subject::user("user-12345");
+    for name in ["plain", "split", "named", "needs", "timed", "missing"] {
+        measure(&format!("flag, bool, {name}"), 1_000_000, || {
+            black_box(flags.bool(black_box(name), false, black_box(&user)));
+        });
+    }
+    measure("flag, int", 1_000_000, || {
+        black_box(flags.int(black_box("few"), 0, black_box(&user)));
+    });
+    Ok(())
+}
+
+fn admission() -> Result<(), Box<dyn Error>> {
+    let (clock, wall) = (Clock::system(), WallClock::system());
+    let files = KernelFiles::default();
+    let guard = MemoryGuard::new(MemoryConfig::default(), files, clock.clone(), None)?;
+    measure("memory guard, one tick", 1_000, || {
+        black_box(guard.tick());
+    });
+    let budget = guard.budget();
+    measure("memory, reserve and release", 1_000_000, || {
+        drop(black_box(budget.try_reserve(black_box(64 << 10), Priority::Critical)));
+    });
+    let pool = HandlePool::new(&HandleConfig::default())?;
+    measure("file handle, acquire and release", 1_000_000, || {
+        drop(black_box(pool.try_acquire(HandleClass::Files)));
+    });
+    let levels = Levels::open(LevelsConfig::default(), clock, wall, audit(), store())?;
+    measure("level, standing", 1_000_000, || {
+        black_box(levels.standing());
+    });
+    Ok(())
+}
+
+fn objectives() -> Result<(), Box<dyn Error>> {
+    let (clock, wall) = (Clock::system(), WallClock::system());
+    let incidents = Incidents::open(store())?;
+    let slo = Slo::open(SloConfig::default(), clock, wall, store(), incidents)?;
+    measure("objectives, one request (3 objectives)", 1_000_000, || {
+        slo.request(black_box(false), black_box(Duration::from_millis(5)));
+    });
+    measure("objectives, one tick (3 objectives of 30 days)", 500, || slo.tick());
+    Ok(())
 }
 
 /// Prints the best of seven rounds: the machine's other work only ever adds.

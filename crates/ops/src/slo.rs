@@ -29,6 +29,7 @@
 
 mod alert;
 mod heartbeat;
+mod history;
 mod objective;
 mod probe;
 mod report;

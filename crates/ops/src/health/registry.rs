@@ -149,12 +149,9 @@ impl HealthRegistry {
         }
         let critical = checks.iter().filter(|a| a.check.criticality == Criticality::Critical);
         // One that has no answer yet fails no round before its timeout is over.
-        let found: Vec<(&str, Health)> = critical
-            .filter_map(|asked| {
-                let (observation, last) = asked.current(now);
-                let pending = last.is_none() && observation.output == "not asked yet";
-                (!pending).then_some((asked.check.name.as_str(), observation.health))
-            })
+        let answered = critical.filter(|asked| !asked.is_first_awaited(now));
+        let found: Vec<(&str, Health)> = answered
+            .map(|asked| (asked.check.name.as_str(), asked.current(now).0.health))
             .collect();
         self.0.gate.round(found);
     }
@@ -164,10 +161,11 @@ impl HealthRegistry {
     pub fn report(&self) -> HealthReport {
         let now = self.0.clock.now();
         let checks = self.checks();
+        let report = self.assemble(&checks, now);
         for asked in checks.iter().filter(|asked| asked.is_due(now)) {
             asked.request();
         }
-        self.assemble(&checks, now)
+        report
     }
 
     /// Asks every check now, all at once, and waits for the answers, at most as long as the longest

@@ -82,6 +82,13 @@ impl Asked {
         !fresh && slot.running.is_none() && !slot.wanted
     }
 
+    /// Whether the first answer of all is still awaited, and not for too long yet.
+    pub(super) fn is_first_awaited(&self, now: Tick) -> bool {
+        let slot = lock(&self.slot);
+        let hangs = slot.running.is_some_and(|began| now.since(began) > self.check.timeout);
+        slot.last.is_none() && !hangs
+    }
+
     /// What is known now: a run that hangs or an answer that is too old makes it unknown.
     pub(super) fn current(&self, now: Tick) -> (Observation, Option<Finished>) {
         let mut slot = lock(&self.slot);

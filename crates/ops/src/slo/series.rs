@@ -248,6 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_of_an_earlier_round_replaces_nothing() {
+        let (mut tier, mut bytes) = (Tier::fine(), Vec::new());
+        let now = 1_700_000_000_000;
+        let mut earlier = Tier::fine();
+        earlier.add(now - FINE_CHUNK * FINE_CHUNKS * FINE_MS, GOOD);
+        let chunk = tier.chunk_of(now) - FINE_CHUNKS;
+        earlier.encode(chunk, &mut bytes);
+        tier.add(now, Count { good: 5, bad: 0 });
+        assert!(tier.decode(chunk, &mut bytes.as_slice()));
+        assert_eq!(tier.sum(now, FINE_SPAN_MS).good, 5);
+    }
+
+    #[test]
     fn what_lies_in_the_future_does_not_count() {
         let mut tier = Tier::fine();
         tier.add(1_700_000_100_000, GOOD);

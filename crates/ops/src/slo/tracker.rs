@@ -6,13 +6,14 @@
 
 use super::alert::{Burn, Pair, Severity, burn, pairs};
 use super::heartbeat::Heartbeat;
+use super::history::{Series, empty, load, save};
 use super::objective::{Indicator, Objective, SloConfig, Source};
 use super::probe::ProbeLedger;
 use super::report::{ObjectiveReport, SloReport, WindowReport};
-use super::series::{Count, FINE_MS, Tier, take};
+use super::series::{Count, FINE_MS, FINE_SPAN_MS};
 use crate::incidents::Incidents;
 use crate::lock::lock;
-use crate::store::{StateError, StateStore, load_sealed, save_sealed};
+use crate::store::{StateError, StateStore};
 use crate::wall_clock::{WallClock, rfc3339};
 use mainstay_resilience::{Clock, ConfigError, Tick};
 use std::collections::BTreeSet;
@@ -20,8 +21,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const KIND: [u8; 4] = *b"slos";
-const VERSION: u16 = 1;
 /// How far the wall clock may run ahead of the time inside before it is followed: more is a machine
 /// that slept or a clock that was set, less is drift.
 const FOLLOW_AFTER_MS: u64 = 5_000;
@@ -36,12 +35,6 @@ struct Tracked {
     pairs: [Pair; 4],
     good: AtomicU64,
     bad: AtomicU64,
-}
-
-#[derive(Clone)]
-struct Series {
-    fine: Tier,
-    coarse: Tier,
 }
 
 struct Kept {
@@ -101,7 +94,7 @@ impl Slo {
                 (None, 1)
             }
         };
-        let mut series = empty_series(&config);
+        let mut series = empty(&config);
         damaged += load(&*store, &config, &mut series);
         let wall_ms = wall.unix_ms();
         // Behind the last beat the clock was set back between the runs: time goes on from the beat.
@@ -167,7 +160,7 @@ impl Slo {
                 let name = &tracked.objective.name;
                 events(name, "good", count.good);
                 events(name, "bad", count.bad);
-                kept.add(n, now_ms, count);
+                kept.add(n, now_ms, now_ms, count);
             }
             self.judge(&mut kept, n, now_ms);
         }
@@ -278,77 +271,14 @@ impl Slo {
 
     fn try_save(&self, kept: &mut Kept, now_ms: u64, clean: bool) -> Result<(), StateError> {
         kept.saved_at_ms = now_ms;
-        let names = || self.0.tracked.iter().map(|tracked| tracked.objective.name.as_str());
         for (fine, chunk) in kept.dirty.clone() {
-            let mut bytes = chunk.to_le_bytes().to_vec();
-            for (name, series) in names().zip(&kept.series) {
-                bytes.push(name.len() as u8);
-                bytes.extend_from_slice(name.as_bytes());
-                series.tier(fine).encode(chunk, &mut bytes);
-            }
-            let place = match fine {
-                true => Tier::fine().place(chunk),
-                false => chunk % COARSE_PLACES,
-            };
-            save_sealed(&*self.0.store, &piece(fine, place), KIND, VERSION, &bytes)?;
+            save(&*self.0.store, &self.0.config, &kept.series, fine, chunk)?;
             kept.dirty.remove(&(fine, chunk));
         }
         kept.beat.unix_ms = now_ms;
         kept.beat.clean = clean;
         kept.beat.save(&*self.0.store)
     }
-}
-
-/// Days of coarse chunks that are kept, whatever the periods: the longest period and a day.
-const COARSE_PLACES: u64 = 91;
-
-fn piece(fine: bool, place: u64) -> String {
-    format!("slo-{}-{place}", if fine { "hour" } else { "day" })
-}
-
-fn empty_series(config: &SloConfig) -> Vec<Series> {
-    let series = |o: &Objective| Series { fine: Tier::fine(), coarse: Tier::coarse(o.period_days) };
-    config.objectives.iter().map(series).collect()
-}
-
-/// Takes in all pieces; how many of them could not be read.
-fn load(store: &dyn StateStore, config: &SloConfig, series: &mut [Series]) -> u64 {
-    let mut damaged = 0;
-    for (fine, places) in [(true, Tier::fine().places()), (false, COARSE_PLACES)] {
-        for place in 0..places {
-            let name = piece(fine, place);
-            let read = load_sealed(store, &name, KIND, VERSION);
-            let taken = match read {
-                Ok(None) => true,
-                Ok(Some(bytes)) => take_in(&bytes, fine, config, series),
-                Err(error) => {
-                    tracing::error!(%error, "a piece of the objectives' history is lost");
-                    false
-                }
-            };
-            damaged += u64::from(!taken);
-        }
-    }
-    damaged
-}
-
-/// What belongs to an objective that is no longer configured is read over.
-fn take_in(mut bytes: &[u8], fine: bool, config: &SloConfig, series: &mut [Series]) -> bool {
-    let Some(chunk) = take(&mut bytes).map(u64::from_le_bytes) else { return false };
-    while let Some([length]) = take::<1>(&mut bytes) {
-        let Some((name, rest)) = bytes.split_at_checked(usize::from(length)) else { return false };
-        bytes = rest;
-        let known = config.objectives.iter().position(|o| o.name.as_bytes() == name);
-        let read = match known {
-            Some(n) => series[n].tier_mut(fine).decode(chunk, &mut bytes),
-            None if fine => Tier::fine().decode(chunk, &mut bytes),
-            None => Tier::coarse(1).decode(chunk, &mut bytes),
-        };
-        if !read {
-            return false;
-        }
-    }
-    true
 }
 
 /// Each slot of dead time counts as many bad events as a slot had before, and one at least.
@@ -366,24 +296,17 @@ fn count_dead_time(kept: &mut Kept, config: &SloConfig, now_ms: u64, incidents: 
         let period_ms = u64::from(objective.period_days) * 86_400_000;
         let first = beat.unix_ms.max(now_ms.saturating_sub(period_ms)) / FINE_MS;
         for slot in first..=now_ms / FINE_MS {
-            kept.add(n, (slot * FINE_MS).clamp(beat.unix_ms, now_ms), each);
+            kept.add(n, (slot * FINE_MS).clamp(beat.unix_ms, now_ms), now_ms, each);
         }
     }
 }
 
-impl Series {
-    fn tier(&self, fine: bool) -> &Tier {
-        if fine { &self.fine } else { &self.coarse }
-    }
-
-    fn tier_mut(&mut self, fine: bool) -> &mut Tier {
-        if fine { &mut self.fine } else { &mut self.coarse }
-    }
-}
-
 impl Kept {
-    fn add(&mut self, n: usize, unix_ms: u64, count: Count) {
-        for fine in [true, false] {
+    fn add(&mut self, n: usize, unix_ms: u64, now_ms: u64, count: Count) {
+        // Fine buckets that nobody sums any more are neither filled nor saved: a long dead time
+        // would rewrite the same few pieces thousands of times.
+        let recent = now_ms.saturating_sub(unix_ms) <= FINE_SPAN_MS;
+        for fine in [true, false].into_iter().filter(|fine| !fine || recent) {
             let tier = self.series[n].tier_mut(fine);
             tier.add(unix_ms, count);
             let chunk = tier.chunk_of(unix_ms);

@@ -261,6 +261,20 @@ fn dead_time_counts_as_bad_at_the_rate_of_before_and_is_an_incident() {
 
 // V6
 #[test]
+fn a_month_of_dead_time_is_counted_with_few_writes() {
+    let world = world();
+    world.serve(1, 0);
+    let saves = world.store.saves();
+    let store = Arc::clone(&world.store);
+    let world = world.restart_after(Duration::from_secs(40 * 86_400));
+    // The period but for the coarse bucket that it begins in the middle of.
+    assert!(world.of("search").bad > 30 * 8_640 - 30);
+    // Days, hours, incidents and the sign of life.
+    assert!(store.saves() - saves <= 31 + 8 + 3, "{}", store.saves() - saves);
+}
+
+// V6
+#[test]
 fn time_after_an_orderly_end_is_not_dead() {
     let world = world();
     world.serve(10, 0);
@@ -394,6 +408,18 @@ fn a_late_or_failed_probe_is_bad_and_one_that_overlaps_the_next_slot_may_be_good
     world.pass(Duration::from_secs(3));
     // Slot 1 failed; slot 2 had no probe at all, nor had slot 3.
     assert_eq!(probes(&world), (1, 3));
+}
+
+// V6
+#[test]
+fn a_probe_that_comes_back_too_late_is_bad_even_before_its_slot_is_settled() {
+    let world = world();
+    let ledger = ProbeLedger::new(world.clock.clock(), SECOND, SECOND).unwrap();
+    world.slo.follow(ledger.clone());
+    let late = ledger.due().unwrap();
+    world.pass(SECOND + Duration::from_millis(1));
+    late.finish(true);
+    assert_eq!(probes(&world), (0, 1));
 }
 
 // V6
