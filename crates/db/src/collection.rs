@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstay_embed::ModelIdentity;
-use mainstay_resilience::CircuitBreaker;
+use mainstay_resilience::{CircuitBreaker, Dependency};
 use mainstay_search::document::{Document, Invalid};
 use mainstay_search::fusion::Weights;
 use mainstay_search::method::Method;
@@ -147,14 +147,14 @@ impl Collection {
         let (log, recovery) = Log::open(Arc::clone(&fs), &log_path, log_options)?;
         tracing::info!(collection = settings.name, ?recovery, "log opened");
         let slots = slots.try_into().map_err(|_| DbError::Internal("five views".into()))?;
-        let breakers = Method::ALL.map(|method| options.breaker(&settings.name, method));
+        let methods = Method::ALL.map(|method| options.declare(&settings.name, method));
         let inner = Arc::new(Engine {
             name: settings.name.clone(),
             folder,
             fs,
             log,
             slots,
-            breakers,
+            methods,
             set_aside,
             embedding: RwLock::new(embedding),
             runtime,
@@ -176,6 +176,9 @@ impl Collection {
     pub(crate) fn close(&self) -> Result<(), DbError> {
         self.inner.stopper.stop();
         self.inner.stop_work.set();
+        for method in &self.inner.methods {
+            self.inner.options.pipelines.withdraw(method.name());
+        }
         let threads =
             std::mem::take(&mut *self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -387,6 +390,11 @@ impl Collection {
 
     /// The breaker of a method, for those who list, reset or isolate it.
     pub fn breaker(&self, method: Method) -> &CircuitBreaker {
-        &self.inner.breakers[method as usize]
+        self.dependency(method).breaker()
+    }
+
+    /// A method as a dependency: its breaker, the figures of its calls, its fault point.
+    pub fn dependency(&self, method: Method) -> &Dependency {
+        &self.inner.methods[method as usize]
     }
 }

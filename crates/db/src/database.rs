@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use mainstay_embed::ModelChoice;
+use mainstay_embed::{CacheCounters, ModelChoice, PoolCounters};
+use mainstay_resilience::Pipelines;
 use mainstay_storage::fs::{self, FileSystem, LockGuard};
 use mainstay_storage::{Directory, RealFs};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::maintenance::Maintenance;
 use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::settings::{FORMAT_VERSION, Settings};
+use crate::state_files::StateFiles;
 
 /// The most collections of one data directory: each has threads and open files of its own.
 pub const COLLECTIONS_MAX: usize = 128;
@@ -224,6 +226,50 @@ impl Db {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where the process that serves the data directory keeps small pieces of state.
+    pub fn state_files(&self) -> Result<StateFiles, DbError> {
+        let folder = self.folder.join("state");
+        StateFiles::open(Arc::clone(&self.fs), folder.clone())
+            .map_err(DbError::io("create", folder))
+    }
+
+    /// Collections that take no writes at present, and why.
+    pub fn writes_refused(&self) -> BTreeMap<String, String> {
+        let collections = self.collections();
+        let refused = collections.iter().filter_map(|collection| {
+            let error = collection.inner.log.refuses_writes()?;
+            Some((collection.name().to_string(), error.to_string()))
+        });
+        refused.collect()
+    }
+
+    /// The threads that embed, with what they did and what waits for them.
+    pub fn embedding_pool(&self) -> PoolCounters {
+        self.runtime.pool().counters()
+    }
+
+    /// The cache of embedded queries.
+    pub fn query_cache(&self) -> CacheCounters {
+        self.runtime.pool().cache().counters()
+    }
+
+    /// Keeps about this share of the embedded queries, 0 to 1, and answers the bytes that were freed.
+    /// The bound stays what it was.
+    pub fn shrink_query_cache(&self, keep: f64) -> u64 {
+        let pool = self.runtime.pool();
+        let before = pool.cache().counters();
+        let kept = (before.bytes as f64 * keep.clamp(0.0, 1.0)) as usize;
+        pool.cache().set_bytes_max(kept.min(before.bytes_max));
+        let after = pool.cache().counters().bytes;
+        pool.cache().set_bytes_max(before.bytes_max);
+        before.bytes.saturating_sub(after) as u64
+    }
+
+    /// The dependencies of the process, search methods among them.
+    pub fn pipelines(&self) -> &Pipelines {
+        &self.options.pipelines
     }
 
     /// How many merges are queued or under way. While it is above 0, searches share the machine with

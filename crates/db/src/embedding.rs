@@ -121,7 +121,7 @@ impl Embedding {
 
     /// Embeds a query for every space that can be asked. The instant model takes microseconds and
     /// runs here; the refining one waits for its turn in the pool, until the deadline.
-    pub(crate) fn embed_query(&self, text: &str, deadline: Instant) -> EmbeddedQuery {
+    pub(crate) fn embed_query(&self, text: &str, deadline: Instant, refine: bool) -> EmbeddedQuery {
         let mut query = EmbeddedQuery { note: self.fault.clone(), ..EmbeddedQuery::default() };
         if let Some(model) = &self.first {
             match model.embed(&[text], Kind::Query) {
@@ -129,7 +129,9 @@ impl Embedding {
                 Err(error) => query.note = Some(error.to_string()),
             }
         }
-        if let Some(model) = &self.refined {
+        // Without an instant model there is nothing to fall back on.
+        let refine = refine || self.first.is_none();
+        if let Some(model) = self.refined.as_ref().filter(|_| refine) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.pool.embed_query(model, text, left) {
                 Ok(vector) => query.add(SPACE_REFINED, &vector),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use mainstay_resilience::OwnedPermit;
+use mainstay_resilience::{Dependency, OwnedPermit};
 use mainstay_search::document::DocNumber;
 use mainstay_search::method::Method;
 use mainstay_search::request::{Allowed, MethodAnswer, QueryVector, Request, SearchError};
@@ -62,7 +62,14 @@ impl Collection {
         }
         let full = answer.methods.iter().all(|report| report.status == MethodStatus::Ok);
         answer.complete = full;
-        answer.level = if full { Level::Full } else { Level::Degraded };
+        let by_methods = if full { Level::Full } else { Level::Degraded };
+        answer.level = by_methods.max(request.service.level);
+        if answer.level > Level::Full {
+            answer.reason = match request.service.level {
+                Level::Full => unwell(&answer.methods),
+                _ => request.service.reason.clone(),
+            };
+        }
         answer.duration_ms = milliseconds(begun.elapsed());
         measure(&answer);
         Ok(answer)
@@ -138,6 +145,7 @@ enum Failure {
 /// One method of a running query.
 struct Turn {
     method: Method,
+    dependency: Dependency,
     indexed_through: u64,
     state: TurnState,
 }
@@ -191,6 +199,8 @@ impl<'a> Asked<'a> {
                     std::mem::replace(&mut turn.state, TurnState::TimedOut)
             {
                 permit.failure();
+                let (waited, dependency) = (self.question.timeout, &turn.dependency);
+                dependency.figures().failed(waited, format_args!("no answer within {waited:?}"));
             }
         }
     }
@@ -202,10 +212,17 @@ impl<'a> Asked<'a> {
         let done = TurnState::Done { took: reply.took, outcome: reply.outcome };
         let before = std::mem::replace(&mut turn.state, done);
         let TurnState::Running(permit) = before else { return };
+        let figures = turn.dependency.figures();
         match &turn.state {
-            TurnState::Done { outcome: Ok(_), .. } => permit.success(),
-            TurnState::Done { outcome: Err(Failure::Query(_)), .. } => permit.ignore(),
-            _ => permit.failure(),
+            TurnState::Done { outcome: Ok(_), took } => {
+                figures.succeeded(*took);
+                permit.success();
+            }
+            TurnState::Done { outcome: Err(Failure::Method(reason)), took } => {
+                figures.failed(*took, reason);
+                permit.failure();
+            }
+            _ => permit.ignore(),
         }
     }
 
@@ -229,11 +246,8 @@ impl<'a> Asked<'a> {
         if let (true, Some(first)) = (all_query, faults.into_iter().next()) {
             return Err(first);
         }
-        let unwell = reports.iter().filter(|report| report.status != MethodStatus::Ok);
-        let reasons: Vec<String> =
-            unwell.map(|r| format!("{} {}: {}", r.method, r.status, r.reason)).collect();
         Err(DbError::Unanswered {
-            reasons: reasons.join("; "),
+            reasons: unwell(&reports),
             retry_after_ms: reports.iter().filter_map(|report| report.retry_after_ms).min(),
         })
     }
@@ -327,15 +341,16 @@ fn ask(
 ) -> Turn {
     let published = inner.slot(ViewKind::Method(method)).published();
     let indexed_through = published.through;
-    let skipped = |reason: String, retry_after| Turn {
-        method,
-        indexed_through,
-        state: TurnState::Skipped { reason, retry_after },
-    };
+    let dependency = inner.methods[method as usize].clone();
+    let turn = |state| Turn { method, dependency: dependency.clone(), indexed_through, state };
+    let skipped = |reason: String, retry_after| turn(TurnState::Skipped { reason, retry_after });
+    if let Some(reason) = question.service.leaves_out(method) {
+        return skipped(reason, None);
+    }
     let Some(Readers::Method(searcher)) = published.readers.clone() else {
         return skipped(format!("its index is {}", published.state), None);
     };
-    let permit = match inner.breakers[method as usize].try_acquire_owned() {
+    let permit = match dependency.breaker().try_acquire_owned() {
         Ok(permit) => permit,
         Err(rejection) => return skipped(rejection.explain(), rejection.retry_after()),
     };
@@ -353,7 +368,7 @@ fn ask(
         let _ = send.send(Reply { method, took: started.elapsed(), outcome });
     });
     match inner.runtime.lanes.submit(method, job) {
-        Ok(()) => Turn { method, indexed_through, state: TurnState::Running(permit) },
+        Ok(()) => turn(TurnState::Running(permit)),
         Err(full) => {
             permit.ignore();
             skipped(format!("{} searches wait for it already", full.queue_max), None)
@@ -371,12 +386,16 @@ fn answer(
     if question.stop.is_set() {
         return Ok(Answered { answer: MethodAnswer::default(), stopped: true, note: None });
     }
-    let faults = &inner.options.faults;
-    faults.strike(method).map_err(|message| Failure::Method(message.to_string()))?;
+    let faults = inner.methods[method as usize].faults();
+    faults.strike().map_err(|injected| Failure::Method(injected.to_string()))?;
     let mut vectors: Vec<QueryVector> = Vec::new();
     let mut note = None;
     if method == Method::Semantic {
-        let embedded = inner.embedding().embed_query(&question.text, question.soft_deadline());
+        let embedded = inner.embedding().embed_query(
+            &question.text,
+            question.soft_deadline(),
+            question.service.refine,
+        );
         vectors = embedded.vectors;
         if vectors.is_empty() {
             let reason = embedded.note.unwrap_or_else(|| "the query has no vector".to_string());
@@ -406,6 +425,14 @@ fn answer(
         }
         Err(error) => Err(Failure::Method(error.to_string())),
     }
+}
+
+/// Which methods an answer lacks, for people.
+fn unwell(methods: &[MethodReport]) -> String {
+    let unwell = methods.iter().filter(|report| report.status != MethodStatus::Ok);
+    let told: Vec<String> =
+        unwell.map(|r| format!("{} {}: {}", r.method, r.status, r.reason)).collect();
+    told.join("; ")
 }
 
 fn query_error(method: Method, error: &SearchError) -> DbError {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mainstay_embed::{EmbedError, ModelChoice, Opened, Pool, PoolSettings};
+use mainstay_resilience::{Criticality, DependencyKind, Pipelines};
 
 use crate::error::DbError;
 use crate::lanes::{Lanes, cores};
@@ -17,6 +18,7 @@ pub(crate) struct Runtime {
     /// which wait for the network are not missed by local models.
     pool: Arc<Pool>,
     models: Mutex<HashMap<String, (Opened, Arc<Pool>)>>,
+    pipelines: Pipelines,
 }
 
 impl Runtime {
@@ -31,7 +33,13 @@ impl Runtime {
             ..PoolSettings::default()
         };
         let pool = Arc::new(Pool::start(settings.clone())?);
-        Ok(Self { lanes, settings, pool, models: Mutex::new(HashMap::new()) })
+        let pipelines = options.pipelines.clone();
+        pipelines.declare_service(
+            mainstay_embed::SERVICE,
+            DependencyKind::Http,
+            Criticality::Degrades,
+        );
+        Ok(Self { lanes, settings, pool, models: Mutex::new(HashMap::new()), pipelines })
     }
 
     /// Opens models once, however many collections use them.
@@ -41,7 +49,8 @@ impl Runtime {
         if let Some((opened, pool)) = models.get(&key) {
             return Ok((opened.clone(), Arc::clone(pool)));
         }
-        let opened = mainstay_embed::open(choice)?;
+        let key_of = |variable: &str| std::env::var(variable).ok();
+        let opened = mainstay_embed::open_within(choice, &self.pipelines, key_of)?;
         let pool = match choice {
             ModelChoice::Remote(_) => Arc::new(Pool::start(self.settings.clone())?),
             _ => self.pool(),

@@ -126,6 +126,8 @@ impl Remote {
             normalised: true,
             tokens_max: 0,
         };
+        // In use from now on, so that it is listed before it is first called.
+        let _ = pipelines.endpoint(SERVICE, &endpoint.provider);
         Ok(Self { identity, settings, endpoint, pipelines })
     }
 
@@ -183,7 +185,12 @@ impl Remote {
 
     /// Asks for one batch, as often as the pipeline allows.
     fn ask(&self, texts: &[&str], context: Context) -> Result<Vectors, EmbedError> {
+        let dependency = self.pipelines.endpoint(SERVICE, &self.endpoint.provider);
         let ask = |attempt: Attempt| {
+            dependency.dependency().faults().strike().map_err(|injected| {
+                let (cause, message) = (RemoteCause::Connection, injected.to_string());
+                AskError::Failed(Failure { cause, message, retry_after: None })
+            })?;
             let left = attempt.deadline().remaining(attempt.began());
             self.endpoint.ask(texts, self.identity.dimension, left.min(ATTEMPT_MAX))
         };

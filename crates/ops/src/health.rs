@@ -26,10 +26,11 @@ mod registry;
 mod report;
 mod worker;
 
-pub use check::{Check, ComponentKind, Criticality, Figure, Observation};
+pub use check::{Check, ComponentKind, Figure, Observation};
 pub use gate::{Gate, GateConfig, Readiness, Startup};
 pub use pulse::{Liveness, Pulse, Pulses};
 pub use registry::{CHECKS_MAX, HealthError, HealthRegistry, ServiceInfo};
+pub use mainstay_resilience::Criticality;
 pub use report::{CheckEntry, HealthReport, Status};
 
 use serde::{Deserialize, Serialize};

@@ -345,6 +345,12 @@ impl<S: Clone> Pipelines<S> {
         self.dependencies().iter().map(|dependency| dependency.breaker().clone()).collect()
     }
 
+    /// Who hears what the policies do; for breakers that are declared, so that it hears them too.
+    #[must_use]
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        Arc::clone(&self.0.observer)
+    }
+
     /// The configuration now.
     #[must_use]
     pub fn config(&self) -> PipelinesConfig {
