@@ -66,6 +66,13 @@ pub use slot::ViewState;
 pub use state_files::StateFiles;
 pub use verify::{VerifyReport, ViewReport};
 
+/// The disk, as whoever stands between it and the database sees it.
+pub mod file_system {
+    pub use bytes::Bytes;
+    pub use mainstay_storage::RealFs;
+    pub use mainstay_storage::fs::{FileHandle, FileSystem, Listed, LockError, LockGuard};
+}
+
 /// The longest line of NDJSON that can hold a valid document: a body in which every byte is escaped
 /// (six bytes for one), and room for the rest.
 pub const DOCUMENT_LINE_BYTES_MAX: usize =

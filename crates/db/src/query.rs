@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use mainstay_resilience::{Dependency, OwnedPermit};
+use mainstay_resilience::{Dependency, OwnedPermit, State};
 use mainstay_search::document::DocNumber;
 use mainstay_search::method::Method;
 use mainstay_search::request::{Allowed, MethodAnswer, QueryVector, Request, SearchError};
@@ -174,7 +174,10 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn start(inner: &Arc<Engine>, question: &'a Arc<Question>, methods: &[Method]) -> Self {
         let (send, replies) = mpsc::channel();
-        let turns = methods.iter().map(|&method| ask(inner, question, method, &send)).collect();
+        // A level that leaves out all that works would turn less service into none.
+        let relaxed = question.service.leaves_nothing_of(methods, |method| usable(inner, method));
+        let turns =
+            methods.iter().map(|&method| ask(inner, question, method, &send, relaxed)).collect();
         Self { question, turns, replies }
     }
 
@@ -332,19 +335,27 @@ impl Turn {
     }
 }
 
+/// Whether a method has an index and a breaker that admits calls.
+fn usable(inner: &Engine, method: Method) -> bool {
+    let indexed = inner.slot(ViewKind::Method(method)).published().readers.is_some();
+    let state = inner.methods[method as usize].breaker().state();
+    indexed && !matches!(state, State::Open | State::Isolated)
+}
+
 /// Asks one method, if its index is there, its breaker admits it and its lane has room.
 fn ask(
     inner: &Arc<Engine>,
     question: &Arc<Question>,
     method: Method,
     send: &Sender<Reply>,
+    relaxed: bool,
 ) -> Turn {
     let published = inner.slot(ViewKind::Method(method)).published();
     let indexed_through = published.through;
     let dependency = inner.methods[method as usize].clone();
     let turn = |state| Turn { method, dependency: dependency.clone(), indexed_through, state };
     let skipped = |reason: String, retry_after| turn(TurnState::Skipped { reason, retry_after });
-    if let Some(reason) = question.service.leaves_out(method) {
+    if let Some(reason) = question.service.leaves_out(method, relaxed) {
         return skipped(reason, None);
     }
     let Some(Readers::Method(searcher)) = published.readers.clone() else {

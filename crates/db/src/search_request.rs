@@ -93,8 +93,11 @@ pub struct Service {
     pub effort: f64,
     /// Whether the refining model embeds queries; the instant one does in any case.
     pub refine: bool,
-    /// The methods that run; empty means all.
+    /// The methods that run; empty means all. When none of them can be used, the others are asked
+    /// all the same: less service must not become none.
     pub methods: Vec<Method>,
+    /// Methods that are switched off, whatever else can be used.
+    pub off: Vec<Method>,
 }
 
 impl Default for Service {
@@ -105,14 +108,28 @@ impl Default for Service {
             effort: 1.0,
             refine: true,
             methods: Vec::new(),
+            off: Vec::new(),
         }
     }
 }
 
 impl Service {
+    /// Whether some of the methods asked for are left out while none of the others can be used.
+    pub(crate) fn leaves_nothing_of(
+        &self,
+        asked: &[Method],
+        usable: impl Fn(Method) -> bool,
+    ) -> bool {
+        let mut allowed = asked.iter().filter(|method| self.methods.contains(method)).peekable();
+        allowed.peek().is_some() && !allowed.any(|method| usable(*method))
+    }
+
     /// Why a method does not run, if it does not.
-    pub(crate) fn leaves_out(&self, method: Method) -> Option<String> {
-        if self.methods.is_empty() || self.methods.contains(&method) {
+    pub(crate) fn leaves_out(&self, method: Method, relaxed: bool) -> Option<String> {
+        if self.off.contains(&method) {
+            return Some("switched off by a flag".to_string());
+        }
+        if relaxed || self.methods.is_empty() || self.methods.contains(&method) {
             return None;
         }
         Some(format!("left out at level {}: {}", self.level.name(), self.reason))

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mainstay_db::{Db, Options};
-use mainstay_server::{Config, Server};
+use mainstay_db::{Db, InjectedFault, Method, Options};
+use mainstay_server::{Config, Host, Server};
 use mainstay_testkit::file_system::{FileSystem, RealFs};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -23,7 +23,6 @@ use tokio::sync::oneshot;
 /// A server on a free port of loopback, stopped when dropped.
 struct Running {
     address: SocketAddr,
-    options: Options,
     db: Arc<Db>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
@@ -42,8 +41,7 @@ impl Running {
     fn start_on(fs: Arc<dyn FileSystem>, config: Config) -> Self {
         mainstay_server::install_metrics().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let options = Options::default();
-        let db = Arc::new(Db::open_on(fs, folder.path(), options.clone()).unwrap());
+        let db = Arc::new(Db::open_on(fs, folder.path(), Options::default()).unwrap());
         db.create_collection("default", "static".parse().unwrap()).unwrap();
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -53,13 +51,20 @@ impl Running {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.unwrap().block_on(async move {
-                let server = Server::bind(served, config).await.unwrap();
+                let host = Host::new(&Default::default(), None).unwrap();
+                let server = Server::bind(served, config, host).await.unwrap();
                 tell.send(server.address().unwrap()).unwrap();
                 server.serve(async move { drop(stopped.await) }).await
             })
         });
         let address = told.recv().unwrap();
-        Self { address, options, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+        Self { address, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    /// Makes a method of the collection `default` fail.
+    fn break_method(&self, method: Method, fault: InjectedFault) {
+        let docs = self.db.collection("default").unwrap();
+        docs.dependency(method).faults().set(fault, None);
     }
 
     fn url(&self, path: &str) -> String {

@@ -1,4 +1,4 @@
-use mainstay_db::{Fault, Method};
+use mainstay_db::{InjectedFault, Method};
 use serde_json::json;
 
 use crate::Running;
@@ -70,7 +70,7 @@ fn filters_and_facets_go_over_the_wire() {
 #[test]
 fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
     let server = with_documents();
-    server.options.faults.set(Method::Semantic, Some(Fault::Error));
+    server.break_method(Method::Semantic, InjectedFault::Error);
     let json = server.post("/search", &json!({"query": "zebra"})).json();
     assert_eq!(
         (json["complete"].clone(), json["level"].clone()),
@@ -86,9 +86,11 @@ fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
     }
     let open = server.post("/search", &json!({"query": "zebra", "strict": true}));
     assert!(open.retry_after.is_some(), "{}", open.body);
-    let health = server.get("/health").json();
-    assert_eq!(health["status"], "degraded");
-    assert_eq!(health["checks"]["default/semantic/breaker"], "open");
+    let health = server.get("/health?fresh=true").json();
+    assert_eq!(health["state"], "degraded");
+    let semantic = &health["checks"]["search/semantic:responseTime"][0];
+    assert_eq!(semantic["state"], "unhealthy");
+    assert_eq!(semantic["output"], "default: its breaker is open");
 }
 
 #[test]
