@@ -16,7 +16,7 @@ use crate::engine::now_ms;
 use crate::error::DbError;
 use crate::maintenance::Maintenance;
 use crate::options::Options;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeFigures};
 use crate::settings::{FORMAT_VERSION, Settings};
 
 /// The most collections of one data directory: each has threads and open files of its own.
@@ -219,6 +219,11 @@ impl Db {
         self.fs.rename(&path, &dropped).map_err(DbError::io("drop", &path))?;
         self.fs.sync_dir(&parent).map_err(DbError::io("sync", &parent))?;
         self.fs.remove_dir_all(&dropped).map_err(DbError::io("remove", dropped))
+    }
+
+    /// What the threads and caches that all collections share hold now.
+    pub fn figures(&self) -> RuntimeFigures {
+        self.runtime.figures()
     }
 
     /// The folder.

@@ -1,8 +1,11 @@
 //! [`Options`]: how a data directory is opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_resilience::{BreakerConfig, CircuitBreaker};
+use mainstay_resilience::{
+    BreakerConfig, CircuitBreaker, FanOut, MetricsObserver, TracingObserver,
+};
 use mainstay_search::method::Method;
 use mainstay_storage::LogOptions;
 
@@ -63,6 +66,10 @@ impl Options {
     pub(crate) fn breaker(&self, collection: &str, method: Method) -> CircuitBreaker {
         CircuitBreaker::builder(format!("{collection}/{method}"))
             .config(self.breaker.clone())
+            .observer(Arc::new(FanOut::new(vec![
+                Arc::new(MetricsObserver),
+                Arc::new(TracingObserver),
+            ])))
             .build()
             .expect("the configuration was validated when the data directory was opened")
     }

@@ -18,7 +18,6 @@ pub mod wire;
 mod gauges;
 mod http;
 mod listener;
-mod recorder;
 mod routes;
 mod state;
 
@@ -26,12 +25,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_db::Db;
+use mainstay_ops::meter::{Meter, MeterError};
+use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
 
 pub use config::Config;
 pub use http::health::HealthJson;
-pub use recorder::install as install_metrics;
 pub use routes::openapi;
+
+/// Receives metrics from now on; once in a process, a second call changes nothing.
+///
+/// # Errors
+/// Another library has installed a receiver.
+pub fn install_metrics() -> Result<&'static Meter, MeterError> {
+    Meter::install(METRICS)
+}
 
 /// Changes a running server.
 #[derive(Clone)]
@@ -58,8 +66,8 @@ impl Server {
     /// The address is taken or not ours.
     pub async fn bind(db: Arc<Db>, config: Config) -> std::io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
-        let metrics = recorder::handle();
-        Ok(Self { listener, state: state::State::new(db, config, metrics) })
+        let meter = Meter::installed();
+        Ok(Self { listener, state: state::State::new(db, config, meter) })
     }
 
     /// Where it listens.

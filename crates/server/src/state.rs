@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use mainstay_db::{Collection, Db, DbError};
-use metrics_exporter_prometheus::PrometheusHandle;
+use mainstay_ops::meter::Meter;
+
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -20,7 +21,7 @@ struct Shared {
     running: RwLock<Arc<Running>>,
     started: Instant,
     draining: AtomicBool,
-    metrics: Option<PrometheusHandle>,
+    meter: Option<&'static Meter>,
 }
 
 /// What a reload replaces.
@@ -48,13 +49,13 @@ pub(crate) enum Work {
 }
 
 impl State {
-    pub(crate) fn new(db: Arc<Db>, config: Config, metrics: Option<PrometheusHandle>) -> Self {
+    pub(crate) fn new(db: Arc<Db>, config: Config, meter: Option<&'static Meter>) -> Self {
         Self(Arc::new(Shared {
             db,
             running: RwLock::new(Running::new(config)),
             started: Instant::now(),
             draining: AtomicBool::new(false),
-            metrics,
+            meter,
         }))
     }
 
@@ -76,8 +77,8 @@ impl State {
         *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = running;
     }
 
-    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
-        self.0.metrics.as_ref()
+    pub(crate) fn meter(&self) -> Option<&'static Meter> {
+        self.0.meter
     }
 
     pub(crate) fn uptime_s(&self) -> f64 {
