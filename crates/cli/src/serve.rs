@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_db::{COLLECTION_DEFAULT, Db, Options, Pipelines};
+use mainstay_db::{COLLECTION_DEFAULT, Db, Options};
 use mainstay_server::notify::Notifier;
 use mainstay_server::settings::Settings;
 use mainstay_server::shutdown::{EXIT_CLEAN, Plan, Progress, Shutdown, TOTAL_DEFAULT};
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let notifier = Notifier::from_env().map_err(|e| Failure::usage(e.to_string()))?;
     let host = Host::new(&settings.handles(), Some(Arc::new(Mimalloc)))
         .map_err(|e| Failure::usage(e.to_string()))?;
-    let pipelines = Pipelines::new(settings.pipelines())
+    let pipelines = Options::pipelines(settings.pipelines())
         .map_err(|e| Failure::usage(format!("the settings cannot be used: {e}")))?;
     let options = Options { pipelines, ..options(&settings) };
     let db = Arc::new(Db::open_on(host.file_system(), &arguments.data, options)?);

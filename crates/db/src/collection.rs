@@ -85,6 +85,10 @@ pub struct CollectionStatus {
     pub documents: u64,
     /// The last durable sequence number.
     pub durable_seq: u64,
+    /// Bytes of its log on disk.
+    pub log_bytes: u64,
+    /// Whether the log takes no ordinary writes at present, as on a full disk.
+    pub log_refuses_writes: bool,
     /// The embedding model that was chosen.
     pub model: String,
     /// The models that make the vectors.
@@ -236,6 +240,29 @@ impl Collection {
         if changes.is_empty() {
             return Ok(0);
         }
+        let begun = Instant::now();
+        let puts = changes.iter().filter(|change| matches!(change, Change::Put(_))).count();
+        let deletes = changes.len() - puts;
+        let result = self.append(changes, class);
+        metrics::histogram!("mainstay_write_duration_seconds").record(begun.elapsed());
+        match &result {
+            Ok(_) => {
+                let done = |operation, count: usize| {
+                    metrics::counter!("mainstay_index_operations_total", "operation" => operation)
+                        .increment(count as u64);
+                };
+                done("put", puts);
+                done("delete", deletes);
+            }
+            Err(error) => {
+                metrics::counter!("mainstay_index_errors_total", "code" => error.code())
+                    .increment(1);
+            }
+        }
+        result
+    }
+
+    fn append(&self, changes: Vec<Change>, class: Class) -> Result<u64, DbError> {
         let inner = &self.inner;
         if inner.stopper.is_set() {
             return Err(DbError::Closed { name: inner.name.clone() });
@@ -269,7 +296,6 @@ impl Collection {
             seq = ticket.wait()?.last_seq;
         }
         self.wait_applied(seq, &[ViewKind::Documents], VISIBLE_WAIT);
-        metrics::counter!("mainstay_writes_total").increment(1);
         Ok(seq)
     }
 
@@ -359,6 +385,8 @@ impl Collection {
             views: views.collect(),
             documents: inner.documents().map(|documents| documents.count()).unwrap_or_default(),
             durable_seq: inner.log.durable_seq(),
+            log_bytes: inner.log.bytes(),
+            log_refuses_writes: inner.log.refuses_writes().is_some(),
             model: settings.model.to_string(),
             refined: inner.refined(),
             name: settings.name,

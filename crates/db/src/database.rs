@@ -17,7 +17,7 @@ use crate::engine::now_ms;
 use crate::error::DbError;
 use crate::maintenance::Maintenance;
 use crate::options::Options;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeFigures};
 use crate::settings::{FORMAT_VERSION, Settings};
 use crate::state_files::StateFiles;
 
@@ -221,6 +221,11 @@ impl Db {
         self.fs.rename(&path, &dropped).map_err(DbError::io("drop", &path))?;
         self.fs.sync_dir(&parent).map_err(DbError::io("sync", &parent))?;
         self.fs.remove_dir_all(&dropped).map_err(DbError::io("remove", dropped))
+    }
+
+    /// What the threads and caches that all collections share hold now.
+    pub fn figures(&self) -> RuntimeFigures {
+        self.runtime.figures()
     }
 
     /// The folder.

@@ -161,9 +161,24 @@ impl Driver {
             }
         }
         let ids: Vec<(u64, String)> = if entries.len() == 1 { ids(&changes) } else { Vec::new() };
-        let outcome = catch_unwind(AssertUnwindSafe(|| driven.apply(changes, last)));
+        let kind = self.slot.kind.name();
+        let records = entries.len();
+        let span = tracing::info_span!(
+            "view.apply",
+            collection = self.inner.name(),
+            view = kind,
+            records,
+            through = last
+        );
+        let begun = Instant::now();
+        let outcome =
+            span.in_scope(|| catch_unwind(AssertUnwindSafe(|| driven.apply(changes, last))));
         match outcome {
             Ok(Ok(refused)) => {
+                metrics::histogram!("mainstay_view_apply_duration_seconds", "view" => kind)
+                    .record(begun.elapsed());
+                metrics::counter!("mainstay_view_records_applied_total", "view" => kind)
+                    .increment(records as u64);
                 self.keep_refused(refused)?;
                 self.slot.publish(held);
                 Ok(true)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mainstay_embed::{Embedder, Kind, ModelIdentity, Pool};
+use mainstay_embed::{Embedder, Kind, ModelIdentity, Pool, measured};
 use mainstay_search::request::QueryVector;
 
 use crate::error::DbError;
@@ -124,7 +124,7 @@ impl Embedding {
     pub(crate) fn embed_query(&self, text: &str, deadline: Instant, refine: bool) -> EmbeddedQuery {
         let mut query = EmbeddedQuery { note: self.fault.clone(), ..EmbeddedQuery::default() };
         if let Some(model) = &self.first {
-            match model.embed(&[text], Kind::Query) {
+            match measured(&**model, Kind::Query, 1, || model.embed(&[text], Kind::Query)) {
                 Ok(vectors) => query.add(SPACE_FIRST, vectors.get(0).unwrap_or_default()),
                 Err(error) => query.note = Some(error.to_string()),
             }

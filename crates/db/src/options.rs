@@ -1,10 +1,11 @@
 //! [`Options`]: how a data directory is opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_resilience::{
-    BreakerConfig, CircuitBreaker, Criticality, Dependency, DependencyKind, Pipelines,
-    PipelinesConfig,
+    BreakerConfig, CircuitBreaker, Clock, ConfigError, Criticality, Dependency, DependencyKind,
+    FanOut, MetricsObserver, NoSleeper, Pipelines, PipelinesConfig, TracingObserver,
 };
 use mainstay_search::method::Method;
 use mainstay_storage::LogOptions;
@@ -43,7 +44,7 @@ impl Default for Options {
             refine_percent: 50,
             query_cache_bytes: 16 << 20,
             breaker: BreakerConfig::search_method(),
-            pipelines: Pipelines::new(PipelinesConfig::default())
+            pipelines: Self::pipelines(PipelinesConfig::default())
                 .expect("the default configuration is valid, as its tests check"),
             compact_interval: Duration::from_secs(60),
         }
@@ -51,6 +52,15 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Pipelines whose events become metrics and log lines.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn pipelines(config: PipelinesConfig) -> Result<Pipelines, ConfigError> {
+        let observers = FanOut::new(vec![Arc::new(MetricsObserver), Arc::new(TracingObserver)]);
+        Pipelines::with(config, Clock::system(), NoSleeper, Arc::new(observers))
+    }
+
     /// Checks every range.
     pub(crate) fn validate(&self) -> Result<(), DbError> {
         if !(1..=100).contains(&self.refine_percent) {

@@ -34,6 +34,12 @@ impl Collection {
     /// [`DbError::Unanswered`] when no method answered, or when the request is strict and one did not.
     pub fn search(&self, request: &SearchRequest) -> Result<SearchAnswer, DbError> {
         let begun = Instant::now();
+        let result = self.answer(request, begun);
+        measure(&result, begun.elapsed());
+        result
+    }
+
+    fn answer(&self, request: &SearchRequest, begun: Instant) -> Result<SearchAnswer, DbError> {
         request.validate()?;
         let inner = &self.inner;
         let durable_seq = inner.log.durable_seq();
@@ -71,7 +77,6 @@ impl Collection {
             };
         }
         answer.duration_ms = milliseconds(begun.elapsed());
-        measure(&answer);
         Ok(answer)
     }
 }
@@ -366,7 +371,9 @@ fn ask(
         Err(rejection) => return skipped(rejection.explain(), rejection.retry_after()),
     };
     let (owner, question, send) = (Arc::clone(inner), Arc::clone(question), send.clone());
+    let span = tracing::info_span!("search.method", method = method.name(), indexed_through);
     let job = Box::new(move || {
+        let _inside = span.enter();
         let started = Instant::now();
         let outcome =
             catch_unwind(AssertUnwindSafe(|| answer(&owner, &question, method, &*searcher)));
@@ -468,14 +475,23 @@ fn filter_failed(error: SearchError) -> DbError {
     }
 }
 
-fn measure(answer: &SearchAnswer) {
-    metrics::counter!("mainstay_search_requests_total", "level" => answer.level.name())
-        .increment(1);
-    metrics::histogram!("mainstay_search_duration_seconds").record(answer.duration_ms / 1000.0);
+fn measure(result: &Result<SearchAnswer, DbError>, took: Duration) {
+    metrics::histogram!("mainstay_search_duration_seconds").record(took);
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(error) => {
+            metrics::counter!("mainstay_search_requests_total", "level" => "none").increment(1);
+            metrics::counter!("mainstay_search_errors_total", "code" => error.code()).increment(1);
+            return;
+        }
+    };
+    let level = answer.level.name();
+    metrics::counter!("mainstay_search_requests_total", "level" => level).increment(1);
     for report in &answer.methods {
-        let labels = [("method", report.method.name()), ("status", report.status.name())];
-        metrics::counter!("mainstay_method_requests_total", &labels).increment(1);
-        metrics::histogram!("mainstay_method_duration_seconds", "method" => report.method.name())
+        let (method, status) = (report.method.name(), report.status.name());
+        metrics::counter!("mainstay_method_requests_total", "method" => method, "status" => status)
+            .increment(1);
+        metrics::histogram!("mainstay_method_duration_seconds", "method" => method)
             .record(report.took_ms / 1000.0);
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mainstay_embed::{EmbedError, ModelChoice, Opened, Pool, PoolSettings};
+use mainstay_embed::{
+    CacheCounters, EmbedError, ModelChoice, Opened, Pool, PoolCounters, PoolSettings,
+};
 use mainstay_resilience::{Criticality, DependencyKind, Pipelines};
 
 use crate::error::DbError;
-use crate::lanes::{Lanes, cores};
+use crate::lanes::{LaneFigures, Lanes, cores};
 use crate::options::Options;
 
 /// The threads and models that all collections share.
@@ -19,6 +21,17 @@ pub(crate) struct Runtime {
     pool: Arc<Pool>,
     models: Mutex<HashMap<String, (Opened, Arc<Pool>)>>,
     pipelines: Pipelines,
+}
+
+/// What the threads and caches of a data directory hold now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RuntimeFigures {
+    /// Each search method's threads.
+    pub lanes: [LaneFigures; 4],
+    /// The threads that embed, their queues added up.
+    pub embedding: PoolCounters,
+    /// The remembered query vectors.
+    pub query_cache: CacheCounters,
 }
 
 impl Runtime {
@@ -57,6 +70,24 @@ impl Runtime {
         };
         models.insert(key, (opened.clone(), Arc::clone(&pool)));
         Ok((opened, pool))
+    }
+
+    /// What the threads and caches hold, over all pools.
+    pub(crate) fn figures(&self) -> RuntimeFigures {
+        let mut figures = RuntimeFigures {
+            lanes: self.lanes.figures(),
+            embedding: self.pool.counters(),
+            query_cache: self.pool.cache().counters(),
+        };
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, pool) in models.values().filter(|(_, pool)| !Arc::ptr_eq(pool, &self.pool)) {
+            let (of, cache) = (pool.counters(), pool.cache().counters());
+            figures.embedding.workers += of.workers;
+            figures.embedding.queries_queued += of.queries_queued;
+            figures.embedding.passages_queued += of.passages_queued;
+            figures.query_cache.bytes += cache.bytes;
+        }
+        figures
     }
 
     /// The pool of the models that compute here.

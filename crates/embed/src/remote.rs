@@ -5,10 +5,12 @@
 //! with NaN, or in another order than the texts leaves this file.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mainstay_resilience::{
-    Attempt, Clock, Context, Deadline, Error, Pipelines, PipelinesConfig, Priority,
+    Attempt, Clock, Context, Deadline, Error, FanOut, MetricsObserver, NoSleeper, Pipelines,
+    PipelinesConfig, Priority, TracingObserver,
 };
 
 use crate::embedder::{Embedder, Kind, Vectors, normalise};
@@ -94,7 +96,14 @@ impl Remote {
     /// # Errors
     /// [`EmbedError::Setting`].
     pub fn new(settings: RemoteSettings) -> Result<Self, EmbedError> {
-        let pipelines = Pipelines::new(PipelinesConfig::default()).map_err(|error| {
+        let observer = FanOut::new(vec![Arc::new(MetricsObserver), Arc::new(TracingObserver)]);
+        let pipelines = Pipelines::with(
+            PipelinesConfig::default(),
+            Clock::system(),
+            NoSleeper,
+            Arc::new(observer),
+        );
+        let pipelines = pipelines.map_err(|error| {
             let value = error.to_string();
             EmbedError::Setting { name: "pipelines", value, allowed: "a valid preset" }
         })?;

@@ -28,9 +28,9 @@ mod worker;
 
 pub use check::{Check, ComponentKind, Figure, Observation};
 pub use gate::{Gate, GateConfig, Readiness, Startup};
+pub use mainstay_resilience::Criticality;
 pub use pulse::{Liveness, Pulse, Pulses};
 pub use registry::{CHECKS_MAX, HealthError, HealthRegistry, ServiceInfo};
-pub use mainstay_resilience::Criticality;
 pub use report::{CheckEntry, HealthReport, Status};
 
 use serde::{Deserialize, Serialize};

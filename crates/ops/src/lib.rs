@@ -19,6 +19,8 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod correlation;
+pub mod exposition;
 pub mod flags;
 pub mod handles;
 pub mod health;
@@ -26,6 +28,9 @@ pub mod incidents;
 pub mod kernel_files;
 pub mod levels;
 pub mod memory;
+pub mod meter;
+pub mod metric;
+pub mod metric_table;
 pub mod notify;
 pub mod redact;
 pub mod shutdown;
@@ -35,3 +40,4 @@ pub mod ticker;
 pub mod wall_clock;
 
 mod lock;
+mod series;

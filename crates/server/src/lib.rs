@@ -22,7 +22,6 @@ mod gauges;
 mod http;
 mod listener;
 mod operations;
-mod recorder;
 mod reload;
 mod routes;
 mod standing;
@@ -32,6 +31,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_db::Db;
+use mainstay_ops::meter::{Meter, MeterError};
+use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
 
 pub use config::Config;
@@ -41,9 +42,16 @@ pub use mainstay_ops::ticker::Ticker;
 pub use mainstay_ops::{health, memory, notify, shutdown, slo};
 pub use mainstay_resilience::Clock;
 pub use operations::{OperationsConfig, StartFailure};
-pub use recorder::install as install_metrics;
 pub use reload::ReadSettings;
 pub use routes::openapi;
+
+/// Receives metrics from now on; once in a process, a second call changes nothing.
+///
+/// # Errors
+/// Another library has installed a receiver.
+pub fn install_metrics() -> Result<&'static Meter, MeterError> {
+    Meter::install(METRICS)
+}
 
 /// Changes a running server.
 #[derive(Clone)]
@@ -85,14 +93,14 @@ impl Server {
     /// The address is taken or not ours, or a setting is out of its range.
     pub async fn bind(db: Arc<Db>, config: Config, host: Host) -> std::io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
-        let metrics = recorder::handle();
+        let meter = Meter::installed();
         let (watched, operations) = (Arc::clone(&db), config.operations.clone());
         let started = tokio::task::spawn_blocking(move || {
             operations::Operations::start(&watched, &operations, &host)
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
-        let state = state::State::new(db, config, metrics, operations);
+        let state = state::State::new(db, config, meter, operations);
         Ok(Self { listener, state })
     }
 

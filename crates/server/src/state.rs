@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use mainstay_db::{Collection, Db, DbError};
-use metrics_exporter_prometheus::PrometheusHandle;
+use mainstay_ops::meter::Meter;
+
 use tokio::sync::Semaphore;
 
 use crate::answers::Answers;
@@ -19,7 +20,7 @@ pub(crate) struct State(Arc<Shared>);
 struct Shared {
     db: Arc<Db>,
     running: RwLock<Arc<Running>>,
-    metrics: Option<PrometheusHandle>,
+    meter: Option<&'static Meter>,
     operations: Operations,
     answers: Answers,
     reloader: OnceLock<Arc<Reloader>>,
@@ -63,7 +64,7 @@ impl State {
     pub(crate) fn new(
         db: Arc<Db>,
         config: Config,
-        metrics: Option<PrometheusHandle>,
+        meter: Option<&'static Meter>,
         operations: Operations,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -72,7 +73,7 @@ impl State {
             operations,
             reloader: OnceLock::new(),
             running: RwLock::new(Running::new(config)),
-            metrics,
+            meter,
         }))
     }
 
@@ -94,8 +95,8 @@ impl State {
         *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = running;
     }
 
-    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
-        self.0.metrics.as_ref()
+    pub(crate) fn meter(&self) -> Option<&'static Meter> {
+        self.0.meter
     }
 
     /// What runs beside the requests.

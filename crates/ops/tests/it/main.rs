@@ -7,5 +7,6 @@ mod handles;
 mod health;
 mod levels;
 mod memory;
+mod meter;
 mod shutdown;
 mod slo;

@@ -1,8 +1,9 @@
 //! Health and metrics. Nothing here asks a dependency while the caller waits, unless told to.
 
 use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mainstay_ops::exposition::Exposition;
 use mainstay_ops::health::HealthReport;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -99,14 +100,22 @@ pub(crate) async fn ready(Shared(state): Shared<State>) -> Response {
 }
 
 /// Metrics for Prometheus
+///
+/// The Prometheus text format, or OpenMetrics for who accepts it.
 #[utoipa::path(
     get, path = "/metrics", tag = "health",
-    responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"))
+    responses((status = 200, description = "Every metric; docs/metrics.md lists them", content(
+        (String = "text/plain"), (String = "application/openmetrics-text")
+    )))
 )]
-pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
-    for collection in state.db().collections() {
-        crate::gauges::record(&collection);
-    }
-    let text = state.metrics().map(|handle| handle.render()).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+pub(crate) async fn metrics(Shared(state): Shared<State>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let exposition = Exposition::preferred(accept.unwrap_or_default());
+    // A scrape asks every collection and the kernel, so it stays off the threads that serve.
+    let text = tokio::task::spawn_blocking(move || {
+        crate::gauges::record(state.db());
+        state.meter().map(|meter| meter.render(exposition)).unwrap_or_default()
+    });
+    let text = text.await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, exposition.content_type())], text).into_response()
 }
