@@ -72,6 +72,8 @@ pub struct ViewStatus {
     pub figures: ViewFigures,
     /// Records that it can never apply.
     pub set_aside: usize,
+    /// How often it was made anew by itself since the collection was opened, and why the last time.
+    pub mended: (u64, String),
 }
 
 /// The figures of a collection.
@@ -379,6 +381,7 @@ impl Collection {
                 checkpointed_through: published.checkpointed,
                 figures: published.figures,
                 set_aside: inner.set_aside.of(slot.kind.name()),
+                mended: published.mended.clone(),
             }
         });
         CollectionStatus {

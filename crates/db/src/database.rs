@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use mainstay_embed::{CacheCounters, ModelChoice, PoolCounters};
+use mainstay_embed::ModelChoice;
 use mainstay_resilience::Pipelines;
 use mainstay_storage::fs::{self, FileSystem, LockGuard};
 use mainstay_storage::{Directory, RealFs};
@@ -250,26 +250,10 @@ impl Db {
         refused.collect()
     }
 
-    /// The threads that embed, with what they did and what waits for them.
-    pub fn embedding_pool(&self) -> PoolCounters {
-        self.runtime.pool().counters()
-    }
-
-    /// The cache of embedded queries.
-    pub fn query_cache(&self) -> CacheCounters {
-        self.runtime.pool().cache().counters()
-    }
-
     /// Keeps about this share of the embedded queries, 0 to 1, and answers the bytes that were freed.
     /// The bound stays what it was.
     pub fn shrink_query_cache(&self, keep: f64) -> u64 {
-        let pool = self.runtime.pool();
-        let before = pool.cache().counters();
-        let kept = (before.bytes as f64 * keep.clamp(0.0, 1.0)) as usize;
-        pool.cache().set_bytes_max(kept.min(before.bytes_max));
-        let after = pool.cache().counters().bytes;
-        pool.cache().set_bytes_max(before.bytes_max);
-        before.bytes.saturating_sub(after) as u64
+        self.runtime.shrink_query_caches(keep)
     }
 
     /// The dependencies of the process, search methods among them.

@@ -100,7 +100,7 @@ impl Driver {
                     self.inner.stopper.wait(IDLE_WAIT);
                 }
                 Ok(Step::Absent) => {
-                    self.rebuild();
+                    self.rebuild("nothing of it could be read");
                     self.inner.stopper.wait(IDLE_WAIT);
                 }
                 Err(fault) => self.failed(fault),
@@ -317,10 +317,10 @@ impl Driver {
         };
         tracing::error!(collection = self.inner.name(), view = %kind, %reason, failures = self.failures, "view failed");
         metrics::counter!("mainstay_view_failures_total", "view" => kind.name()).increment(1);
-        self.slot.set_state(ViewState::Failing { reason });
+        self.slot.set_state(ViewState::Failing { reason: reason.clone() });
         if damaged {
             self.merging = None;
-            self.rebuild();
+            self.rebuild(&reason);
         } else if panicked {
             self.merging = None;
             self.inner.reopen(&self.slot);
@@ -329,10 +329,13 @@ impl Driver {
         self.inner.stopper.wait(pause);
     }
 
-    fn rebuild(&mut self) {
+    fn rebuild(&mut self, why: &str) {
         let kind = self.slot.kind;
-        if let Err(error) = crate::rebuild::rebuild(&self.inner, kind, &mut |_, _| {}) {
-            tracing::error!(collection = self.inner.name(), view = %kind, %error, "rebuild failed; it is tried again");
+        match crate::rebuild::rebuild(&self.inner, kind, &mut |_, _| {}) {
+            Ok(()) => self.slot.note_mended(why),
+            Err(error) => {
+                tracing::error!(collection = self.inner.name(), view = %kind, %error, "rebuild failed; it is tried again");
+            }
         }
     }
 }

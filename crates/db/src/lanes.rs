@@ -103,6 +103,8 @@ pub struct LaneFigures {
     pub busy: usize,
     /// Searches that wait for a thread.
     pub queued: usize,
+    /// Threads that were stuck, written off and have not come back.
+    pub lost: usize,
 }
 
 impl Lanes {
@@ -116,6 +118,7 @@ impl Lanes {
                 threads: state.alive,
                 busy: state.busy.len(),
                 queued: state.queue.len(),
+                lost: state.lost.len(),
             }
         })
     }

@@ -90,6 +90,24 @@ impl Runtime {
         figures
     }
 
+    /// Keeps about this share of the embedded queries of every pool; answers the bytes freed.
+    pub(crate) fn shrink_query_caches(&self, keep: f64) -> u64 {
+        let mut pools = vec![self.pool()];
+        {
+            let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = models.values().filter(|(_, pool)| !Arc::ptr_eq(pool, &self.pool));
+            pools.extend(others.map(|(_, pool)| Arc::clone(pool)));
+        }
+        let shrink = |pool: Arc<Pool>| {
+            let before = pool.cache().counters();
+            let kept = (before.bytes as f64 * keep.clamp(0.0, 1.0)) as usize;
+            pool.cache().set_bytes_max(kept.min(before.bytes_max));
+            pool.cache().set_bytes_max(before.bytes_max);
+            before.bytes.saturating_sub(pool.cache().counters().bytes) as u64
+        };
+        pools.into_iter().map(shrink).sum()
+    }
+
     /// The pool of the models that compute here.
     pub(crate) fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool)

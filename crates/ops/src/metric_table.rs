@@ -416,6 +416,11 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge("mainstay_process_open_fds", "File handles that are open", &[]),
     Metric::gauge("mainstay_process_threads", "Threads of the process", &[]),
     // Operations.
+    Metric::counter(
+        "mainstay_stale_answers_total",
+        "Kept answers given in place of better ones",
+        &[],
+    ),
     Metric::gauge("mainstay_level", "0 full, 1 degraded, 2 minimal, 3 maintenance", &[])
         .after("levels are in use"),
     Metric::counter(

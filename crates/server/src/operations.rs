@@ -201,7 +201,8 @@ impl Operations {
             let _ = levels.tick(&watched.signals());
         })?;
         let (health, slo) = (self.health.clone(), self.slo.clone());
-        let mut remedies = remedies::Remedies::new(Arc::clone(db), self.audit.clone());
+        let mut remedies =
+            remedies::Remedies::new(Arc::clone(db), self.memory.clone(), self.audit.clone());
         self.every("judge", JUDGE_EVERY, move || {
             health.tick();
             slo.tick();

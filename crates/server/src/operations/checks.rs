@@ -139,7 +139,7 @@ fn search_method(db: &Db, method: Method) -> Observation {
 }
 
 fn embedding(asked: &Asked) -> Observation {
-    let pool = asked.db.embedding_pool();
+    let pool = asked.db.figures().embedding;
     let prefix = format!("{}/", mainstay_embed::SERVICE);
     let providers = asked.db.pipelines().dependencies();
     let open: Vec<String> = providers
@@ -156,7 +156,7 @@ fn embedding(asked: &Asked) -> Observation {
 }
 
 fn query_cache(asked: &Asked) -> Observation {
-    let cache = asked.db.query_cache();
+    let cache = asked.db.figures().query_cache;
     Observation::healthy()
         .figure("memory", cache.bytes as f64, "bytes")
         .figure("memory_max", cache.bytes_max as f64, "bytes")

@@ -39,7 +39,7 @@ pub(super) struct QueryCache(pub(super) Arc<Db>);
 
 impl Shrinker for QueryCache {
     fn bytes(&self) -> u64 {
-        self.0.query_cache().bytes as u64
+        self.0.figures().query_cache.bytes as u64
     }
 
     fn shrink(&self, keep: f64) -> u64 {

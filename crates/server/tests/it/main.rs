@@ -5,6 +5,7 @@ mod bad_input;
 mod contract;
 mod disk_full;
 mod documents;
+mod operations;
 mod search;
 mod shutdown;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use mainstay_db::{Db, InjectedFault, Method, Options};
 use mainstay_server::{Config, Host, Server};
 use mainstay_testkit::file_system::{FileSystem, RealFs};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -102,6 +103,22 @@ impl Running {
         drop(self.stop.take());
         self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or(true)
     }
+}
+
+/// A server with two documents that every method has indexed.
+fn with_documents() -> Running {
+    let server = Running::start();
+    let documents = json!([
+        {"id": "1", "title": "Zebras", "body": "a zebra crosses\nthe road", "language": "en",
+         "attributes": {"price": 3.5, "new": true, "at": {"date": "2026-01-31"}}},
+        {"id": "src/b.rs", "path": "src/b.rs", "body": "fn walrus() {}", "language": "rust"},
+    ]);
+    let answer = server.put("/collections/default/documents", &documents);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let seq = answer.json()["seq"].as_u64().unwrap();
+    let docs = server.db.collection("default").unwrap();
+    assert!(docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(60)));
+    server
 }
 
 impl Drop for Running {

@@ -1,22 +1,7 @@
 use mainstay_db::{InjectedFault, Method};
 use serde_json::json;
 
-use crate::Running;
-
-fn with_documents() -> Running {
-    let server = Running::start();
-    let documents = json!([
-        {"id": "1", "title": "Zebras", "body": "a zebra crosses\nthe road", "language": "en",
-         "attributes": {"price": 3.5, "new": true, "at": {"date": "2026-01-31"}}},
-        {"id": "src/b.rs", "path": "src/b.rs", "body": "fn walrus() {}", "language": "rust"},
-    ]);
-    let answer = server.put("/collections/default/documents", &documents);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let seq = answer.json()["seq"].as_u64().unwrap();
-    let docs = server.db.collection("default").unwrap();
-    assert!(docs.wait_indexed(seq, &Method::ALL, std::time::Duration::from_secs(60)));
-    server
-}
+use crate::with_documents;
 
 /// S2, S4: the answer has what was asked for and says what it is worth.
 #[test]
