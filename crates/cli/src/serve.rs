@@ -29,8 +29,8 @@ pub(crate) struct Arguments {
     /// First index this folder into the collection `default`
     #[arg(long, value_name = "PATH")]
     index: Option<PathBuf>,
-    /// The embedding model of collections that are created: auto, static, minilm, folder:PATH, or a
-    /// remote provider [default: auto]
+    /// The embedding model of collections that are created: auto, static, minilm, folder:PATH, or
+    /// remote:URL,MODEL,DIMENSION[,VARIABLE of the key] [default: auto]
     #[arg(long)]
     model: Option<String>,
     /// The share of each core that refining vectors in the background may use, in percent

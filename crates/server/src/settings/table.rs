@@ -295,7 +295,7 @@ pub const SETTINGS: &[Setting] = &[
             "semantic.model",
             Kind::Text,
             "auto",
-            "The embedding model of collections that are created: auto, static, minilm, folder:PATH, or a remote provider.",
+            "The embedding model of collections that are created: auto, static, minilm, folder:PATH, or remote:URL,MODEL,DIMENSION with ,VARIABLE behind for the environment variable of its key.",
         )
     },
     fixed(
