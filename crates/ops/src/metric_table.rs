@@ -421,6 +421,7 @@ pub const METRICS: &[Metric] = &[
         "Kept answers given in place of better ones",
         &[],
     ),
+    Metric::gauge("mainstay_keys", "API keys that exist", &[]),
     Metric::gauge("mainstay_level", "0 full, 1 degraded, 2 minimal, 3 maintenance", &[])
         .after("levels are in use"),
     Metric::counter(
