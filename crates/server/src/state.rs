@@ -8,10 +8,12 @@ use mainstay_ops::meter::Meter;
 use tokio::sync::Semaphore;
 
 use crate::answers::Answers;
+use crate::authenticate::Access;
 use crate::config::Config;
 use crate::operations::Operations;
 use crate::problem::Problem;
 use crate::reload::Reloader;
+use crate::tls::Tls;
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ struct Shared {
     running: RwLock<Arc<Running>>,
     meter: Option<&'static Meter>,
     operations: Operations,
+    access: Access,
+    tls: OnceLock<Tls>,
     answers: Answers,
     reloader: OnceLock<Arc<Reloader>>,
 }
@@ -66,11 +70,14 @@ impl State {
         config: Config,
         meter: Option<&'static Meter>,
         operations: Operations,
+        access: Access,
     ) -> Self {
         Self(Arc::new(Shared {
             db,
             answers: Answers::new(config.answers_max, config.answers_stale_for),
             operations,
+            access,
+            tls: OnceLock::new(),
             reloader: OnceLock::new(),
             running: RwLock::new(Running::new(config)),
             meter,
@@ -102,6 +109,25 @@ impl State {
     /// What runs beside the requests.
     pub(crate) fn operations(&self) -> &Operations {
         &self.0.operations
+    }
+
+    /// How requests are let in.
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    /// Once: from now on every connection is encrypted.
+    pub(crate) fn set_tls(&self, tls: Tls) {
+        let _ = self.0.tls.set(tls);
+    }
+
+    /// The certificate, when connections are encrypted.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.0.tls.get()
+    }
+
+    pub(crate) fn has_tls(&self) -> bool {
+        self.0.tls.get().is_some()
     }
 
     /// Answers that stand in for better ones.

@@ -140,3 +140,63 @@ fn settings_are_read_again_on_demand() {
     assert_eq!(config(&server)["dependency.timeout"]["value"], "8s");
     assert!(server.mainstay(&["audit"]).ok().out.contains("config.reload"));
 }
+
+/// C5: keys made before the first start, used from the environment, changed while the server runs.
+#[test]
+fn keys_are_made_offline_and_changed_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let exposed = ["serve", "--data", text(&data), "--listen", "0.0.0.0:0", "--model", "static"];
+    let refused = mainstay(&exposed);
+    assert_eq!(refused.code, 3);
+    assert!(refused.err.contains("mainstay keys create"), "{}", refused.err);
+
+    let offline =
+        |arguments: &[&str]| mainstay(&[&["keys", "--data", text(&data)], arguments].concat());
+    let wrong = offline(&["create", "dashboard", "--scope", "read"]);
+    assert!(wrong.code == 2 && wrong.err.contains("the first key must have"), "{}", wrong.err);
+    let made = offline(&["create", "root", "--scope", "admin"]).ok();
+    let admin = made.out.trim().to_string();
+    assert!(admin.starts_with("msk_") && made.err.contains("the only time"), "{}", made.err);
+    assert!(offline(&["list"]).ok().out.contains("root"));
+
+    let server = Server::start(&data);
+    server.wait_for("every request needs an API key");
+    let busy = offline(&["list"]);
+    assert!(busy.code == 3 && busy.err.contains("--url"), "{}", busy.err);
+    let without = server.mainstay(&["level"]);
+    assert!(without.code == 2 && without.err.contains("this needs an API key"), "{}", without.err);
+    server.mainstay(&["health"]).ok();
+    let with = |arguments: &[&str]| server.mainstay_as(&admin, arguments);
+    with(&["level"]).ok();
+    let reader = with(&["keys", "create", "r", "--scope", "read", "--json"]).ok().json();
+    let id = reader["id"].as_str().unwrap();
+    let rotated = with(&["keys", "rotate", id, "--overlap", "0s"]).ok().out;
+    assert!(rotated.starts_with(&format!("msk_{id}_")) && reader["key"] != rotated.trim());
+    with(&["keys", "revoke", id]).ok();
+    let listed = with(&["keys", "list", "--json"]).ok().json();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1);
+    let gone = with(&["keys", "revoke", id]);
+    assert!(gone.code == 2 && gone.err.contains("there is no key"), "{}", gone.err);
+    // No secret in what the server says, in its audit trail, or in its list of processes.
+    let secret = admin.rsplit('_').next().unwrap();
+    let journal = fs::read_to_string(data.join("state/audit.ndjson")).unwrap();
+    let keys = fs::read(data.join("state/keys")).unwrap();
+    assert!(!journal.contains(secret) && !String::from_utf8_lossy(&keys).contains(secret));
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let start = |settings: &[&str]| {
+        let begin =
+            ["serve", "--data", text(&data), "--listen", "127.0.0.1:0", "--model", "static"];
+        mainstay(&[&begin, settings].concat())
+    };
+    let half = start(&["--set", "tls.key=/nowhere/key.pem"]);
+    assert!(half.code == 2 && half.err.contains("go together"), "{}", half.err);
+    let pair = ["--set", "tls.key=/nowhere/key.pem", "--set", "tls.certificate=/nowhere/c.pem"];
+    let missing = start(&pair);
+    assert!(missing.code == 2 && missing.err.contains("/nowhere/c.pem"), "{}", missing.err);
+}

@@ -69,6 +69,17 @@ impl Server {
         Ran::of(output.unwrap())
     }
 
+    /// The same with an API key.
+    pub(crate) fn mainstay_as(&self, key: &str, arguments: &[&str]) -> Ran {
+        let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+            .args(arguments)
+            .env("MAINSTAY_URL", &self.url)
+            .env("MAINSTAY_API_KEY", key)
+            .env_remove("MAINSTAY_DATA")
+            .output();
+        Ran::of(output.unwrap())
+    }
+
     /// Sends a signal such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let (flag, pid) = (format!("-{name}"), self.child.id().to_string());

@@ -6,6 +6,7 @@ use axum::extract::State as Shared;
 use mainstay_db::COLLECTION_DEFAULT;
 
 use super::{Json, Path};
+use crate::authenticate;
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::search_json::SearchRequestJson;
@@ -74,6 +75,7 @@ async fn answer(
     name: String,
     json: &SearchRequestJson,
 ) -> Result<Json<SearchAnswerJson>, Problem> {
+    authenticate::require_collection(caller, &name)?;
     let mut request = json.request()?;
     let collection = state.collection(&name)?;
     let standing = state.operations().levels.standing();

@@ -14,6 +14,8 @@ const UNITS: [(&str, u64); 4] =
 pub enum Kind {
     /// Any text.
     Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
     /// An address and port.
     Address,
     /// A number of things.
@@ -31,7 +33,7 @@ pub enum Kind {
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Of [`Kind::Text`].
+    /// Of [`Kind::Text`] and [`Kind::Choice`].
     Text(String),
     /// Of [`Kind::Address`].
     Address(SocketAddr),
@@ -55,6 +57,8 @@ impl Kind {
         };
         match *self {
             Self::Text => Ok(Value::Text(text.to_string())),
+            Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_string())),
+            Self::Choice(_) => Err(allowed()),
             Self::Address => text.parse().map(Value::Address).map_err(|_| allowed()),
             Self::Count(min, max) | Self::Percent(min, max) => {
                 within(text.parse().ok(), min, max).map(Value::Count)
@@ -95,6 +99,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Text => f.write_str("text"),
+            Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
             Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
             Self::Bytes(min, max) => write!(f, "{} to {}", format_bytes(min), format_bytes(max)),
@@ -127,6 +132,7 @@ mod tests {
     fn values_are_read_back_as_they_are_written() {
         for (kind, text) in [
             (Kind::Text, "auto"),
+            (Kind::Choice(&["auto", "never"]), "never"),
             (Kind::Address, "127.0.0.1:8080"),
             (Kind::Count(0, 9), "7"),
             (Kind::Bytes(0, u64::MAX), "64MiB"),

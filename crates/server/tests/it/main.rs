@@ -7,7 +7,10 @@ mod disk_full;
 mod documents;
 mod operations;
 mod search;
+mod security;
 mod shutdown;
+mod smuggling;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_db::{Db, InjectedFault, Method, Options};
-use mainstay_server::{Config, Host, Server};
+use mainstay_server::{Config, Control, Host, Server};
 use mainstay_testkit::file_system::{FileSystem, RealFs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,6 +28,7 @@ use tokio::sync::oneshot;
 struct Running {
     address: SocketAddr,
     db: Arc<Db>,
+    control: Control,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
     _folder: TempDir,
@@ -40,6 +44,15 @@ impl Running {
     }
 
     fn start_on(fs: Arc<dyn FileSystem>, config: Config) -> Self {
+        Self::start_tuned(fs, config, |_| {})
+    }
+
+    /// With a last word on the server before it serves.
+    fn start_tuned(
+        fs: Arc<dyn FileSystem>,
+        config: Config,
+        tune: impl FnOnce(&Server) + Send + 'static,
+    ) -> Self {
         mainstay_server::install_metrics().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let db = Arc::new(Db::open_on(fs, folder.path(), Options::default()).unwrap());
@@ -54,12 +67,17 @@ impl Running {
             runtime.unwrap().block_on(async move {
                 let host = Host::new(&Default::default(), None).unwrap();
                 let server = Server::bind(served, config, host).await.unwrap();
-                tell.send(server.address().unwrap()).unwrap();
+                tune(&server);
+                tell.send((server.address().unwrap(), server.control())).unwrap();
                 server.serve(async move { drop(stopped.await) }).await
             })
         });
-        let address = told.recv().unwrap();
-        Self { address, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+        let (address, control) = told.recv().unwrap();
+        Self { address, db, control, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Makes a method of the collection `default` fail.
