@@ -200,3 +200,20 @@ fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
     let missing = start(&pair);
     assert!(missing.code == 2 && missing.err.contains("/nowhere/c.pem"), "{}", missing.err);
 }
+
+/// V6: Prometheus' own checker takes the rules.
+#[test]
+fn the_rules_are_sound_for_prometheus() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let rules = server.mainstay(&["slo", "--rules"]).ok().out;
+    let file = data.path().join("rules.yaml");
+    fs::write(&file, &rules).unwrap();
+    let checked = std::process::Command::new("promtool")
+        .args(["check", "rules", text(&file)])
+        .output()
+        .expect("`cargo xtask test` installs promtool");
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{told}{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(told.contains("rules found"), "{told}");
+}
