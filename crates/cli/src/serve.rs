@@ -92,8 +92,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let model = data::model(&model_path(settings.text("semantic.model")))?;
     if let Some(path) = &arguments.index {
         index::folder(&db, COLLECTION_DEFAULT, path, model)?;
-    } else {
-        db.collection_or_create(COLLECTION_DEFAULT, model)?;
+    } else if let Err(error) = db.collection_or_create(COLLECTION_DEFAULT, model) {
+        // The other collections serve, and health names the one that does not.
+        match db.broken().contains_key(COLLECTION_DEFAULT) {
+            true => eprintln!("collection {COLLECTION_DEFAULT} cannot be opened: {error}"),
+            false => return Err(error.into()),
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shutdown = Shutdown::new(Clock::system());

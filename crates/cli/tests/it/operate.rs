@@ -217,3 +217,71 @@ fn the_rules_are_sound_for_prometheus() {
     assert!(checked.status.success(), "{told}{}", String::from_utf8_lossy(&checked.stderr));
     assert!(told.contains("rules found"), "{told}");
 }
+
+/// D5: a damaged index is found, made anew while the others answer, and noted.
+#[test]
+fn a_damaged_index_is_mended_by_itself_and_noted() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    let documents: Vec<Value> = (0..200)
+        .map(|n| json!({"id": n.to_string(), "body": format!("zebra number {n} crosses")}))
+        .collect();
+    let url = format!("{}/collections/default/documents", server.url);
+    agent().put(url).send_json(json!(documents)).unwrap();
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let views = data.path().join("collections/default/views");
+    let bm25 = fs::read_dir(&views)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("bm25-"))
+        .unwrap();
+    for entry in fs::read_dir(&bm25).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes.iter_mut().skip(middle).take(16).for_each(|byte| *byte ^= 0xa5);
+        fs::write(&path, bytes).unwrap();
+    }
+    let server = Server::start(data.path());
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    let mended = loop {
+        let audit = server.mainstay(&["audit", "-n", "1000", "--json"]).ok().out;
+        if let Some(line) = audit.lines().find(|line| line.contains("view.mend")) {
+            break serde_json::from_str::<Value>(line).unwrap();
+        }
+        assert!(std::time::Instant::now() < deadline, "never mended: {audit}");
+    };
+    assert_eq!((&mended["who"], &mended["target"]), (&json!("system"), &json!("default/bm25")));
+    let body = json!({"query": "zebra", "methods": ["bm25"]});
+    let mut answer = agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
+    let found: Value = answer.body_mut().read_json().unwrap();
+    assert_eq!((&found["complete"], &found["total"]), (&json!(true), &json!(200)));
+}
+
+/// V1, V2: without its documents a server is unhealthy and soon not ready, and lives all the same.
+#[test]
+fn a_server_without_its_documents_is_unhealthy_and_not_ready_and_lives() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    fs::write(data.path().join("collections/default/collection.json"), "{").unwrap();
+    let server = Server::start(data.path());
+    let health = server.mainstay(&["health"]);
+    assert_eq!(health.code, 2, "{}{}", health.out, health.err);
+    assert!(health.out.contains("default:"), "{}", health.out);
+    let status =
+        |path: &str| agent().get(format!("{}{path}", server.url)).call().unwrap().status().as_u16();
+    assert_eq!((status("/health"), status("/health/live")), (503, 200));
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    while status("/health/ready") != 503 {
+        assert!(std::time::Instant::now() < deadline, "readiness never closed");
+    }
+    let other = json!({"name": "other", "model": "static"});
+    let made = agent().post(format!("{}/collections", server.url)).send_json(&other).unwrap();
+    assert_eq!(made.status(), 201);
+    while status("/health/ready") != 200 {
+        assert!(std::time::Instant::now() < deadline, "readiness never opened again");
+    }
+}
