@@ -9,8 +9,7 @@ use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use mainstay_ops::keys::{Identity, Keys, Scope};
-use mainstay_resilience::KeyedRateLimiter;
+use mainstay_ops::keys::{Identity, Scope};
 
 use crate::caller::{Caller, Peer};
 use crate::problem::Problem;
@@ -18,27 +17,6 @@ use crate::state::State;
 
 /// The header that carries a key beside `Authorization`.
 const API_KEY: &str = "x-api-key";
-
-/// How a server lets requests in.
-pub(crate) struct Access {
-    /// The keys.
-    pub(crate) keys: Keys,
-    /// Whether a key is needed even while there is none.
-    pub(crate) always: bool,
-    /// Whether keys are not looked at.
-    pub(crate) never: bool,
-    /// Whether metrics are open to everybody.
-    pub(crate) metrics_open: bool,
-    /// Slows down who presents wrong keys.
-    pub(crate) guesses: KeyedRateLimiter,
-}
-
-impl Access {
-    /// Whether a request needs a key.
-    pub(crate) fn requires_keys(&self) -> bool {
-        !self.never && (self.always || !self.keys.is_empty())
-    }
-}
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ pub mod search_json;
 pub mod settings;
 pub mod wire;
 
+mod access;
 mod answers;
 mod authenticate;
 mod caller;
@@ -36,7 +37,6 @@ use std::sync::Arc;
 use mainstay_db::Db;
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
-use mainstay_resilience::{Algorithm, KeyedConfig, KeyedRateLimiter, RateConfig};
 use tokio::net::TcpListener;
 
 pub use config::{AuthMode, Config};
@@ -122,7 +122,7 @@ impl Server {
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
-        let access = access(&config, &operations)?;
+        let access = access::Access::new(&config, operations.keys.clone())?;
         let state = state::State::new(db, config, meter, operations, access);
         Ok(Self { listener, state })
     }
@@ -184,36 +184,6 @@ impl Server {
         let router = routes::routes(self.state.clone());
         listener::serve(self.listener, router, self.state, stop).await
     }
-}
-
-/// Wrong keys that one address may present: thirty at once, then one every five seconds.
-const GUESSES: (u32, std::time::Duration) = (30, std::time::Duration::from_secs(150));
-
-/// How requests are let in; refuses to open the door to a network by accident.
-fn access(
-    config: &Config,
-    operations: &operations::Operations,
-) -> std::io::Result<authenticate::Access> {
-    let keys = operations.keys.clone();
-    let loopback = config.listen.ip().is_loopback();
-    if config.auth == AuthMode::Auto && keys.is_empty() && !loopback {
-        return Err(std::io::Error::other(format!(
-            "{} can be reached from other machines and there is no API key; make one with \
-             `mainstay keys create NAME --scope admin --data DIR`, or listen on 127.0.0.1, or let \
-             everybody in with --set auth.mode=never",
-            config.listen
-        )));
-    }
-    let (count, period) = GUESSES;
-    let rate = RateConfig::new(Algorithm::TokenBucket, count, period);
-    let guesses = KeyedRateLimiter::new("wrong-keys", KeyedConfig::new(rate));
-    Ok(authenticate::Access {
-        keys,
-        always: config.auth == AuthMode::Always,
-        never: config.auth == AuthMode::Never,
-        metrics_open: config.metrics_open.unwrap_or(loopback),
-        guesses: guesses.map_err(std::io::Error::other)?,
-    })
 }
 
 /// How often the files of the certificate are looked at.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use axum::response::IntoResponse;
 use axum::{Extension, Router};
+use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -33,7 +34,7 @@ pub(crate) async fn serve(
     let config = state.config();
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
-    let mut http = hyper::server::conn::http1::Builder::new();
+    let mut http = Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
     tokio::pin!(stop);
     loop {
@@ -68,23 +69,7 @@ pub(crate) async fn serve(
         let routed = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
         let (http, watcher, state) = (http.clone(), graceful.watcher(), state.clone());
         tokio::spawn(async move {
-            match state.tls() {
-                None => {
-                    let connection = http.serve_connection(TokioIo::new(stream), routed);
-                    ended(watcher.watch(connection).await);
-                }
-                Some(tls) => {
-                    let handshake = tls.acceptor().accept(stream);
-                    match tokio::time::timeout(state.config().header_timeout, handshake).await {
-                        Ok(Ok(stream)) => {
-                            let connection = http.serve_connection(TokioIo::new(stream), routed);
-                            ended(watcher.watch(connection).await);
-                        }
-                        Ok(Err(error)) => refused(&error.to_string()),
-                        Err(_) => refused("it took too long"),
-                    }
-                }
-            }
+            converse(stream, routed, &http, watcher, &state).await;
             drop((permit, handle));
         });
     }
@@ -95,6 +80,27 @@ pub(crate) async fn serve(
     // Probes and judgements end with the requests; what they know is saved.
     let stopped = tokio::task::spawn_blocking(move || state.operations().stop()).await;
     drained && stopped.is_ok()
+}
+
+/// Serves one connection to its end, encrypted when there is a certificate.
+async fn converse(
+    stream: TcpStream,
+    routed: TowerToHyperService<Router>,
+    http: &Builder,
+    watcher: Watcher,
+    state: &State,
+) {
+    let Some(tls) = state.tls() else {
+        return ended(watcher.watch(http.serve_connection(TokioIo::new(stream), routed)).await);
+    };
+    let handshake = tls.acceptor().accept(stream);
+    match tokio::time::timeout(state.config().header_timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            ended(watcher.watch(http.serve_connection(TokioIo::new(stream), routed)).await);
+        }
+        Ok(Err(error)) => refused(&error.to_string()),
+        Err(_) => refused("it took too long"),
+    }
 }
 
 fn ended(result: Result<(), hyper::Error>) {

@@ -7,8 +7,9 @@ use mainstay_ops::meter::Meter;
 
 use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::answers::Answers;
-use crate::authenticate::Access;
+
 use crate::config::Config;
 use crate::operations::Operations;
 use crate::problem::Problem;
