@@ -5,9 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use mainstay_server::settings::{Change, SettingFault, Settings, to_json, to_text};
+use mainstay_server::ReadSettings;
+use mainstay_server::settings::{SettingFault, Settings, to_json, to_text};
 
 use crate::failure::Failure;
+use crate::remote::Remote;
 
 /// The longest file that is read: settings fill some kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -31,6 +33,14 @@ enum Command {
         json: bool,
         #[command(flatten)]
         sources: Sources,
+    },
+    /// Let a running server read its settings again and take over what changed
+    Reload {
+        #[command(flatten)]
+        remote: Remote,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Check a file; exit code 0 when it can be used
     Check {
@@ -65,18 +75,15 @@ impl Sources {
         Settings::load(file, std::env::vars(), &self.set).map_err(faults)
     }
 
-    /// Reads all sources again; fails when that would change a setting that is fixed at the start.
-    pub(crate) fn reload(&self, before: &Settings) -> Result<(Settings, Vec<Change>), Failure> {
-        let after = self.load()?;
-        let changes = before.changes(&after);
-        let fixed: Vec<String> = changes
-            .iter()
-            .filter(|change| !change.setting.reloadable)
-            .map(|change| {
-                format!("{} needs a restart to become {}", change.setting.name, change.after)
-            })
-            .collect();
-        if fixed.is_empty() { Ok((after, changes)) } else { Err(Failure::usage(fixed.join("; "))) }
+    /// What reads all sources again.
+    pub(crate) fn reader(self) -> Box<ReadSettings> {
+        Box::new(move || {
+            let text = self.config.as_deref().map(read).transpose();
+            let text = text.map_err(|failure| vec![failure.to_string()])?;
+            let file = self.config.as_deref().zip(text.as_deref());
+            Settings::load(file, std::env::vars(), &self.set)
+                .map_err(|faults| faults.iter().map(ToString::to_string).collect())
+        })
     }
 }
 
@@ -109,6 +116,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 println!("{:#}", to_json(&settings));
             } else {
                 print!("{}", to_text(&settings, *origin));
+            }
+        }
+        Command::Reload { remote, dry_run } => {
+            let path = format!("/admin/config/reload?dry_run={dry_run}");
+            let answer = remote.json("POST", &path, None)?;
+            let changes = answer["changes"].as_array().cloned().unwrap_or_default();
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
+            for change in &changes {
+                let [name, before, after] =
+                    ["name", "before", "after"].map(|field| text(&change[field]));
+                println!(
+                    "{name} {} {after} (was {before})",
+                    if *dry_run { "would be" } else { "is now" }
+                );
+            }
+            if changes.is_empty() {
+                println!("nothing has changed");
             }
         }
         Command::Check { file } => {

@@ -1,16 +1,24 @@
 //! The program `mainstay`: one file for each subcommand.
 
+mod allocator;
 mod config;
 mod data;
+mod dependencies;
 mod eval;
 mod failure;
+mod flags;
 mod folder;
+mod health;
 mod index;
+mod level;
 mod load;
 mod print;
 mod rebuild;
+mod remote;
 mod search;
 mod serve;
+mod slo;
+mod table;
 mod verify;
 
 use std::process::ExitCode;
@@ -50,6 +58,18 @@ enum Command {
     Search(search::Arguments),
     /// Serve a data directory over HTTP
     Serve(serve::Arguments),
+    /// Ask a running server how it is: exit code 0 healthy, 1 degraded, 2 unhealthy, 3 unknown
+    Health(health::Arguments),
+    /// What a running server depends on, and manual control of it
+    Dependencies(dependencies::Arguments),
+    /// How much service a running server gives, and holding it by hand
+    Level(level::Arguments),
+    /// Feature flags of a running server
+    Flags(flags::Arguments),
+    /// How good a running server is against what it promises
+    Slo(slo::Arguments),
+    /// Who changed what on a running server
+    Audit(slo::AuditArguments),
     /// Show or check the settings of the server
     Config(config::Arguments),
     /// Measure relevance on test collections
@@ -72,6 +92,12 @@ fn main() -> ExitCode {
         Command::Index(arguments) => index::run(&arguments),
         Command::Search(arguments) => search::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::Dependencies(arguments) => dependencies::run(&arguments),
+        Command::Level(arguments) => level::run(&arguments),
+        Command::Flags(arguments) => flags::run(&arguments),
+        Command::Slo(arguments) => slo::run(&arguments),
+        Command::Audit(arguments) => slo::audit(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),

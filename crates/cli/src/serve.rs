@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_db::{COLLECTION_DEFAULT, Db, Options};
+use mainstay_server::notify::Notifier;
 use mainstay_server::settings::Settings;
-use mainstay_server::{Control, Server};
+use mainstay_server::shutdown::{EXIT_CLEAN, Plan, Progress, Shutdown, TOTAL_DEFAULT};
+use mainstay_server::{Clock, Config, Control, Host, Server, Ticker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::allocator::Mimalloc;
 use crate::config::Sources;
 use crate::failure::Failure;
 use crate::{data, index};
@@ -65,13 +68,26 @@ fn model_path(text: &str) -> String {
     if is_folder { format!("folder:{text}") } else { text.to_string() }
 }
 
-/// Exit code 0 after an orderly shutdown, 3 when requests had to be cut off.
+/// How long closing the data directory may take at least: every view is made durable. What is cut off
+/// is replayed from the log by the next start.
+const CLOSE_MIN: Duration = Duration::from_secs(4);
+/// What telling the requests to end takes beside the time they get.
+const STOP_MARGIN: Duration = Duration::from_secs(1);
+
+/// Exit code 0 after an orderly shutdown, 10 when a phase of it was late or failed, 11 when a second
+/// signal cut it short.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     mainstay_server::install_metrics()
         .map_err(|e| Failure::new(format!("metrics cannot be received: {e}")))?;
     let sources = arguments.sources();
     let settings = sources.load()?;
-    let db = Arc::new(Db::open(&arguments.data, options(&settings))?);
+    let notifier = Notifier::from_env().map_err(|e| Failure::usage(e.to_string()))?;
+    let host = Host::new(&settings.handles(), Some(Arc::new(Mimalloc)))
+        .map_err(|e| Failure::usage(e.to_string()))?;
+    let pipelines = Options::pipelines(settings.pipelines())
+        .map_err(|e| Failure::usage(format!("the settings cannot be used: {e}")))?;
+    let options = Options { pipelines, ..options(&settings) };
+    let db = Arc::new(Db::open_on(host.file_system(), &arguments.data, options)?);
     let model = data::model(&model_path(settings.text("semantic.model")))?;
     if let Some(path) = &arguments.index {
         index::folder(&db, COLLECTION_DEFAULT, path, model)?;
@@ -79,16 +95,82 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         db.collection_or_create(COLLECTION_DEFAULT, model)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let drained = runtime.block_on(serve(Arc::clone(&db), settings, sources))?;
-    // Work that a timeout left behind must not hold up the end.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    db.close()?;
-    if drained {
+    let shutdown = Shutdown::new(Clock::system());
+    let (config, notifier) = (settings.config(), Arc::new(notifier));
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::new()?
+    };
+    let server = runtime.block_on(start(&db, config, host, settings, sources))?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let control = server.control();
+    runtime.spawn(signals.hear(control.clone(), shutdown.clone(), Arc::clone(&notifier)));
+    let watchdog = watchdog(&notifier, control.clone());
+    let (tell, drained) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        // A dropped sender ends the server as a sent message does.
+        let _ = tell.send(server.serve(async move { drop(stopped.await) }).await);
+    });
+    notifier.ready("answering");
+    shutdown.wait();
+    let total = control.drain_timeout() + STOP_MARGIN + CLOSE_MIN;
+    let total = total.max(TOTAL_DEFAULT);
+    notifier.stopping("finishing running requests", total);
+    let progress = end(&shutdown, total, control.drain_timeout(), stop, drained, db)?;
+    drop(watchdog);
+    eprintln!("{progress}");
+    let code = progress.exit_code();
+    if code == EXIT_CLEAN {
+        // Work that a timeout left behind must not hold up the end.
+        runtime.shutdown_timeout(Duration::from_secs(1));
         eprintln!("stopped; everything is durable");
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failure::new("stopped; some requests did not end in time and were cut off"))
+        return Ok(ExitCode::SUCCESS);
     }
+    eprintln!("cut off; the log holds everything that was acknowledged");
+    // Threads that hang would hang the end as well.
+    std::process::exit(i32::from(code));
+}
+
+/// Ends requests, then the data directory.
+fn end(
+    shutdown: &Shutdown,
+    total: Duration,
+    drain_timeout: Duration,
+    stop: tokio::sync::oneshot::Sender<()>,
+    drained: std::sync::mpsc::Receiver<bool>,
+    db: Arc<Db>,
+) -> Result<Progress, Failure> {
+    let drain = drain_timeout + STOP_MARGIN;
+    let plan = Plan::new(total)
+        .phase("drain", drain, move |context| {
+            // Not ready first, then no new connections, then the running requests.
+            drop(stop);
+            context.note("running requests are finished; signal again to cut them off");
+            match drained.recv_timeout(context.remaining()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("some requests did not end in time and were cut off".to_string()),
+                Err(error) => Err(format!("the server did not end: {error}")),
+            }
+        })
+        .and_then(|plan| {
+            plan.phase("close", total - drain, move |_| {
+                db.close().map_err(|error| error.to_string())
+            })
+        });
+    let plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
+    eprintln!("shutting down: running requests are finished first; signal again to cut them off");
+    Ok(plan.run(shutdown))
+}
+
+/// Tells the service manager that the process lives, as often as it wants to hear it.
+fn watchdog(notifier: &Arc<Notifier>, control: Control) -> Option<Ticker> {
+    let (every, notifier) = (notifier.watchdog_every()?, Arc::clone(notifier));
+    let tick = move || {
+        if control.liveness().live {
+            notifier.watchdog();
+        }
+    };
+    Ticker::start("watchdog", every.max(Duration::from_millis(10)), tick).ok()
 }
 
 fn options(settings: &Settings) -> Options {
@@ -103,56 +185,76 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-async fn serve(db: Arc<Db>, settings: Settings, sources: Sources) -> Result<bool, Failure> {
-    let config = settings.config();
+async fn start(
+    db: &Arc<Db>,
+    config: Config,
+    host: Host,
+    settings: Settings,
+    sources: Sources,
+) -> Result<Server, Failure> {
     let listen = config.listen;
-    let server = Server::bind(db, config).await.map_err(|e| {
-        Failure::new(format!("cannot listen on {listen}: {e}; choose another with --listen"))
+    let server = Server::bind(Arc::clone(db), config, host).await.map_err(|e| {
+        Failure::new(format!("cannot serve on {listen}: {e}; choose another address with --listen"))
     })?;
+    server.reload_from(settings, sources.reader());
     let address = server.address()?;
     eprintln!("listening on http://{address} (no authentication: keep it on a trusted network)");
     eprintln!("try: curl -s http://{address}/search --json '{{\"query\": \"hello\"}}'");
-    let reload = reload(server.control(), settings, sources, signal(SignalKind::hangup())?);
-    let reload = tokio::spawn(reload);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        eprintln!(
-            "shutting down: running requests are finished first; signal again to cut them off"
-        );
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            eprintln!("cut off; the log holds everything that was acknowledged");
-            std::process::exit(4);
-        });
-    };
-    let drained = server.serve(stop).await;
-    reload.abort();
-    Ok(drained)
+    Ok(server)
 }
 
-/// Reads the settings again at each SIGHUP and takes over what has changed: all of it or nothing.
-async fn reload(control: Control, mut settings: Settings, sources: Sources, mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        match sources.reload(&settings) {
-            Ok((after, changes)) => {
-                control.reconfigure(after.config());
-                for change in &changes {
-                    let (name, before) = (change.setting.name, &change.before);
-                    eprintln!("reloaded: {name} is now {} (was {before})", change.after);
+/// The signals that the server hears.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process. Needs the runtime.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Listens for as long as the process lives.
+    async fn hear(mut self, control: Control, shutdown: Shutdown, notifier: Arc<Notifier>) {
+        loop {
+            let reason = tokio::select! {
+                _ = self.hangup.recv() => {
+                    reload(&control, &notifier).await;
+                    continue;
                 }
-                if changes.is_empty() {
-                    eprintln!("reloaded: nothing has changed");
-                }
-                settings = after;
-            }
-            Err(failure) => eprintln!("not reloaded, nothing was changed: {failure}"),
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            };
+            shutdown.request(reason);
         }
     }
+}
+
+/// Reads the settings again and takes over what has changed: all of it or nothing.
+async fn reload(control: &Control, notifier: &Notifier) {
+    notifier.reloading();
+    let control = control.clone();
+    let reloaded = tokio::task::spawn_blocking(move || control.reload("SIGHUP")).await;
+    match reloaded {
+        Ok(Ok(changes)) => {
+            for change in &changes {
+                let (name, before) = (change.setting.name, &change.before);
+                eprintln!("reloaded: {name} is now {} (was {before})", change.after);
+            }
+            if changes.is_empty() {
+                eprintln!("reloaded: nothing has changed");
+            }
+        }
+        Ok(Err(faults)) => {
+            eprintln!("not reloaded, nothing was changed: {}", faults.join("; "));
+        }
+        Err(error) => eprintln!("not reloaded, nothing was changed: {error}"),
+    }
+    notifier.ready("answering");
 }

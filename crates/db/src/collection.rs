@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstay_embed::ModelIdentity;
-use mainstay_resilience::CircuitBreaker;
+use mainstay_resilience::{CircuitBreaker, Dependency};
 use mainstay_search::document::{Document, Invalid};
 use mainstay_search::fusion::Weights;
 use mainstay_search::method::Method;
@@ -72,6 +72,8 @@ pub struct ViewStatus {
     pub figures: ViewFigures,
     /// Records that it can never apply.
     pub set_aside: usize,
+    /// How often it was made anew by itself since the collection was opened, and why the last time.
+    pub mended: (u64, String),
 }
 
 /// The figures of a collection.
@@ -85,6 +87,10 @@ pub struct CollectionStatus {
     pub documents: u64,
     /// The last durable sequence number.
     pub durable_seq: u64,
+    /// Bytes of its log on disk.
+    pub log_bytes: u64,
+    /// Whether the log takes no ordinary writes at present, as on a full disk.
+    pub log_refuses_writes: bool,
     /// The embedding model that was chosen.
     pub model: String,
     /// The models that make the vectors.
@@ -147,14 +153,14 @@ impl Collection {
         let (log, recovery) = Log::open(Arc::clone(&fs), &log_path, log_options)?;
         tracing::info!(collection = settings.name, ?recovery, "log opened");
         let slots = slots.try_into().map_err(|_| DbError::Internal("five views".into()))?;
-        let breakers = Method::ALL.map(|method| options.breaker(&settings.name, method));
+        let methods = Method::ALL.map(|method| options.declare(&settings.name, method));
         let inner = Arc::new(Engine {
             name: settings.name.clone(),
             folder,
             fs,
             log,
             slots,
-            breakers,
+            methods,
             set_aside,
             embedding: RwLock::new(embedding),
             runtime,
@@ -176,6 +182,9 @@ impl Collection {
     pub(crate) fn close(&self) -> Result<(), DbError> {
         self.inner.stopper.stop();
         self.inner.stop_work.set();
+        for method in &self.inner.methods {
+            self.inner.options.pipelines.withdraw(method.name());
+        }
         let threads =
             std::mem::take(&mut *self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -233,6 +242,29 @@ impl Collection {
         if changes.is_empty() {
             return Ok(0);
         }
+        let begun = Instant::now();
+        let puts = changes.iter().filter(|change| matches!(change, Change::Put(_))).count();
+        let deletes = changes.len() - puts;
+        let result = self.append(changes, class);
+        metrics::histogram!("mainstay_write_duration_seconds").record(begun.elapsed());
+        match &result {
+            Ok(_) => {
+                let done = |operation, count: usize| {
+                    metrics::counter!("mainstay_index_operations_total", "operation" => operation)
+                        .increment(count as u64);
+                };
+                done("put", puts);
+                done("delete", deletes);
+            }
+            Err(error) => {
+                metrics::counter!("mainstay_index_errors_total", "code" => error.code())
+                    .increment(1);
+            }
+        }
+        result
+    }
+
+    fn append(&self, changes: Vec<Change>, class: Class) -> Result<u64, DbError> {
         let inner = &self.inner;
         if inner.stopper.is_set() {
             return Err(DbError::Closed { name: inner.name.clone() });
@@ -266,7 +298,6 @@ impl Collection {
             seq = ticket.wait()?.last_seq;
         }
         self.wait_applied(seq, &[ViewKind::Documents], VISIBLE_WAIT);
-        metrics::counter!("mainstay_writes_total").increment(1);
         Ok(seq)
     }
 
@@ -350,12 +381,15 @@ impl Collection {
                 checkpointed_through: published.checkpointed,
                 figures: published.figures,
                 set_aside: inner.set_aside.of(slot.kind.name()),
+                mended: published.mended.clone(),
             }
         });
         CollectionStatus {
             views: views.collect(),
             documents: inner.documents().map(|documents| documents.count()).unwrap_or_default(),
             durable_seq: inner.log.durable_seq(),
+            log_bytes: inner.log.bytes(),
+            log_refuses_writes: inner.log.refuses_writes().is_some(),
             model: settings.model.to_string(),
             refined: inner.refined(),
             name: settings.name,
@@ -387,6 +421,11 @@ impl Collection {
 
     /// The breaker of a method, for those who list, reset or isolate it.
     pub fn breaker(&self, method: Method) -> &CircuitBreaker {
-        &self.inner.breakers[method as usize]
+        self.dependency(method).breaker()
+    }
+
+    /// A method as a dependency: its breaker, the figures of its calls, its fault point.
+    pub fn dependency(&self, method: Method) -> &Dependency {
+        &self.inner.methods[method as usize]
     }
 }

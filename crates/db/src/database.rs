@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use mainstay_embed::ModelChoice;
+use mainstay_resilience::Pipelines;
 use mainstay_storage::fs::{self, FileSystem, LockGuard};
 use mainstay_storage::{Directory, RealFs};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,9 @@ use crate::engine::now_ms;
 use crate::error::DbError;
 use crate::maintenance::Maintenance;
 use crate::options::Options;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeFigures};
 use crate::settings::{FORMAT_VERSION, Settings};
+use crate::state_files::StateFiles;
 
 /// The most collections of one data directory: each has threads and open files of its own.
 pub const COLLECTIONS_MAX: usize = 128;
@@ -221,9 +223,42 @@ impl Db {
         self.fs.remove_dir_all(&dropped).map_err(DbError::io("remove", dropped))
     }
 
+    /// What the threads and caches that all collections share hold now.
+    pub fn figures(&self) -> RuntimeFigures {
+        self.runtime.figures()
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where the process that serves the data directory keeps small pieces of state.
+    pub fn state_files(&self) -> Result<StateFiles, DbError> {
+        let folder = self.folder.join("state");
+        StateFiles::open(Arc::clone(&self.fs), folder.clone())
+            .map_err(DbError::io("create", folder))
+    }
+
+    /// Collections that take no writes at present, and why.
+    pub fn writes_refused(&self) -> BTreeMap<String, String> {
+        let collections = self.collections();
+        let refused = collections.iter().filter_map(|collection| {
+            let error = collection.inner.log.refuses_writes()?;
+            Some((collection.name().to_string(), error.to_string()))
+        });
+        refused.collect()
+    }
+
+    /// Keeps about this share of the embedded queries, 0 to 1, and answers the bytes that were freed.
+    /// The bound stays what it was.
+    pub fn shrink_query_cache(&self, keep: f64) -> u64 {
+        self.runtime.shrink_query_caches(keep)
+    }
+
+    /// The dependencies of the process, search methods among them.
+    pub fn pipelines(&self) -> &Pipelines {
+        &self.options.pipelines
     }
 
     /// How many merges are queued or under way. While it is above 0, searches share the machine with

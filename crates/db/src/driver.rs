@@ -100,7 +100,7 @@ impl Driver {
                     self.inner.stopper.wait(IDLE_WAIT);
                 }
                 Ok(Step::Absent) => {
-                    self.rebuild();
+                    self.rebuild("nothing of it could be read");
                     self.inner.stopper.wait(IDLE_WAIT);
                 }
                 Err(fault) => self.failed(fault),
@@ -161,9 +161,24 @@ impl Driver {
             }
         }
         let ids: Vec<(u64, String)> = if entries.len() == 1 { ids(&changes) } else { Vec::new() };
-        let outcome = catch_unwind(AssertUnwindSafe(|| driven.apply(changes, last)));
+        let kind = self.slot.kind.name();
+        let records = entries.len();
+        let span = tracing::info_span!(
+            "view.apply",
+            collection = self.inner.name(),
+            view = kind,
+            records,
+            through = last
+        );
+        let begun = Instant::now();
+        let outcome =
+            span.in_scope(|| catch_unwind(AssertUnwindSafe(|| driven.apply(changes, last))));
         match outcome {
             Ok(Ok(refused)) => {
+                metrics::histogram!("mainstay_view_apply_duration_seconds", "view" => kind)
+                    .record(begun.elapsed());
+                metrics::counter!("mainstay_view_records_applied_total", "view" => kind)
+                    .increment(records as u64);
                 self.keep_refused(refused)?;
                 self.slot.publish(held);
                 Ok(true)
@@ -302,10 +317,10 @@ impl Driver {
         };
         tracing::error!(collection = self.inner.name(), view = %kind, %reason, failures = self.failures, "view failed");
         metrics::counter!("mainstay_view_failures_total", "view" => kind.name()).increment(1);
-        self.slot.set_state(ViewState::Failing { reason });
+        self.slot.set_state(ViewState::Failing { reason: reason.clone() });
         if damaged {
             self.merging = None;
-            self.rebuild();
+            self.rebuild(&reason);
         } else if panicked {
             self.merging = None;
             self.inner.reopen(&self.slot);
@@ -314,10 +329,13 @@ impl Driver {
         self.inner.stopper.wait(pause);
     }
 
-    fn rebuild(&mut self) {
+    fn rebuild(&mut self, why: &str) {
         let kind = self.slot.kind;
-        if let Err(error) = crate::rebuild::rebuild(&self.inner, kind, &mut |_, _| {}) {
-            tracing::error!(collection = self.inner.name(), view = %kind, %error, "rebuild failed; it is tried again");
+        match crate::rebuild::rebuild(&self.inner, kind, &mut |_, _| {}) {
+            Ok(()) => self.slot.note_mended(why),
+            Err(error) => {
+                tracing::error!(collection = self.inner.name(), view = %kind, %error, "rebuild failed; it is tried again");
+            }
         }
     }
 }

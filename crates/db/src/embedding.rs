@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mainstay_embed::{Embedder, Kind, ModelIdentity, Pool};
+use mainstay_embed::{Embedder, Kind, ModelIdentity, Pool, measured};
 use mainstay_search::request::QueryVector;
 
 use crate::error::DbError;
@@ -121,15 +121,17 @@ impl Embedding {
 
     /// Embeds a query for every space that can be asked. The instant model takes microseconds and
     /// runs here; the refining one waits for its turn in the pool, until the deadline.
-    pub(crate) fn embed_query(&self, text: &str, deadline: Instant) -> EmbeddedQuery {
+    pub(crate) fn embed_query(&self, text: &str, deadline: Instant, refine: bool) -> EmbeddedQuery {
         let mut query = EmbeddedQuery { note: self.fault.clone(), ..EmbeddedQuery::default() };
         if let Some(model) = &self.first {
-            match model.embed(&[text], Kind::Query) {
+            match measured(&**model, Kind::Query, 1, || model.embed(&[text], Kind::Query)) {
                 Ok(vectors) => query.add(SPACE_FIRST, vectors.get(0).unwrap_or_default()),
                 Err(error) => query.note = Some(error.to_string()),
             }
         }
-        if let Some(model) = &self.refined {
+        // Without an instant model there is nothing to fall back on.
+        let refine = refine || self.first.is_none();
+        if let Some(model) = self.refined.as_ref().filter(|_| refine) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.pool.embed_query(model, text, left) {
                 Ok(vector) => query.add(SPACE_REFINED, &vector),

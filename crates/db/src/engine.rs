@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mainstay_resilience::CircuitBreaker;
+use mainstay_resilience::Dependency;
 use mainstay_search::bitmap::Bitmap;
 use mainstay_search::documents::DocumentsSnapshot;
 use mainstay_search::method::Method;
@@ -32,7 +32,7 @@ pub(crate) struct Engine {
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) log: Log,
     pub(crate) slots: [Arc<Slot>; 5],
-    pub(crate) breakers: [CircuitBreaker; 4],
+    pub(crate) methods: [Dependency; 4],
     pub(crate) set_aside: SetAside,
     pub(crate) embedding: RwLock<Arc<Embedding>>,
     pub(crate) runtime: Arc<Runtime>,

@@ -92,6 +92,38 @@ impl Lanes {
     }
 }
 
+/// What one method's threads do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneFigures {
+    /// The method.
+    pub method: Method,
+    /// Its threads.
+    pub threads: usize,
+    /// Threads that are at work.
+    pub busy: usize,
+    /// Searches that wait for a thread.
+    pub queued: usize,
+    /// Threads that were stuck, written off and have not come back.
+    pub lost: usize,
+}
+
+impl Lanes {
+    /// What each method's threads do.
+    pub(crate) fn figures(&self) -> [LaneFigures; 4] {
+        [0, 1, 2, 3].map(|at| {
+            let lane = &self.lanes[at];
+            let state = lane.lock();
+            LaneFigures {
+                method: lane.method,
+                threads: state.alive,
+                busy: state.busy.len(),
+                queued: state.queue.len(),
+                lost: state.lost.len(),
+            }
+        })
+    }
+}
+
 impl Drop for Lanes {
     fn drop(&mut self) {
         // Threads are not joined: one that hangs would hang the shutdown too.

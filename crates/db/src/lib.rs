@@ -30,7 +30,6 @@ mod driver;
 mod embedding;
 mod engine;
 mod error;
-mod faults;
 mod files;
 mod hits;
 mod lanes;
@@ -51,20 +50,30 @@ mod semantic;
 mod set_aside;
 mod settings;
 mod slot;
+mod state_files;
 mod stopper;
 mod verify;
 
 pub use collection::{Collection, CollectionStatus, ViewStatus, Written};
 pub use database::{COLLECTION_DEFAULT, COLLECTIONS_MAX, Db};
 pub use error::DbError;
-pub use faults::{Fault, Faults};
+pub use lanes::LaneFigures;
 pub use options::Options;
 pub use query::RankedLists;
+pub use runtime::RuntimeFigures;
 pub use search_answer::{SearchAnswer, SearchHit};
-pub use search_request::{Fusion, SearchRequest};
+pub use search_request::{Fusion, SearchRequest, Service};
 pub use set_aside::{SET_ASIDE_MAX, SetAsideEntry};
 pub use slot::ViewState;
+pub use state_files::StateFiles;
 pub use verify::{VerifyReport, ViewReport};
+
+/// The disk, as whoever stands between it and the database sees it.
+pub mod file_system {
+    pub use bytes::Bytes;
+    pub use mainstay_storage::RealFs;
+    pub use mainstay_storage::fs::{FileHandle, FileSystem, Listed, LockError, LockGuard};
+}
 
 /// The longest line of NDJSON that can hold a valid document: a body in which every byte is escaped
 /// (six bytes for one), and room for the rest.
@@ -72,8 +81,10 @@ pub const DOCUMENT_LINE_BYTES_MAX: usize =
     6 * mainstay_search::document::BODY_BYTES_MAX + (1 << 20);
 
 // What callers need of the floors below, so that they need not name them.
-pub use mainstay_embed::{ModelChoice, ModelIdentity};
-pub use mainstay_resilience::State as BreakerState;
+pub use mainstay_embed::{CacheCounters, ModelChoice, ModelIdentity, PoolCounters};
+pub use mainstay_resilience::{
+    Criticality, Dependency, DependencyKind, InjectedFault, Pipelines, State as BreakerState,
+};
 pub use mainstay_search::document::{Document, Invalid, Value};
 pub use mainstay_search::documents::{Filter, SortKey, date};
 pub use mainstay_search::fusion::{self, Weights};

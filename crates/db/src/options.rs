@@ -1,13 +1,16 @@
 //! [`Options`]: how a data directory is opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_resilience::{BreakerConfig, CircuitBreaker};
+use mainstay_resilience::{
+    BreakerConfig, CircuitBreaker, Clock, ConfigError, Criticality, Dependency, DependencyKind,
+    FanOut, MetricsObserver, NoSleeper, Pipelines, PipelinesConfig, TracingObserver,
+};
 use mainstay_search::method::Method;
 use mainstay_storage::LogOptions;
 
 use crate::error::DbError;
-use crate::faults::Faults;
 
 /// How a data directory is opened. `Options::default()` suits production.
 #[derive(Clone, Debug)]
@@ -25,8 +28,9 @@ pub struct Options {
     pub query_cache_bytes: usize,
     /// Each search method's breaker.
     pub breaker: BreakerConfig,
-    /// Fault points, for tests and drills.
-    pub faults: Faults,
+    /// The process's dependencies: search methods are declared here, and remote providers of
+    /// embeddings are called through it.
+    pub pipelines: Pipelines,
     /// How often a log is looked at for compaction; zero for never.
     pub compact_interval: Duration,
 }
@@ -40,13 +44,23 @@ impl Default for Options {
             refine_percent: 50,
             query_cache_bytes: 16 << 20,
             breaker: BreakerConfig::search_method(),
-            faults: Faults::default(),
+            pipelines: Self::pipelines(PipelinesConfig::default())
+                .expect("the default configuration is valid, as its tests check"),
             compact_interval: Duration::from_secs(60),
         }
     }
 }
 
 impl Options {
+    /// Pipelines whose events become metrics and log lines.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn pipelines(config: PipelinesConfig) -> Result<Pipelines, ConfigError> {
+        let observers = FanOut::new(vec![Arc::new(MetricsObserver), Arc::new(TracingObserver)]);
+        Pipelines::with(config, Clock::system(), NoSleeper, Arc::new(observers))
+    }
+
     /// Checks every range.
     pub(crate) fn validate(&self) -> Result<(), DbError> {
         if !(1..=100).contains(&self.refine_percent) {
@@ -59,11 +73,15 @@ impl Options {
             .map_err(|error| DbError::Bound { message: format!("breaker: {error}") })
     }
 
-    /// A breaker for one method of one collection.
-    pub(crate) fn breaker(&self, collection: &str, method: Method) -> CircuitBreaker {
-        CircuitBreaker::builder(format!("{collection}/{method}"))
+    /// Declares one method of one collection.
+    pub(crate) fn declare(&self, collection: &str, method: Method) -> Dependency {
+        let breaker = CircuitBreaker::builder(format!("{collection}/{method}"))
             .config(self.breaker.clone())
+            .observer(self.pipelines.observer())
             .build()
-            .expect("the configuration was validated when the data directory was opened")
+            .expect("the configuration was validated when the data directory was opened");
+        let method = Dependency::new(breaker, DependencyKind::Component, Criticality::Degrades);
+        self.pipelines.declare(&method);
+        method
     }
 }

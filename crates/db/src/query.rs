@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use mainstay_resilience::OwnedPermit;
+use mainstay_resilience::{Dependency, OwnedPermit, State};
 use mainstay_search::document::DocNumber;
 use mainstay_search::method::Method;
 use mainstay_search::request::{Allowed, MethodAnswer, QueryVector, Request, SearchError};
@@ -34,6 +34,12 @@ impl Collection {
     /// [`DbError::Unanswered`] when no method answered, or when the request is strict and one did not.
     pub fn search(&self, request: &SearchRequest) -> Result<SearchAnswer, DbError> {
         let begun = Instant::now();
+        let result = self.answer(request, begun);
+        measure(&result, begun.elapsed());
+        result
+    }
+
+    fn answer(&self, request: &SearchRequest, begun: Instant) -> Result<SearchAnswer, DbError> {
         request.validate()?;
         let inner = &self.inner;
         let durable_seq = inner.log.durable_seq();
@@ -62,9 +68,15 @@ impl Collection {
         }
         let full = answer.methods.iter().all(|report| report.status == MethodStatus::Ok);
         answer.complete = full;
-        answer.level = if full { Level::Full } else { Level::Degraded };
+        let by_methods = if full { Level::Full } else { Level::Degraded };
+        answer.level = by_methods.max(request.service.level);
+        if answer.level > Level::Full {
+            answer.reason = match request.service.level {
+                Level::Full => unwell(&answer.methods),
+                _ => request.service.reason.clone(),
+            };
+        }
         answer.duration_ms = milliseconds(begun.elapsed());
-        measure(&answer);
         Ok(answer)
     }
 }
@@ -138,6 +150,7 @@ enum Failure {
 /// One method of a running query.
 struct Turn {
     method: Method,
+    dependency: Dependency,
     indexed_through: u64,
     state: TurnState,
 }
@@ -166,7 +179,10 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn start(inner: &Arc<Engine>, question: &'a Arc<Question>, methods: &[Method]) -> Self {
         let (send, replies) = mpsc::channel();
-        let turns = methods.iter().map(|&method| ask(inner, question, method, &send)).collect();
+        // A level that leaves out all that works would turn less service into none.
+        let relaxed = question.service.leaves_nothing_of(methods, |method| usable(inner, method));
+        let turns =
+            methods.iter().map(|&method| ask(inner, question, method, &send, relaxed)).collect();
         Self { question, turns, replies }
     }
 
@@ -191,6 +207,8 @@ impl<'a> Asked<'a> {
                     std::mem::replace(&mut turn.state, TurnState::TimedOut)
             {
                 permit.failure();
+                let (waited, dependency) = (self.question.timeout, &turn.dependency);
+                dependency.figures().failed(waited, format_args!("no answer within {waited:?}"));
             }
         }
     }
@@ -202,10 +220,17 @@ impl<'a> Asked<'a> {
         let done = TurnState::Done { took: reply.took, outcome: reply.outcome };
         let before = std::mem::replace(&mut turn.state, done);
         let TurnState::Running(permit) = before else { return };
+        let figures = turn.dependency.figures();
         match &turn.state {
-            TurnState::Done { outcome: Ok(_), .. } => permit.success(),
-            TurnState::Done { outcome: Err(Failure::Query(_)), .. } => permit.ignore(),
-            _ => permit.failure(),
+            TurnState::Done { outcome: Ok(_), took } => {
+                figures.succeeded(*took);
+                permit.success();
+            }
+            TurnState::Done { outcome: Err(Failure::Method(reason)), took } => {
+                figures.failed(*took, reason);
+                permit.failure();
+            }
+            _ => permit.ignore(),
         }
     }
 
@@ -229,11 +254,8 @@ impl<'a> Asked<'a> {
         if let (true, Some(first)) = (all_query, faults.into_iter().next()) {
             return Err(first);
         }
-        let unwell = reports.iter().filter(|report| report.status != MethodStatus::Ok);
-        let reasons: Vec<String> =
-            unwell.map(|r| format!("{} {}: {}", r.method, r.status, r.reason)).collect();
         Err(DbError::Unanswered {
-            reasons: reasons.join("; "),
+            reasons: unwell(&reports),
             retry_after_ms: reports.iter().filter_map(|report| report.retry_after_ms).min(),
         })
     }
@@ -318,29 +340,40 @@ impl Turn {
     }
 }
 
+/// Whether a method has an index and a breaker that admits calls.
+fn usable(inner: &Engine, method: Method) -> bool {
+    let indexed = inner.slot(ViewKind::Method(method)).published().readers.is_some();
+    let state = inner.methods[method as usize].breaker().state();
+    indexed && !matches!(state, State::Open | State::Isolated)
+}
+
 /// Asks one method, if its index is there, its breaker admits it and its lane has room.
 fn ask(
     inner: &Arc<Engine>,
     question: &Arc<Question>,
     method: Method,
     send: &Sender<Reply>,
+    relaxed: bool,
 ) -> Turn {
     let published = inner.slot(ViewKind::Method(method)).published();
     let indexed_through = published.through;
-    let skipped = |reason: String, retry_after| Turn {
-        method,
-        indexed_through,
-        state: TurnState::Skipped { reason, retry_after },
-    };
+    let dependency = inner.methods[method as usize].clone();
+    let turn = |state| Turn { method, dependency: dependency.clone(), indexed_through, state };
+    let skipped = |reason: String, retry_after| turn(TurnState::Skipped { reason, retry_after });
+    if let Some(reason) = question.service.leaves_out(method, relaxed) {
+        return skipped(reason, None);
+    }
     let Some(Readers::Method(searcher)) = published.readers.clone() else {
         return skipped(format!("its index is {}", published.state), None);
     };
-    let permit = match inner.breakers[method as usize].try_acquire_owned() {
+    let permit = match dependency.breaker().try_acquire_owned() {
         Ok(permit) => permit,
         Err(rejection) => return skipped(rejection.explain(), rejection.retry_after()),
     };
     let (owner, question, send) = (Arc::clone(inner), Arc::clone(question), send.clone());
+    let span = tracing::info_span!("search.method", method = method.name(), indexed_through);
     let job = Box::new(move || {
+        let _inside = span.enter();
         let started = Instant::now();
         let outcome =
             catch_unwind(AssertUnwindSafe(|| answer(&owner, &question, method, &*searcher)));
@@ -353,7 +386,7 @@ fn ask(
         let _ = send.send(Reply { method, took: started.elapsed(), outcome });
     });
     match inner.runtime.lanes.submit(method, job) {
-        Ok(()) => Turn { method, indexed_through, state: TurnState::Running(permit) },
+        Ok(()) => turn(TurnState::Running(permit)),
         Err(full) => {
             permit.ignore();
             skipped(format!("{} searches wait for it already", full.queue_max), None)
@@ -371,12 +404,16 @@ fn answer(
     if question.stop.is_set() {
         return Ok(Answered { answer: MethodAnswer::default(), stopped: true, note: None });
     }
-    let faults = &inner.options.faults;
-    faults.strike(method).map_err(|message| Failure::Method(message.to_string()))?;
+    let faults = inner.methods[method as usize].faults();
+    faults.strike().map_err(|injected| Failure::Method(injected.to_string()))?;
     let mut vectors: Vec<QueryVector> = Vec::new();
     let mut note = None;
     if method == Method::Semantic {
-        let embedded = inner.embedding().embed_query(&question.text, question.soft_deadline());
+        let embedded = inner.embedding().embed_query(
+            &question.text,
+            question.soft_deadline(),
+            question.service.refine,
+        );
         vectors = embedded.vectors;
         if vectors.is_empty() {
             let reason = embedded.note.unwrap_or_else(|| "the query has no vector".to_string());
@@ -408,6 +445,14 @@ fn answer(
     }
 }
 
+/// Which methods an answer lacks, for people.
+fn unwell(methods: &[MethodReport]) -> String {
+    let unwell = methods.iter().filter(|report| report.status != MethodStatus::Ok);
+    let told: Vec<String> =
+        unwell.map(|r| format!("{} {}: {}", r.method, r.status, r.reason)).collect();
+    told.join("; ")
+}
+
 fn query_error(method: Method, error: &SearchError) -> DbError {
     let position = match error {
         SearchError::Query { position, .. } => *position,
@@ -430,14 +475,23 @@ fn filter_failed(error: SearchError) -> DbError {
     }
 }
 
-fn measure(answer: &SearchAnswer) {
-    metrics::counter!("mainstay_search_requests_total", "level" => answer.level.name())
-        .increment(1);
-    metrics::histogram!("mainstay_search_duration_seconds").record(answer.duration_ms / 1000.0);
+fn measure(result: &Result<SearchAnswer, DbError>, took: Duration) {
+    metrics::histogram!("mainstay_search_duration_seconds").record(took);
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(error) => {
+            metrics::counter!("mainstay_search_requests_total", "level" => "none").increment(1);
+            metrics::counter!("mainstay_search_errors_total", "code" => error.code()).increment(1);
+            return;
+        }
+    };
+    let level = answer.level.name();
+    metrics::counter!("mainstay_search_requests_total", "level" => level).increment(1);
     for report in &answer.methods {
-        let labels = [("method", report.method.name()), ("status", report.status.name())];
-        metrics::counter!("mainstay_method_requests_total", &labels).increment(1);
-        metrics::histogram!("mainstay_method_duration_seconds", "method" => report.method.name())
+        let (method, status) = (report.method.name(), report.status.name());
+        metrics::counter!("mainstay_method_requests_total", "method" => method, "status" => status)
+            .increment(1);
+        metrics::histogram!("mainstay_method_duration_seconds", "method" => method)
             .record(report.took_ms / 1000.0);
     }
 }

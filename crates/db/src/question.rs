@@ -8,7 +8,7 @@ use mainstay_search::method::Method;
 use mainstay_search::request::{Allowed, Pattern, Stop};
 
 use crate::lanes::cores;
-use crate::search_request::SearchRequest;
+use crate::search_request::{SearchRequest, Service};
 
 /// The share of the time after which methods are asked to answer with what they have.
 const SOFT_SHARE: f64 = 0.85;
@@ -26,6 +26,7 @@ pub(crate) struct Question {
     pub(crate) allowed: Allowed,
     /// Whether a fault in the query language is an error: the user asked for that language alone.
     pub(crate) strict_language: bool,
+    pub(crate) service: Service,
     pub(crate) depth: usize,
     pub(crate) verified_max: usize,
     pub(crate) threads: usize,
@@ -48,10 +49,13 @@ impl Question {
             documents,
             allowed,
             strict_language: methods == [Method::Tantivy],
+            service: request.service.clone(),
             depth: request.depth(),
             verified_max: match methods {
                 [_] => usize::MAX,
-                _ => VERIFIED_MAX.max(request.depth().saturating_mul(VERIFIED_FOR_EACH_HIT)),
+                _ => request
+                    .scaled(VERIFIED_MAX)
+                    .max(request.depth().saturating_mul(VERIFIED_FOR_EACH_HIT)),
             },
             threads: if methods.len() == 1 { cores() } else { 1 },
             stop: Stop::new(),

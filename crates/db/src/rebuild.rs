@@ -50,6 +50,18 @@ pub(crate) fn rebuild(
     kind: ViewKind,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), DbError> {
+    let result = make_anew(inner, kind, progress);
+    let outcome = if result.is_ok() { "done" } else { "failed" };
+    metrics::counter!("mainstay_view_rebuilds_total", "view" => kind.name(), "result" => outcome)
+        .increment(1);
+    result
+}
+
+fn make_anew(
+    inner: &Arc<Engine>,
+    kind: ViewKind,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), DbError> {
     let slot = inner.slot(kind);
     let _turn = match slot.rebuilding.try_lock() {
         Ok(turn) => turn,

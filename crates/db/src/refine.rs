@@ -88,6 +88,6 @@ fn round(inner: &Arc<Engine>) -> Result<usize, String> {
     let Some(driven) = held.driven.as_mut() else { return Ok(0) };
     driven.refine(&batch).map_err(|e: ViewError| e.to_string())?;
     slot.publish(&mut held);
-    metrics::counter!("mainstay_refined_passages_total").increment(batch.len() as u64);
+    metrics::counter!("mainstay_passages_refined_total").increment(batch.len() as u64);
     Ok(batch.len())
 }

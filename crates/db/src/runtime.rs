@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mainstay_embed::{EmbedError, ModelChoice, Opened, Pool, PoolSettings};
+use mainstay_embed::{
+    CacheCounters, EmbedError, ModelChoice, Opened, Pool, PoolCounters, PoolSettings,
+};
+use mainstay_resilience::{Criticality, DependencyKind, Pipelines};
 
 use crate::error::DbError;
-use crate::lanes::{Lanes, cores};
+use crate::lanes::{LaneFigures, Lanes, cores};
 use crate::options::Options;
 
 /// The threads and models that all collections share.
@@ -17,6 +20,18 @@ pub(crate) struct Runtime {
     /// which wait for the network are not missed by local models.
     pool: Arc<Pool>,
     models: Mutex<HashMap<String, (Opened, Arc<Pool>)>>,
+    pipelines: Pipelines,
+}
+
+/// What the threads and caches of a data directory hold now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RuntimeFigures {
+    /// Each search method's threads.
+    pub lanes: [LaneFigures; 4],
+    /// The threads that embed, their queues added up.
+    pub embedding: PoolCounters,
+    /// The remembered query vectors.
+    pub query_cache: CacheCounters,
 }
 
 impl Runtime {
@@ -31,7 +46,13 @@ impl Runtime {
             ..PoolSettings::default()
         };
         let pool = Arc::new(Pool::start(settings.clone())?);
-        Ok(Self { lanes, settings, pool, models: Mutex::new(HashMap::new()) })
+        let pipelines = options.pipelines.clone();
+        pipelines.declare_service(
+            mainstay_embed::SERVICE,
+            DependencyKind::Http,
+            Criticality::Degrades,
+        );
+        Ok(Self { lanes, settings, pool, models: Mutex::new(HashMap::new()), pipelines })
     }
 
     /// Opens models once, however many collections use them.
@@ -41,13 +62,50 @@ impl Runtime {
         if let Some((opened, pool)) = models.get(&key) {
             return Ok((opened.clone(), Arc::clone(pool)));
         }
-        let opened = mainstay_embed::open(choice)?;
+        let key_of = |variable: &str| std::env::var(variable).ok();
+        let opened = mainstay_embed::open_within(choice, &self.pipelines, key_of)?;
         let pool = match choice {
             ModelChoice::Remote(_) => Arc::new(Pool::start(self.settings.clone())?),
             _ => self.pool(),
         };
         models.insert(key, (opened.clone(), Arc::clone(&pool)));
         Ok((opened, pool))
+    }
+
+    /// What the threads and caches hold, over all pools.
+    pub(crate) fn figures(&self) -> RuntimeFigures {
+        let mut figures = RuntimeFigures {
+            lanes: self.lanes.figures(),
+            embedding: self.pool.counters(),
+            query_cache: self.pool.cache().counters(),
+        };
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, pool) in models.values().filter(|(_, pool)| !Arc::ptr_eq(pool, &self.pool)) {
+            let (of, cache) = (pool.counters(), pool.cache().counters());
+            figures.embedding.workers += of.workers;
+            figures.embedding.queries_queued += of.queries_queued;
+            figures.embedding.passages_queued += of.passages_queued;
+            figures.query_cache.bytes += cache.bytes;
+        }
+        figures
+    }
+
+    /// Keeps about this share of the embedded queries of every pool; answers the bytes freed.
+    pub(crate) fn shrink_query_caches(&self, keep: f64) -> u64 {
+        let mut pools = vec![self.pool()];
+        {
+            let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = models.values().filter(|(_, pool)| !Arc::ptr_eq(pool, &self.pool));
+            pools.extend(others.map(|(_, pool)| Arc::clone(pool)));
+        }
+        let shrink = |pool: Arc<Pool>| {
+            let before = pool.cache().counters();
+            let kept = (before.bytes as f64 * keep.clamp(0.0, 1.0)) as usize;
+            pool.cache().set_bytes_max(kept.min(before.bytes_max));
+            pool.cache().set_bytes_max(before.bytes_max);
+            before.bytes.saturating_sub(pool.cache().counters().bytes) as u64
+        };
+        pools.into_iter().map(shrink).sum()
     }
 
     /// The pool of the models that compute here.

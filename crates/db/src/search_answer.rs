@@ -19,6 +19,8 @@ pub struct SearchAnswer {
     pub complete: bool,
     /// How much of the service stands behind the answer.
     pub level: Level,
+    /// Why the level is not full; empty when it is.
+    pub reason: String,
     /// Each method that was asked.
     pub methods: Vec<MethodReport>,
     /// Counts of values, for each facet that was asked for.
@@ -33,21 +35,27 @@ pub struct SearchAnswer {
 }
 
 /// How much of the service stands behind an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Every method that was asked answered in full.
+    /// Everything: every method that was asked answered in full.
     #[default]
     Full,
-    /// At least one did not.
+    /// At least one method did not, or costly work is left out.
     Degraded,
+    /// What must work: lexical methods, answers from the cache.
+    Minimal,
+    /// Read-only, or closed.
+    Maintenance,
 }
 
 impl Level {
-    /// `full` or `degraded`.
+    /// `full`, `degraded`, `minimal` or `maintenance`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Full => "full",
             Level::Degraded => "degraded",
+            Level::Minimal => "minimal",
+            Level::Maintenance => "maintenance",
         }
     }
 }

@@ -8,6 +8,7 @@ use mainstay_search::method::Method;
 use mainstay_search::request::{Pattern, QUERY_BYTES_MAX};
 
 use crate::error::DbError;
+use crate::search_answer::Level;
 
 /// Hits answered when the caller names no number.
 pub const LIMIT_DEFAULT: usize = 10;
@@ -76,6 +77,63 @@ pub struct SearchRequest {
     pub context_lines: usize,
     /// Whether hits carry the whole body.
     pub with_body: bool,
+    /// How much service there is; whoever serves decides that, not whoever asks.
+    pub service: Service,
+}
+
+/// How much service there is: what a search leaves out, and why. The default leaves out nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// The level; an answer shows this one or a worse one.
+    pub level: Level,
+    /// Why it is not full.
+    pub reason: String,
+    /// How much of the usual work is done, above 0 and up to 1: it scales the candidates of each
+    /// method.
+    pub effort: f64,
+    /// Whether the refining model embeds queries; the instant one does in any case.
+    pub refine: bool,
+    /// The methods that run; empty means all. When none of them can be used, the others are asked
+    /// all the same: less service must not become none.
+    pub methods: Vec<Method>,
+    /// Methods that are switched off, whatever else can be used.
+    pub off: Vec<Method>,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            level: Level::Full,
+            reason: String::new(),
+            effort: 1.0,
+            refine: true,
+            methods: Vec::new(),
+            off: Vec::new(),
+        }
+    }
+}
+
+impl Service {
+    /// Whether some of the methods asked for are left out while none of the others can be used.
+    pub(crate) fn leaves_nothing_of(
+        &self,
+        asked: &[Method],
+        usable: impl Fn(Method) -> bool,
+    ) -> bool {
+        let mut allowed = asked.iter().filter(|method| self.methods.contains(method)).peekable();
+        allowed.peek().is_some() && !allowed.any(|method| usable(*method))
+    }
+
+    /// Why a method does not run, if it does not.
+    pub(crate) fn leaves_out(&self, method: Method, relaxed: bool) -> Option<String> {
+        if self.off.contains(&method) {
+            return Some("switched off by a flag".to_string());
+        }
+        if relaxed || self.methods.is_empty() || self.methods.contains(&method) {
+            return None;
+        }
+        Some(format!("left out at level {}: {}", self.level.name(), self.reason))
+    }
 }
 
 /// How the methods' lists are joined.
@@ -112,6 +170,7 @@ impl SearchRequest {
             lines: LINES.0,
             context_lines: 0,
             with_body: false,
+            service: Service::default(),
         }
     }
 
@@ -123,7 +182,12 @@ impl SearchRequest {
 
     /// Candidates that each method contributes.
     pub(crate) fn depth(&self) -> usize {
-        (self.offset + self.limit).max(DEPTH_MIN)
+        (self.offset + self.limit).max(self.scaled(DEPTH_MIN))
+    }
+
+    /// This much work, as far as the present service goes.
+    pub(crate) fn scaled(&self, work: usize) -> usize {
+        (work as f64 * self.service.effort.clamp(0.0, 1.0)).ceil() as usize
     }
 
     /// Checks every bound.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mainstay_embed::{Kind, ModelIdentity};
+use mainstay_embed::{Kind, ModelIdentity, measured};
 use mainstay_search::bitmap::Bitmap;
 use mainstay_search::directory::Directory;
 use mainstay_search::semantic::{
@@ -40,7 +40,9 @@ impl SemanticDriven {
         let mut vectors = Vec::new();
         if let Some(model) = &self.embedding.first {
             let texts: Vec<&str> = cut.passages.iter().map(|p| p.text_to_embed.as_ref()).collect();
-            let embedded = model.embed(&texts, Kind::Passage).map_err(embedding_failed)?;
+            let embed = || model.embed(&texts, Kind::Passage);
+            let embedded = measured(&**model, Kind::Passage, texts.len(), embed);
+            let embedded = embedded.map_err(embedding_failed)?;
             vectors = embedded.iter().map(<[f32]>::to_vec).collect();
         }
         let mut vectors = vectors.into_iter();

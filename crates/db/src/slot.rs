@@ -57,6 +57,8 @@ pub(crate) struct Published {
     pub(crate) figures: ViewFigures,
     /// Passages with a refined vector, and passages in all; `semantic` with a refining model only.
     pub(crate) refined: Option<(u64, u64)>,
+    /// How often it was made anew by itself since the collection was opened, and why the last time.
+    pub(crate) mended: (u64, String),
 }
 
 /// The view and its generation, under the driver's lock.
@@ -94,6 +96,7 @@ impl Slot {
             },
             figures: ViewFigures::default(),
             refined: None,
+            mended: (0, String::new()),
         };
         let slot = Self {
             kind,
@@ -145,6 +148,13 @@ impl Slot {
         if self.published().state != state {
             self.change(|published| published.state = state);
         }
+    }
+
+    /// Notes that the view was made anew by itself.
+    pub(crate) fn note_mended(&self, why: &str) {
+        self.change(|published| {
+            published.mended = (published.mended.0 + 1, why.to_string());
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Published)) {

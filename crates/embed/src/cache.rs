@@ -79,6 +79,9 @@ impl QueryCache {
         let found = self.lock().get(&Key::new(model, text));
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
+        let result = if found.is_some() { "hit" } else { "miss" };
+        metrics::counter!("mainstay_cache_requests_total", "cache" => "query_vectors", "result" => result)
+            .increment(1);
         found
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct QueryTask {
     pub(crate) model: Arc<dyn Embedder>,
     pub(crate) text: String,
     pub(crate) deadline: Instant,
+    /// The span of whoever asks, so that logs, traces and calls to a provider name the request.
+    pub(crate) span: tracing::Span,
     answer: Mutex<Option<Result<Arc<[f32]>, EmbedError>>>,
     answered: Condvar,
 }
@@ -19,7 +21,8 @@ pub(crate) struct QueryTask {
 impl QueryTask {
     pub(crate) fn new(model: Arc<dyn Embedder>, text: &str, deadline: Instant) -> Self {
         let (answer, answered) = (Mutex::new(None), Condvar::new());
-        Self { model, text: text.to_owned(), deadline, answer, answered }
+        let span = tracing::Span::current();
+        Self { model, text: text.to_owned(), deadline, span, answer, answered }
     }
 
     pub(crate) fn finish(&self, answer: Result<Arc<[f32]>, EmbedError>) {
@@ -51,6 +54,8 @@ impl QueryTask {
 pub(crate) struct Job {
     pub(crate) model: Arc<dyn Embedder>,
     pub(crate) texts: Vec<String>,
+    /// The span of whoever submits.
+    pub(crate) span: tracing::Span,
     progress: Mutex<Progress>,
     finished: Condvar,
 }
@@ -67,7 +72,8 @@ impl Job {
     pub(crate) fn new(model: Arc<dyn Embedder>, texts: Vec<String>) -> Self {
         let data = vec![0.0; model.identity().dimension * texts.len()];
         let progress = Progress { data, left: texts.len(), failure: None };
-        Self { model, texts, progress: Mutex::new(progress), finished: Condvar::new() }
+        let span = tracing::Span::current();
+        Self { model, texts, span, progress: Mutex::new(progress), finished: Condvar::new() }
     }
 
     /// Takes the vectors of the texts at `positions`, in that order.

@@ -77,6 +77,15 @@ pub(crate) enum AskError {
     Unusable(EmbedError),
 }
 
+impl std::fmt::Display for AskError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(failure) => f.write_str(&failure.message),
+            Self::Unusable(error) => write!(f, "{error}"),
+        }
+    }
+}
+
 /// An exchange that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -5,10 +5,12 @@
 //! with NaN, or in another order than the texts leaves this file.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mainstay_resilience::{
-    Attempt, Clock, Context, Deadline, Error, Pipelines, PipelinesConfig, Priority,
+    Attempt, Clock, Context, Deadline, Error, FanOut, MetricsObserver, NoSleeper, Pipelines,
+    PipelinesConfig, Priority, TracingObserver,
 };
 
 use crate::embedder::{Embedder, Kind, Vectors, normalise};
@@ -94,7 +96,14 @@ impl Remote {
     /// # Errors
     /// [`EmbedError::Setting`].
     pub fn new(settings: RemoteSettings) -> Result<Self, EmbedError> {
-        let pipelines = Pipelines::new(PipelinesConfig::default()).map_err(|error| {
+        let observer = FanOut::new(vec![Arc::new(MetricsObserver), Arc::new(TracingObserver)]);
+        let pipelines = Pipelines::with(
+            PipelinesConfig::default(),
+            Clock::system(),
+            NoSleeper,
+            Arc::new(observer),
+        );
+        let pipelines = pipelines.map_err(|error| {
             let value = error.to_string();
             EmbedError::Setting { name: "pipelines", value, allowed: "a valid preset" }
         })?;
@@ -126,6 +135,8 @@ impl Remote {
             normalised: true,
             tokens_max: 0,
         };
+        // In use from now on, so that it is listed before it is first called.
+        let _ = pipelines.endpoint(SERVICE, &endpoint.provider);
         Ok(Self { identity, settings, endpoint, pipelines })
     }
 
@@ -183,7 +194,12 @@ impl Remote {
 
     /// Asks for one batch, as often as the pipeline allows.
     fn ask(&self, texts: &[&str], context: Context) -> Result<Vectors, EmbedError> {
+        let dependency = self.pipelines.endpoint(SERVICE, &self.endpoint.provider);
         let ask = |attempt: Attempt| {
+            dependency.dependency().faults().strike().map_err(|injected| {
+                let (cause, message) = (RemoteCause::Connection, injected.to_string());
+                AskError::Failed(Failure { cause, message, retry_after: None })
+            })?;
             let left = attempt.deadline().remaining(attempt.began());
             self.endpoint.ask(texts, self.identity.dimension, left.min(ATTEMPT_MAX))
         };

@@ -9,6 +9,7 @@ use crate::counters::PoolCounters;
 use crate::embedder::{Embedder, Kind, Vectors};
 use crate::error::EmbedError;
 use crate::job::{Job, QueryTask};
+use crate::measured::measured;
 use crate::queue::{Lane, Queue, Task};
 
 pub(crate) struct Worker {
@@ -59,8 +60,11 @@ impl Worker {
         if begin >= task.deadline {
             return;
         }
-        let call = || task.model.embed_by(&[&task.text], Kind::Query, task.deadline);
-        let answer = self.guarded(&*task.model, call);
+        let call = || {
+            let embed = || task.model.embed_by(&[&task.text], Kind::Query, task.deadline);
+            measured(&*task.model, Kind::Query, 1, embed)
+        };
+        let answer = task.span.in_scope(|| self.guarded(&*task.model, call));
         self.meter.add(&self.meter.queries, &self.meter.query_nanos, 1, begin.elapsed());
         task.finish(answer.and_then(|vectors| single(&*task.model, vectors)));
     }
@@ -68,7 +72,11 @@ impl Worker {
     fn slice(&self, job: &Arc<Job>, positions: &[usize]) {
         let begin = Instant::now();
         let texts: Vec<&str> = positions.iter().map(|at| job.texts[*at].as_str()).collect();
-        match self.guarded(&*job.model, || job.model.embed(&texts, Kind::Passage)) {
+        let call = || {
+            let embed = || job.model.embed(&texts, Kind::Passage);
+            measured(&*job.model, Kind::Passage, texts.len(), embed)
+        };
+        match job.span.in_scope(|| self.guarded(&*job.model, call)) {
             Ok(vectors) => {
                 let (passages, nanos) = (&self.meter.passages, &self.meter.passage_nanos);
                 self.meter.add(passages, nanos, positions.len(), begin.elapsed());
@@ -125,10 +133,12 @@ fn rest_after(worked: Duration, percent: u8) -> Duration {
 
 impl Meter {
     pub(crate) fn rejected(&self) {
+        metrics::counter!("mainstay_embedding_rejected_total").increment(1);
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn query_timed_out(&self) {
+        metrics::counter!("mainstay_embedding_queries_timed_out_total").increment(1);
         self.queries_timed_out.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -26,8 +26,9 @@ mod registry;
 mod report;
 mod worker;
 
-pub use check::{Check, ComponentKind, Criticality, Figure, Observation};
+pub use check::{Check, ComponentKind, Figure, Observation};
 pub use gate::{Gate, GateConfig, Readiness, Startup};
+pub use mainstay_resilience::Criticality;
 pub use pulse::{Liveness, Pulse, Pulses};
 pub use registry::{CHECKS_MAX, HealthError, HealthRegistry, ServiceInfo};
 pub use report::{CheckEntry, HealthReport, Status};

@@ -32,7 +32,7 @@ pub enum Level {
     /// Everything.
     #[default]
     Full = 0,
-    /// Without what is costly: no reranking, less effort.
+    /// Without what is costly: no refining model, less effort.
     Degraded = 1,
     /// What must work: lexical methods, cached answers.
     Minimal = 2,

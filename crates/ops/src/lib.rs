@@ -21,6 +21,8 @@
 
 pub mod admission;
 pub mod audit;
+pub mod correlation;
+pub mod exposition;
 pub mod flags;
 pub mod handles;
 pub mod health;
@@ -28,6 +30,9 @@ pub mod incidents;
 pub mod kernel_files;
 pub mod levels;
 pub mod memory;
+pub mod meter;
+pub mod metric;
+pub mod metric_table;
 pub mod notify;
 pub mod redact;
 pub mod shutdown;
@@ -37,3 +42,4 @@ pub mod ticker;
 pub mod wall_clock;
 
 mod lock;
+mod series;

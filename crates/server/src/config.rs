@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::operations::OperationsConfig;
+
 /// How a server runs. `Config::default()` listens on loopback alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -24,6 +26,12 @@ pub struct Config {
     /// The time that running requests get at shutdown. Default 25 s: with closing the data
     /// directory it stays within the 30 s that orchestrators grant.
     pub drain_timeout: Duration,
+    /// Answers that are kept for when there is no better one. Default 1000.
+    pub answers_max: u32,
+    /// How old such an answer may be; zero gives none. Default 5 minutes.
+    pub answers_stale_for: Duration,
+    /// How the server watches itself.
+    pub operations: OperationsConfig,
 }
 
 impl Default for Config {
@@ -37,6 +45,9 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(25),
+            answers_max: 1000,
+            answers_stale_for: Duration::from_secs(300),
+            operations: OperationsConfig::default(),
         }
     }
 }

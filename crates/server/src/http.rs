@@ -2,9 +2,14 @@
 
 pub(crate) mod admin;
 pub(crate) mod collections;
+pub(crate) mod config;
+pub(crate) mod dependencies;
 pub(crate) mod documents;
+pub(crate) mod flags;
 pub(crate) mod health;
+pub(crate) mod levels;
 pub(crate) mod search;
+pub(crate) mod slo;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
@@ -69,6 +74,12 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> axum::extract::FromRequestParts
         path.map(|axum::extract::Path(value)| Self(value))
             .map_err(|e| Problem::bad_request(e.body_text()))
     }
+}
+
+/// Reads a duration such as `30s` from the field `name`.
+pub(crate) fn duration(name: &str, text: &str) -> Result<std::time::Duration, Problem> {
+    mainstay_resilience::human_duration::parse(name, text)
+        .map_err(|error| Problem::bad_request(error.to_string()))
 }
 
 fn content_type(request: &Request) -> &str {

@@ -10,38 +10,73 @@
 #![allow(clippy::result_large_err)]
 
 pub mod config;
+pub mod host;
 pub mod problem;
 pub mod search_json;
 pub mod settings;
 pub mod wire;
 
+mod answers;
+mod caller;
 mod gauges;
 mod http;
 mod listener;
-mod recorder;
+mod operations;
+mod reload;
 mod routes;
+mod standing;
 mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_db::Db;
+use mainstay_ops::meter::{Meter, MeterError};
+use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
 
 pub use config::Config;
-pub use http::health::HealthJson;
-pub use recorder::install as install_metrics;
+pub use host::Host;
+pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
+pub use mainstay_ops::ticker::Ticker;
+pub use mainstay_ops::{health, memory, notify, shutdown, slo};
+pub use mainstay_resilience::Clock;
+pub use operations::{OperationsConfig, StartFailure};
+pub use reload::ReadSettings;
 pub use routes::openapi;
+
+/// Receives metrics from now on; once in a process, a second call changes nothing.
+///
+/// # Errors
+/// Another library has installed a receiver.
+pub fn install_metrics() -> Result<&'static Meter, MeterError> {
+    Meter::install(METRICS)
+}
 
 /// Changes a running server.
 #[derive(Clone)]
 pub struct Control(state::State);
 
 impl Control {
-    /// Takes over bounds and times. Fields that are fixed at the start (`listen`, `connections_max`,
-    /// `header_timeout`) keep their effect until the next one.
-    pub fn reconfigure(&self, config: Config) {
-        self.0.reconfigure(config);
+    /// The time that running requests get at shutdown.
+    pub fn drain_timeout(&self) -> std::time::Duration {
+        self.0.config().drain_timeout
+    }
+
+    /// Whether the process's own loops still turn.
+    pub fn liveness(&self) -> health::Liveness {
+        self.0.operations().pulses.liveness()
+    }
+
+    /// Reads the sources of settings again and takes over what changed.
+    ///
+    /// # Errors
+    /// Every fault found; nothing has changed then.
+    pub fn reload(&self, who: &str) -> Result<Vec<settings::Change>, Vec<String>> {
+        match self.0.reloader() {
+            Some(reloader) => reloader.reload(false, who),
+            None => Err(vec!["the server was not started from settings".to_string()]),
+        }
     }
 }
 
@@ -52,14 +87,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address. Needs a tokio runtime.
+    /// Binds the address and starts what watches the server. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The address is taken or not ours.
-    pub async fn bind(db: Arc<Db>, config: Config) -> std::io::Result<Self> {
+    /// The address is taken or not ours, or a setting is out of its range.
+    pub async fn bind(db: Arc<Db>, config: Config, host: Host) -> std::io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
-        let metrics = recorder::handle();
-        Ok(Self { listener, state: state::State::new(db, config, metrics) })
+        let meter = Meter::installed();
+        let (watched, operations) = (Arc::clone(&db), config.operations.clone());
+        let started = tokio::task::spawn_blocking(move || {
+            operations::Operations::start(&watched, &operations, &host)
+        });
+        let operations = started.await.map_err(std::io::Error::other)?;
+        let operations = operations.map_err(std::io::Error::other)?;
+        let state = state::State::new(db, config, meter, operations);
+        Ok(Self { listener, state })
     }
 
     /// Where it listens.
@@ -68,6 +110,20 @@ impl Server {
     /// The system does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Lets the server read its settings again when it is told to.
+    pub fn reload_from(&self, current: settings::Settings, read: Box<ReadSettings>) {
+        let weak = self.state.downgrade();
+        let apply = move |settings: &settings::Settings| {
+            let state = weak.upgrade().ok_or("the server is ending")?;
+            let pipelines = &state.operations().pipelines;
+            pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
+            state.reconfigure(settings.config());
+            Ok(())
+        };
+        let audit = self.state.operations().audit.clone();
+        self.state.set_reloader(reload::Reloader::new(current, read, Box::new(apply), audit));
     }
 
     /// A handle that changes a running server.

@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use mainstay_ops::handles::HandleClass;
+
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -51,6 +53,15 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        let handle = match state.operations().handles.try_acquire(HandleClass::Connections) {
+            Ok(handle) => handle,
+            Err(error) => {
+                tracing::warn!(%error, "connection closed");
+                drop(stream);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
         // Answers are small and waited for: sent at once, not gathered.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
@@ -60,12 +71,16 @@ pub(crate) async fn serve(
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
-            drop(permit);
+            drop((permit, handle));
         });
     }
     drop(listener);
     state.drain();
-    tokio::time::timeout(state.config().drain_timeout, graceful.shutdown()).await.is_ok()
+    let drain_timeout = state.config().drain_timeout;
+    let drained = tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_ok();
+    // Probes and judgements end with the requests; what they know is saved.
+    let stopped = tokio::task::spawn_blocking(move || state.operations().stop()).await;
+    drained && stopped.is_ok()
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {

@@ -6,8 +6,11 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use utoipa::OpenApi;
 
-use crate::http::{admin, collections, documents, health, search};
+use crate::http::{
+    admin, collections, config, dependencies, documents, flags, health, levels, search, slo,
+};
 use crate::problem::Problem;
+use crate::standing;
 use crate::state::State;
 
 /// Every path, its methods and handlers.
@@ -27,13 +30,26 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/admin/collections/{collection}/rebuild", post(admin::rebuild))
         .route("/admin/collections/{collection}/set-aside", get(admin::set_aside))
         .route("/admin/collections/{collection}/weights", put(admin::weights))
+        .route("/admin/dependencies", get(dependencies::list))
+        .route("/admin/dependencies/{*name}", get(dependencies::get).post(dependencies::act))
+        .route("/admin/level", get(levels::get).put(levels::hold).delete(levels::release))
+        .route("/admin/flags", get(flags::list))
+        .route("/admin/flags/{name}", get(flags::evaluate).put(flags::set).delete(flags::remove))
+        .route("/admin/slo", get(slo::get))
+        .route("/admin/slo/rules", get(slo::rules))
+        .route("/admin/audit", get(slo::audit))
+        .route("/admin/resources", get(slo::resources))
+        .route("/admin/config", get(config::get))
+        .route("/admin/config/reload", post(config::reload))
         .route("/health", get(health::health))
+        .route("/health/startup", get(health::startup))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi_json))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
         .with_state(state)
 }
 
@@ -62,8 +78,25 @@ pub(crate) fn routes(state: State) -> Router {
         admin::rebuild,
         admin::set_aside,
         admin::weights,
+        dependencies::list,
+        dependencies::get,
+        dependencies::act,
+        levels::get,
+        levels::hold,
+        levels::release,
+        flags::list,
+        flags::evaluate,
+        flags::set,
+        flags::remove,
+        slo::get,
+        slo::rules,
+        slo::audit,
+        slo::resources,
+        config::get,
+        config::reload,
         health::health,
         health::live,
+        health::startup,
         health::ready,
         health::metrics,
     )

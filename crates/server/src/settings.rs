@@ -11,6 +11,7 @@ mod source;
 mod table;
 mod value;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -21,13 +22,23 @@ pub use source::Origin;
 pub use table::{SETTINGS, Setting};
 pub use value::{Kind, Value};
 
+use mainstay_ops::handles::HandleConfig;
+use mainstay_ops::health::GateConfig;
+use mainstay_ops::levels::LevelsConfig;
+use mainstay_ops::memory::MemoryConfig;
+use mainstay_ops::slo::{Indicator, SloConfig};
+use mainstay_resilience::{Overrides, PipelinesConfig};
+
 use crate::config::Config;
+use crate::operations::OperationsConfig;
 
 /// Values of all settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// In the order of [`SETTINGS`].
     values: Vec<(Value, Origin)>,
+    /// Overrides of `dependency.*` by service and name of the setting.
+    services: BTreeMap<(String, &'static str), (Value, Origin)>,
 }
 
 /// A setting that differs between two [`Settings`].
@@ -70,7 +81,7 @@ impl Settings {
         SETTINGS.iter().zip(&self.values).map(|(setting, (value, origin))| (setting, value, origin))
     }
 
-    /// What is different in `after`.
+    /// What is different in `after`, overrides for one service left out.
     pub fn changes(&self, after: &Self) -> Vec<Change> {
         let pairs = self.iter().zip(after.iter());
         pairs
@@ -109,6 +120,91 @@ impl Settings {
         }
     }
 
+    /// A [`Kind::Number`] or [`Kind::Percent`] setting, the latter as a share of one.
+    pub fn share(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Value::Number(number) => *number,
+            Value::Count(percent) => *percent as f64 / 100.0,
+            _ => 0.0,
+        }
+    }
+
+    fn operations(&self) -> OperationsConfig {
+        let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
+        let count = |name| usize::try_from(self.number(name)).unwrap_or(usize::MAX);
+        let ms = |name| u64::try_from(self.duration(name).as_millis()).unwrap_or(u64::MAX);
+        OperationsConfig {
+            gate: GateConfig {
+                failures: small("health.ready_failures"),
+                successes: small("health.ready_successes"),
+            },
+            check_every: self.duration("health.check_every"),
+            check_timeout: self.duration("health.check_timeout"),
+            memory: MemoryConfig {
+                limit_bytes: self.number("memory.limit_bytes"),
+                warn: self.share("memory.warn_percent"),
+                shrink: self.share("memory.shrink_percent"),
+                give_back: self.share("memory.return_percent"),
+                reject: self.share("memory.reject_percent"),
+                emergency: self.share("memory.emergency_percent"),
+                ..MemoryConfig::default()
+            },
+            levels: LevelsConfig {
+                worsen_after_ms: ms("levels.worsen_after"),
+                recover_after_ms: ms("levels.recover_after"),
+                breakers_degraded: count("levels.breakers_degraded"),
+                breakers_minimal: count("levels.breakers_minimal"),
+                queue_degraded_ms: ms("levels.queue_degraded"),
+                queue_minimal_ms: ms("levels.queue_minimal"),
+                ..LevelsConfig::default()
+            },
+            slo: self.slo(),
+            probe_every: self.duration("slo.probe_every"),
+            probe_timeout: self.duration("slo.probe_timeout"),
+        }
+    }
+
+    /// The objectives, with the figures that may be set.
+    fn slo(&self) -> SloConfig {
+        let mut slo = SloConfig::default();
+        let threshold = self.duration("slo.latency_threshold").as_millis();
+        let threshold_ms = u64::try_from(threshold).unwrap_or(u64::MAX);
+        for objective in &mut slo.objectives {
+            objective.period_days = u32::try_from(self.number("slo.period_days")).unwrap_or(90);
+            match &mut objective.indicator {
+                Indicator::Availability => objective.target = self.share("slo.availability"),
+                Indicator::Latency { threshold_ms: limit } => {
+                    *limit = threshold_ms;
+                    objective.target = self.share("slo.latency");
+                    objective.description = format!("searches take at most {threshold_ms} ms");
+                }
+            }
+        }
+        slo
+    }
+
+    /// How file handles are divided.
+    pub fn handles(&self) -> HandleConfig {
+        HandleConfig {
+            max: self.number("handles.max"),
+            reserve: self.number("handles.reserve"),
+            ..HandleConfig::default()
+        }
+    }
+
+    /// How dependencies outside the process are called.
+    pub fn pipelines(&self) -> PipelinesConfig {
+        let mut config = PipelinesConfig::default();
+        for (setting, value, _) in self.iter() {
+            apply(&mut config.defaults, setting.name, value);
+        }
+        for ((service, name), (value, _)) in &self.services {
+            let service = config.services.entry(service.clone()).or_default();
+            apply(&mut service.all, name, value);
+        }
+        config
+    }
+
     /// A [`Kind::Duration`] setting.
     pub fn duration(&self, name: &str) -> Duration {
         match self.value(name) {
@@ -136,7 +232,27 @@ impl Settings {
             header_timeout: self.duration("server.header_timeout"),
             body_timeout: self.duration("server.body_timeout"),
             drain_timeout: self.duration("server.drain_timeout"),
+            answers_max: u32::try_from(self.number("search.answers_max")).unwrap_or(u32::MAX),
+            answers_stale_for: self.duration("search.answers_stale_for"),
+            operations: self.operations(),
         }
+    }
+}
+
+/// Takes a setting of `dependency` over into the toolkit's configuration.
+fn apply(overrides: &mut Overrides, name: &str, value: &Value) {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    match (name, value) {
+        ("dependency.timeout", Value::Duration(limit)) => overrides.timeout = Some(*limit),
+        ("dependency.attempts", Value::Count(number)) => overrides.attempts = Some(count(*number)),
+        ("dependency.backoff_base", Value::Duration(wait)) => {
+            overrides.backoff_base = Some(*wait);
+        }
+        ("dependency.breaker_failures", Value::Count(number)) => {
+            overrides.breaker_failures = Some(count(*number));
+        }
+        ("dependency.breaker_open", Value::Duration(wait)) => overrides.breaker_open = Some(*wait),
+        _ => {}
     }
 }
 
@@ -146,7 +262,7 @@ impl Default for Settings {
             let value = setting.parse(setting.default);
             (value.expect("every default parses, as a test checks"), Origin::Default)
         };
-        Self { values: SETTINGS.iter().map(default).collect() }
+        Self { values: SETTINGS.iter().map(default).collect(), services: BTreeMap::new() }
     }
 }
 
@@ -175,6 +291,13 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), SETTINGS.len(), "a name stands in the table twice");
+        let mut sections: Vec<&str> =
+            SETTINGS.iter().filter_map(|setting| setting.name.split('.').next()).collect();
+        sections.dedup();
+        let several = sections.len();
+        sections.sort_unstable();
+        sections.dedup();
+        assert_eq!(sections.len(), several, "a section is in two pieces");
     }
 
     #[test]
@@ -251,6 +374,37 @@ mod tests {
                 ("server.searches_max", "7".to_string(), true)
             ]
         );
+    }
+
+    /// R6: the names that services use everywhere, with a service's name in front for that service.
+    #[test]
+    fn dependencies_are_configured_for_all_and_for_one_service() {
+        let toml = "[dependency]\ntimeout = \"7s\"\n[service.openai]\nattempts = 9\n";
+        let variables = [("HTTP_TIMEOUT_SEC", "8"), ("OPENAI_HTTP_BACKOFF_BASE_MS", "250")];
+        let settings = load(toml, &variables, &[("service.openai.breaker_open", "3s")]).unwrap();
+        let config = settings.pipelines();
+        config.validate().unwrap();
+        assert_eq!(config.defaults.timeout, Some(Duration::from_secs(8)));
+        assert_eq!(config.defaults.attempts, Some(3));
+        let openai = &config.services["openai"].all;
+        assert_eq!((openai.attempts, openai.timeout), (Some(9), None));
+        assert_eq!(openai.backoff_base, Some(Duration::from_millis(250)));
+        assert_eq!(openai.breaker_open, Some(Duration::from_secs(3)));
+        let shown = to_text(&settings, true);
+        assert!(
+            shown.contains("[service.\"openai\"]") && shown.contains("attempts = 9"),
+            "{shown}"
+        );
+
+        let toml = "[service.openai]\ntimeuot = \"1s\"\nattempts = 0\n";
+        let refused = load(toml, &[("CB_RESET_SEC", "soon")], &[]).unwrap_err();
+        for part in [
+            ":2: there is no setting timeuot of a service; did you mean dependency.timeout",
+            ":3: service.openai.attempts is \"0\"; allowed is 1 to 100",
+            "CB_RESET_SEC: dependency.breaker_open is \"soon\"",
+        ] {
+            assert!(refused.contains(part), "{part}\nis not in\n{refused}");
+        }
     }
 
     #[test]

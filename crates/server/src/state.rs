@@ -1,15 +1,17 @@
 //! [`State`]: what every handler shares, and the door to the blocking floors.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use mainstay_db::{Collection, Db, DbError};
-use metrics_exporter_prometheus::PrometheusHandle;
+use mainstay_ops::meter::Meter;
+
 use tokio::sync::Semaphore;
 
+use crate::answers::Answers;
 use crate::config::Config;
+use crate::operations::Operations;
 use crate::problem::Problem;
+use crate::reload::Reloader;
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -18,9 +20,20 @@ pub(crate) struct State(Arc<Shared>);
 struct Shared {
     db: Arc<Db>,
     running: RwLock<Arc<Running>>,
-    started: Instant,
-    draining: AtomicBool,
-    metrics: Option<PrometheusHandle>,
+    meter: Option<&'static Meter>,
+    operations: Operations,
+    answers: Answers,
+    reloader: OnceLock<Arc<Reloader>>,
+}
+
+/// A handle that keeps nothing alive.
+pub(crate) struct WeakState(Weak<Shared>);
+
+impl WeakState {
+    /// The state, while the server lives.
+    pub(crate) fn upgrade(&self) -> Option<State> {
+        self.0.upgrade().map(State)
+    }
 }
 
 /// What a reload replaces.
@@ -48,13 +61,19 @@ pub(crate) enum Work {
 }
 
 impl State {
-    pub(crate) fn new(db: Arc<Db>, config: Config, metrics: Option<PrometheusHandle>) -> Self {
+    pub(crate) fn new(
+        db: Arc<Db>,
+        config: Config,
+        meter: Option<&'static Meter>,
+        operations: Operations,
+    ) -> Self {
         Self(Arc::new(Shared {
             db,
+            answers: Answers::new(config.answers_max, config.answers_stale_for),
+            operations,
+            reloader: OnceLock::new(),
             running: RwLock::new(Running::new(config)),
-            started: Instant::now(),
-            draining: AtomicBool::new(false),
-            metrics,
+            meter,
         }))
     }
 
@@ -76,25 +95,52 @@ impl State {
         *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = running;
     }
 
-    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
-        self.0.metrics.as_ref()
+    pub(crate) fn meter(&self) -> Option<&'static Meter> {
+        self.0.meter
     }
 
-    pub(crate) fn uptime_s(&self) -> f64 {
-        self.0.started.elapsed().as_secs_f64()
+    /// What runs beside the requests.
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.0.operations
+    }
+
+    /// Answers that stand in for better ones.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.0.answers
+    }
+
+    /// What reads the settings again, when there are sources to read.
+    pub(crate) fn reloader(&self) -> Option<Arc<Reloader>> {
+        self.0.reloader.get().cloned()
+    }
+
+    /// Once: a second one is ignored.
+    pub(crate) fn set_reloader(&self, reloader: Reloader) {
+        let _ = self.0.reloader.set(Arc::new(reloader));
+    }
+
+    /// A handle that keeps nothing alive.
+    pub(crate) fn downgrade(&self) -> WeakState {
+        WeakState(Arc::downgrade(&self.0))
     }
 
     /// Answers "not ready" from now on, so that load balancers look elsewhere.
     pub(crate) fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
+        self.0.operations.health.gate().drain();
     }
 
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, Problem> {
         Ok(self.0.db.collection(name)?)
+    }
+
+    /// Runs a control call that may touch the disk: outside every limit.
+    pub(crate) async fn control<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let joined = tokio::task::spawn_blocking(run).await;
+        joined
+            .map_err(|error| DbError::Internal(format!("the request's work ended: {error}")).into())
     }
 
     /// Runs blocking work on a thread of its own, at most so many at a time; beyond that the caller

@@ -318,8 +318,14 @@ pub struct SearchAnswerJson {
     pub duration_ms: f64,
     /// Whether every method that was asked searched all that it has indexed.
     pub complete: bool,
-    /// `full` or `degraded`.
+    /// `full`, `degraded`, `minimal` or `maintenance`.
     pub level: String,
+    /// Why the level is not full.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+    /// How old the answer is, when it is a kept one that stands in for a better one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub age_ms: Option<u64>,
     /// Each method that was asked.
     pub methods: Vec<MethodReportJson>,
     /// The last durable sequence number when the search began.
@@ -447,6 +453,8 @@ impl From<SearchAnswer> for SearchAnswerJson {
             duration_ms: answer.duration_ms,
             complete: answer.complete,
             level: answer.level.name().to_string(),
+            reason: answer.reason,
+            age_ms: None,
             methods: methods.collect(),
             durable_seq: answer.durable_seq,
             refinement: answer.refined.map(|(done, total)| RefinementJson { done, total }),

@@ -20,6 +20,15 @@ enum Failure {
     Io(std::io::Error),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Status(status) => write!(f, "status {status}"),
+            Failure::Io(error) => error.fmt(f),
+        }
+    }
+}
+
 impl Classify for Failure {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -12,7 +12,7 @@ const ROTATE_AFTER: u64 = 1_000;
 /// The quantile is computed anew after this many samples.
 const REFRESH_AFTER: u64 = 32;
 /// 64 doublings of 8 buckets each.
-const BUCKETS: usize = 512;
+pub(crate) const BUCKETS: usize = 512;
 
 /// Durations seen lately.
 #[derive(Debug)]
@@ -87,7 +87,8 @@ impl Halves {
     }
 }
 
-fn bucket(nanos: u64) -> usize {
+/// The bucket of a duration in nanoseconds.
+pub(crate) fn bucket(nanos: u64) -> usize {
     if nanos < 8 {
         return nanos as usize;
     }
@@ -96,7 +97,8 @@ fn bucket(nanos: u64) -> usize {
     (doubling - 2) * 8 + eighth
 }
 
-fn upper_edge(bucket: usize) -> u64 {
+/// The longest duration of a bucket, in nanoseconds.
+pub(crate) fn upper_edge(bucket: usize) -> u64 {
     if bucket < 8 {
         return bucket as u64;
     }

@@ -85,15 +85,18 @@ mod breaker;
 mod breaker_state;
 mod budget;
 mod bulkhead;
+mod call_figures;
 mod classify;
 mod clock;
 mod config_error;
 mod context;
 mod deadline;
+mod dependency;
 mod error;
 mod error_kind;
 mod event;
 mod fallback;
+mod fault_point;
 mod hedge;
 mod histogram;
 pub mod human_duration;
@@ -157,14 +160,17 @@ pub use breaker::{
 };
 pub use breaker_state::Cause;
 pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadPermit, OwnedBulkheadPermit};
+pub use call_figures::{CallFigures, CallSnapshot};
 #[cfg(feature = "http")]
 pub use classify::retry_after_of;
 pub use classify::{from_http_status as classify_http_status, from_text as classify_text};
 pub use clock::{Clock, ManualClock, Tick, TimeSource};
 pub use config_error::ConfigError;
+pub use dependency::{Criticality, Dependency, DependencyKind};
 pub use error::{Error, Exhausted, GaveUp, TimedOut};
 pub use error_kind::{Classify, ErrorKind, Verdict};
 pub use event::{Event, FanOut, Observer};
+pub use fault_point::{FaultPoint, Injected, InjectedFault};
 pub use rate_limit::{
     Algorithm, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, Lease, LeasedLimiter,
     QuotaSource, RateConfig, RateLimiter, WhenFull, WithoutSource,

@@ -16,6 +16,7 @@ use crate::bulkhead::Bulkhead;
 use crate::clock::Clock;
 use crate::config_error::ConfigError;
 use crate::context::Context;
+use crate::dependency::{Criticality, Dependency, DependencyKind};
 use crate::error::Error;
 use crate::error_kind::Classify;
 use crate::event::{Event, Observer};
@@ -28,12 +29,13 @@ use config::Settings;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 /// The name shared by all endpoints beyond the bound.
 const OTHERS: &str = "*";
 
-/// Breakers that may be adopted: more than one process has parts to protect.
-const ADOPTED_MAX: usize = 10_000;
+/// Dependencies that may be declared: more than one process has parts to protect.
+const DECLARED_MAX: usize = 10_000;
 
 type Head = Chain<Chain<Chain<Bare, Timeout>, Retry>, CircuitBreaker>;
 type Tail = Chain<Chain<Chain<Head, Optional<RateLimiter>>, Optional<Bulkhead>>, Timeout>;
@@ -42,9 +44,9 @@ type Tail = Chain<Chain<Chain<Head, Optional<RateLimiter>>, Optional<Bulkhead>>,
 pub struct Endpoint<S = NoSleeper> {
     service: Arc<str>,
     name: Arc<str>,
+    dependency: Dependency,
     total: Timeout,
     retry: Retry,
-    breaker: CircuitBreaker,
     rate: Option<RateLimiter>,
     bulkhead: Option<Bulkhead>,
     attempt: Timeout,
@@ -76,7 +78,12 @@ pub struct EndpointStatus {
 impl<S> Endpoint<S> {
     /// The breaker, for manual control.
     pub fn breaker(&self) -> &CircuitBreaker {
-        &self.breaker
+        self.dependency.breaker()
+    }
+
+    /// What the endpoint is to the process, with the figures of its calls.
+    pub fn dependency(&self) -> &Dependency {
+        &self.dependency
     }
 
     /// The retry, with its figures.
@@ -92,6 +99,18 @@ impl<S> Endpoint<S> {
     /// The bulkhead, if one is configured.
     pub fn bulkhead(&self) -> Option<&Bulkhead> {
         self.bulkhead.as_ref()
+    }
+
+    fn record<T, E>(&self, took: Duration, result: &Result<T, Error<E>>)
+    where
+        E: fmt::Display,
+    {
+        match result {
+            Ok(_) => self.dependency.figures().succeeded(took),
+            // A refusal is no call: the breaker and the limits count it.
+            Err(Error::Rejected(_)) => {}
+            Err(error) => self.dependency.figures().failed(took, error),
+        }
     }
 
     /// The chain.
@@ -136,7 +155,8 @@ struct State<S> {
     config: PipelinesConfig,
     endpoints: HashMap<Box<str>, ByEndpoint<S>>,
     budgets: HashMap<Box<str>, RetryBudget>,
-    adopted: Vec<CircuitBreaker>,
+    declared: Vec<Dependency>,
+    services: HashMap<Box<str>, (DependencyKind, Criticality)>,
     count: usize,
 }
 
@@ -167,7 +187,8 @@ impl<S: Clone> Pipelines<S> {
             config,
             endpoints: HashMap::new(),
             budgets: HashMap::new(),
-            adopted: Vec::new(),
+            declared: Vec::new(),
+            services: HashMap::new(),
             count: 0,
         });
         Ok(Pipelines(Arc::new(Shared { clock, sleeper, observer, state })))
@@ -178,14 +199,17 @@ impl<S: Clone> Pipelines<S> {
     ///
     /// # Errors
     /// The operation's own error, or what a policy made of it.
-    pub fn run<T, E: Classify>(
+    pub fn run<T, E: Classify + fmt::Display>(
         &self,
         service: &str,
         endpoint: &str,
         context: Context,
         operation: impl Fn(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>> {
-        self.endpoint(service, endpoint).pipeline.run_within(context, operation)
+        let (endpoint, began) = (self.endpoint(service, endpoint), self.0.clock.now());
+        let result = endpoint.pipeline.run_within(context, operation);
+        endpoint.record(self.0.clock.now().since(began), &result);
+        result
     }
 
     /// Awaits an external operation through the pipeline of `service` and `endpoint`, which is
@@ -202,12 +226,14 @@ impl<S: Clone> Pipelines<S> {
     ) -> Result<T, Error<E>>
     where
         T: Send,
-        E: Classify + Send,
+        E: Classify + fmt::Display + Send,
         S: Sleeper,
         F: Future<Output = Result<T, E>> + Send,
     {
-        let endpoint = self.endpoint(service, endpoint);
-        endpoint.pipeline.call_within(context, operation).await
+        let (endpoint, began) = (self.endpoint(service, endpoint), self.0.clock.now());
+        let result = endpoint.pipeline.call_within(context, operation).await;
+        endpoint.record(self.0.clock.now().since(began), &result);
+        result
     }
 
     /// The pipeline of an endpoint, created at its first use.
@@ -241,7 +267,7 @@ impl<S: Clone> Pipelines<S> {
             .map(|endpoint| EndpointStatus {
                 service: Arc::clone(&endpoint.service),
                 endpoint: Arc::clone(&endpoint.name),
-                breaker: endpoint.breaker.snapshot(),
+                breaker: endpoint.breaker().snapshot(),
                 retry: endpoint.retry.stats(),
                 budget: endpoint.retry.budget().map_or(0.0, RetryBudget::balance),
                 rate: endpoint.rate.as_ref().map(|rate| (rate.available(), rate.refused())),
@@ -256,40 +282,73 @@ impl<S: Clone> Pipelines<S> {
         list
     }
 
-    /// Lists a breaker that was made elsewhere, such as a search method's, among
-    /// [`breakers`](Self::breakers). One of the same name takes the older one's place; beyond
-    /// 10 000 the one that was adopted first leaves the list.
-    pub fn adopt(&self, breaker: &CircuitBreaker) {
+    /// Lists a dependency whose calls do not go through these pipelines, such as a search method,
+    /// among [`dependencies`](Self::dependencies). One of the same name takes the older one's place;
+    /// beyond 10 000 the one that was declared first leaves the list.
+    pub fn declare(&self, dependency: &Dependency) {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.adopted.retain(|other| other.name() != breaker.name());
-        if state.adopted.len() == ADOPTED_MAX {
-            state.adopted.remove(0);
+        state.declared.retain(|other| other.name() != dependency.name());
+        if state.declared.len() == DECLARED_MAX {
+            state.declared.remove(0);
         }
-        state.adopted.push(breaker.clone());
+        state.declared.push(dependency.clone());
     }
 
-    /// The breaker of this name, of an endpoint (`service/endpoint`) or adopted: for manual
+    /// Takes a declared dependency off the list; false when there is none of this name.
+    pub fn withdraw(&self, name: &str) -> bool {
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = state.declared.len();
+        state.declared.retain(|other| other.name() != name);
+        state.declared.len() < before
+    }
+
+    /// Says what a service is to the process, for all its endpoints that are not in use yet. Without
+    /// it: something over HTTP that degrades.
+    pub fn declare_service(&self, service: &str, kind: DependencyKind, criticality: Criticality) {
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.services.insert(service.into(), (kind, criticality));
+    }
+
+    /// The dependency of this name, of an endpoint (`service/endpoint`) or declared: for manual
     /// control by name. Unlike [`endpoint`](Self::endpoint) it creates none.
     #[must_use]
-    pub fn breaker(&self, name: &str) -> Option<CircuitBreaker> {
+    pub fn dependency(&self, name: &str) -> Option<Dependency> {
         let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(adopted) = state.adopted.iter().find(|breaker| breaker.name() == name) {
-            return Some(adopted.clone());
+        if let Some(declared) = state.declared.iter().find(|declared| declared.name() == name) {
+            return Some(declared.clone());
         }
         let mut endpoints = state.endpoints.values().flat_map(HashMap::values);
-        endpoints.find(|endpoint| endpoint.breaker.name() == name).map(|e| e.breaker.clone())
+        endpoints.find(|e| e.dependency.name() == name).map(|e| e.dependency.clone())
     }
 
-    /// Every breaker, of endpoints and adopted, sorted by name.
+    /// The breaker of the dependency of this name.
+    #[must_use]
+    pub fn breaker(&self, name: &str) -> Option<CircuitBreaker> {
+        self.dependency(name).map(|dependency| dependency.breaker().clone())
+    }
+
+    /// Every dependency, of endpoints in use and declared, sorted by name.
+    #[must_use]
+    pub fn dependencies(&self) -> Vec<Dependency> {
+        let mut all = {
+            let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.declared.clone()
+        };
+        all.extend(self.0.endpoints().iter().map(|endpoint| endpoint.dependency.clone()));
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Every breaker, of endpoints in use and declared, sorted by name.
     #[must_use]
     pub fn breakers(&self) -> Vec<CircuitBreaker> {
-        let mut breakers = {
-            let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
-            state.adopted.clone()
-        };
-        breakers.extend(self.0.endpoints().iter().map(|endpoint| endpoint.breaker.clone()));
-        breakers.sort_by(|a, b| a.name().cmp(b.name()));
-        breakers
+        self.dependencies().iter().map(|dependency| dependency.breaker().clone()).collect()
+    }
+
+    /// Who hears what the policies do; for breakers that are declared, so that it hears them too.
+    #[must_use]
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        Arc::clone(&self.0.observer)
     }
 
     /// The configuration now.
@@ -369,6 +428,8 @@ impl<S: Clone> Shared<S> {
             .clock(self.clock.clone())
             .observer(observer())
             .build()?;
+        let (kind, criticality) = state.services.get(service).copied().unwrap_or_default();
+        let dependency = Dependency::new(breaker, kind, criticality);
         let total = Timeout::total(Arc::clone(&name), settings.total_timeout)?;
         let attempt = Timeout::per_attempt(Arc::clone(&name), settings.timeout)?;
         let names = (Arc::from(service), Arc::from(endpoint));
@@ -376,7 +437,7 @@ impl<S: Clone> Shared<S> {
         self.assemble(
             names,
             settings,
-            Parts { total, retry, breaker, rate: None, bulkhead: None, attempt },
+            Parts { total, retry, dependency, rate: None, bulkhead: None, attempt },
         )
     }
 
@@ -389,11 +450,11 @@ impl<S: Clone> Shared<S> {
         endpoint.total.set_limit(settings.total_timeout)?;
         endpoint.attempt.set_limit(settings.timeout)?;
         endpoint.retry.reconfigure(settings.retry.clone())?;
-        endpoint.breaker.reconfigure(settings.breaker.clone())?;
+        endpoint.breaker().reconfigure(settings.breaker.clone())?;
         let parts = Parts {
             total: endpoint.total.clone(),
             retry: endpoint.retry.clone(),
-            breaker: endpoint.breaker.clone(),
+            dependency: endpoint.dependency.clone(),
             rate: endpoint.rate.clone(),
             bulkhead: endpoint.bulkhead.clone(),
             attempt: endpoint.attempt.clone(),
@@ -408,7 +469,7 @@ impl<S: Clone> Shared<S> {
         settings: Settings,
         parts: Parts,
     ) -> Result<Endpoint<S>, ConfigError> {
-        let full = parts.breaker.name();
+        let full = parts.dependency.name();
         let rate = match (settings.rate, parts.rate) {
             (Some(config), Some(rate)) if rate.config().algorithm == config.algorithm => {
                 rate.reconfigure(config)?;
@@ -435,14 +496,14 @@ impl<S: Clone> Shared<S> {
             .wait_with(self.sleeper.clone())
             .then(parts.total.clone())
             .then(parts.retry.clone())
-            .then(parts.breaker.clone())
+            .then(parts.dependency.breaker().clone())
             .then_if(rate.clone())
             .then_if(bulkhead.clone())
             .then(parts.attempt.clone())
             .build()
             .expect("the chain of an endpoint is in order, and all on one clock");
-        let Parts { total, retry, breaker, attempt, .. } = parts;
-        Ok(Endpoint { service, name, total, retry, breaker, rate, bulkhead, attempt, pipeline })
+        let Parts { total, retry, dependency, attempt, .. } = parts;
+        Ok(Endpoint { service, name, dependency, total, retry, rate, bulkhead, attempt, pipeline })
     }
 }
 
@@ -450,7 +511,7 @@ impl<S: Clone> Shared<S> {
 struct Parts {
     total: Timeout,
     retry: Retry,
-    breaker: CircuitBreaker,
+    dependency: Dependency,
     rate: Option<RateLimiter>,
     bulkhead: Option<Bulkhead>,
     attempt: Timeout,

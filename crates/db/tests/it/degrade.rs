@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use mainstay_db::search_answer::{Level, MethodStatus};
-use mainstay_db::{BreakerState, DbError, Fault, Method, SearchRequest};
+use mainstay_db::{BreakerState, DbError, InjectedFault as Fault, Method, SearchRequest};
 
 use crate::{Fixture, document, put};
 
@@ -26,9 +26,9 @@ fn with_any_method_broken_in_any_way_the_others_answer_and_say_so() {
             (Fault::Panic, MethodStatus::Failed),
             (Fault::Hang, MethodStatus::TimedOut),
         ] {
-            fixture.options.faults.set(method, Some(fault));
+            docs.dependency(method).faults().set(fault, None);
             let answer = docs.search(&request()).unwrap();
-            fixture.options.faults.set(method, None);
+            docs.dependency(method).faults().clear();
             assert_eq!(answer.hits[0].document.id, "1", "{method} {fault:?}");
             assert!(!answer.complete);
             assert_eq!(answer.level, Level::Degraded);
@@ -45,11 +45,11 @@ fn with_any_method_broken_in_any_way_the_others_answer_and_say_so() {
 fn a_method_that_keeps_failing_is_skipped_by_its_breaker_until_it_is_reset() {
     let fixture = fixture();
     let docs = fixture.docs();
-    fixture.options.faults.set(Method::Bm25, Some(Fault::Error));
+    docs.dependency(Method::Bm25).faults().set(Fault::Error, None);
     for _ in 0..5 {
         docs.search(&request()).unwrap();
     }
-    fixture.options.faults.set(Method::Bm25, None);
+    docs.dependency(Method::Bm25).faults().clear();
     assert_eq!(docs.breaker(Method::Bm25).state(), BreakerState::Open);
     let answer = docs.search(&request()).unwrap();
     let report = &answer.methods[0];
@@ -63,7 +63,7 @@ fn a_method_that_keeps_failing_is_skipped_by_its_breaker_until_it_is_reset() {
 fn a_strict_caller_gets_an_error_instead_of_a_part() {
     let fixture = fixture();
     let docs = fixture.docs();
-    fixture.options.faults.set(Method::Native, Some(Fault::Error));
+    docs.dependency(Method::Native).faults().set(Fault::Error, None);
     let strict = SearchRequest { strict: true, ..request() };
     match docs.search(&strict) {
         Err(DbError::Unanswered { reasons, .. }) => assert!(reasons.contains("native")),
@@ -76,7 +76,7 @@ fn when_every_method_fails_there_is_one_clear_error() {
     let fixture = fixture();
     let docs = fixture.docs();
     for method in Method::ALL {
-        fixture.options.faults.set(method, Some(Fault::Error));
+        docs.dependency(method).faults().set(Fault::Error, None);
     }
     let error = docs.search(&request()).unwrap_err();
     assert_eq!(error.code(), "unanswered");

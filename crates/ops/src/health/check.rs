@@ -1,7 +1,7 @@
 //! One check: what is asked, how important the answer is, and how long it may take.
 
 use super::Health;
-use mainstay_resilience::ConfigError;
+use mainstay_resilience::{ConfigError, Criticality};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -13,18 +13,6 @@ const OUTPUT_CHARS_MAX: usize = 500;
 const FIGURES_MAX: usize = 16;
 /// Bytes of a check's name: it becomes a metric label.
 const NAME_BYTES_MAX: usize = 64;
-
-/// What the failure of a check means for the whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Criticality {
-    /// Without it nothing can be answered: the whole is unhealthy and not ready.
-    Critical,
-    /// Without it answers are worse: the whole is degraded and stays ready.
-    Degrades,
-    /// It is shown and never counted.
-    Informative,
-}
 
 /// What kind of thing a check asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

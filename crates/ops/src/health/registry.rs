@@ -1,12 +1,12 @@
 //! All checks of a process, and what they say together.
 
 use super::Health;
-use super::check::{Check, Criticality, Observation};
+use super::check::{Check, Observation};
 use super::gate::Gate;
 use super::report::{CheckEntry, HealthReport};
 use super::worker::{Asked, Finished};
 use crate::wall_clock::{WallClock, rfc3339};
-use mainstay_resilience::{Clock, ConfigError, Tick};
+use mainstay_resilience::{Clock, ConfigError, Criticality, Tick};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

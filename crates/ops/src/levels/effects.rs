@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effects {
-    /// Whether answers are reranked.
-    pub rerank: bool,
+    /// Whether the refining model takes part: better vectors for the query, milliseconds each.
+    pub refine: bool,
     /// How much of the usual work is done, above 0 and up to 1: it scales the number of candidates.
     pub effort: f64,
     /// The methods that run, by name; empty means all.
@@ -36,32 +36,32 @@ impl Effects {
 pub struct LevelEffects {
     /// Default: everything.
     pub full: Effects,
-    /// Default: no reranking, half the effort.
+    /// Default: without the refining model, half the effort.
     pub degraded: Effects,
     /// Default: `bm25` alone at a quarter of the effort, answers may be stale.
     pub minimal: Effects,
-    /// Default: as minimal, and no writes. With `reads = false` it is closed.
+    /// Default: everything but writes. With `reads = false` it is closed.
     pub maintenance: Effects,
 }
 
 impl Default for LevelEffects {
     fn default() -> Self {
         let full = Effects {
-            rerank: true,
+            refine: true,
             effort: 1.0,
             methods: Vec::new(),
             stale_answers: false,
             reads: true,
             writes: true,
         };
-        let degraded = Effects { rerank: false, effort: 0.5, ..full.clone() };
+        let degraded = Effects { refine: false, effort: 0.5, ..full.clone() };
         let minimal = Effects {
             effort: 0.25,
             methods: vec!["bm25".to_owned()],
             stale_answers: true,
             ..degraded.clone()
         };
-        let maintenance = Effects { writes: false, ..minimal.clone() };
+        let maintenance = Effects { writes: false, ..full.clone() };
         LevelEffects { full, degraded, minimal, maintenance }
     }
 }

@@ -126,7 +126,7 @@ impl Default for SloConfig {
         SloConfig {
             objectives: vec![
                 objective("availability", "searches are answered", answered, requests, 0.999),
-                objective("latency", "searches take at most 1 s", latency, requests, 0.99),
+                objective("latency", "searches take at most 1000 ms", latency, requests, 0.99),
                 objective("probes", "the process's own searches work", answered, probes, 0.999),
             ],
             save_every_ms: 10_000,

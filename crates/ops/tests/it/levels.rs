@@ -212,10 +212,10 @@ fn a_level_says_what_it_means() {
     assert!(standing.effects.allows_method("bm25") && !standing.effects.allows_method("semantic"));
     let json = serde_json::to_value(world.levels.report()).unwrap();
     assert_eq!(json["standing"]["level"], "minimal");
-    assert_eq!(json["standing"]["effects"]["rerank"], false);
+    assert_eq!(json["standing"]["effects"]["refine"], false);
     assert_eq!(json["standing"]["since"], "2023-11-14T22:13:21.250Z");
     let effects = LevelsConfig::default().effects;
-    assert!(effects.full.rerank && effects.full.allows_method("semantic"));
+    assert!(effects.full.refine && effects.full.allows_method("semantic"));
     assert!(!effects.maintenance.writes && effects.maintenance.reads);
 }
 

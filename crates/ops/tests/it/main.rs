@@ -8,5 +8,6 @@ mod handles;
 mod health;
 mod levels;
 mod memory;
+mod meter;
 mod shutdown;
 mod slo;

@@ -1,11 +1,15 @@
 //! `POST /search`.
 
+use std::time::Instant;
+
 use axum::extract::State as Shared;
 use mainstay_db::COLLECTION_DEFAULT;
 
 use super::{Json, Path};
+use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::search_json::SearchRequestJson;
+use crate::standing;
 use crate::state::{State, Work};
 use crate::wire::SearchAnswerJson;
 
@@ -22,10 +26,11 @@ use crate::wire::SearchAnswerJson;
 )]
 pub(crate) async fn search(
     Shared(state): Shared<State>,
+    caller: Caller,
     Json(json): Json<SearchRequestJson>,
 ) -> Result<Json<SearchAnswerJson>, Problem> {
     let name = json.collection.clone().unwrap_or_else(|| COLLECTION_DEFAULT.to_string());
-    run(state, name, &json).await
+    run(state, &caller, name, &json).await
 }
 
 /// Search this collection
@@ -40,22 +45,60 @@ pub(crate) async fn search(
 )]
 pub(crate) async fn search_collection(
     Shared(state): Shared<State>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(json): Json<SearchRequestJson>,
 ) -> Result<Json<SearchAnswerJson>, Problem> {
     if json.collection.is_some() {
         return Err(Problem::bad_request("collection: the path names it already; leave it out"));
     }
-    run(state, name, &json).await
+    run(state, &caller, name, &json).await
 }
 
 async fn run(
     state: State,
+    caller: &Caller,
     name: String,
     json: &SearchRequestJson,
 ) -> Result<Json<SearchAnswerJson>, Problem> {
-    let request = json.request()?;
+    let begun = Instant::now();
+    let answered = answer(&state, caller, name, json).await;
+    let failed = answered.as_ref().err().is_some_and(|problem| problem.status >= 500);
+    state.operations().slo.request(failed, begun.elapsed());
+    answered
+}
+
+async fn answer(
+    state: &State,
+    caller: &Caller,
+    name: String,
+    json: &SearchRequestJson,
+) -> Result<Json<SearchAnswerJson>, Problem> {
+    let mut request = json.request()?;
     let collection = state.collection(&name)?;
-    let answer = state.blocking(Work::Search, move |_| collection.search(&request)).await?;
-    Ok(Json(answer.into()))
+    let standing = state.operations().levels.standing();
+    request.service = standing::service(state.operations(), &standing, caller, &name);
+    let kept = state.answers().key(&name, json);
+    if standing.effects.stale_answers
+        && let Some(answer) =
+            kept.as_ref().and_then(|key| state.answers().instead(key, &standing.reason))
+    {
+        return Ok(Json(answer));
+    }
+    let found = state.blocking(Work::Search, move |_| collection.search(&request)).await;
+    match (found, kept) {
+        (Ok(answer), key) => {
+            let answer = SearchAnswerJson::from(answer);
+            if let Some(key) = key.filter(|_| answer.complete) {
+                state.answers().keep(key, &answer);
+            }
+            Ok(Json(answer))
+        }
+        (Err(problem), Some(key))
+            if problem.status >= 500 && standing::gives_stale(state.operations(), caller) =>
+        {
+            state.answers().instead(&key, &problem.detail).map(Json).ok_or(problem)
+        }
+        (Err(problem), _) => Err(problem),
+    }
 }

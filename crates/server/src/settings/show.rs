@@ -28,6 +28,23 @@ pub fn to_text(settings: &Settings, origins: bool) -> String {
             false => writeln!(text, "{line}"),
         };
     }
+    let mut service = "";
+    for ((of, name), (value, origin)) in &settings.services {
+        if of != service {
+            let _ = writeln!(text, "\n[service.{of:?}]");
+            service = of;
+        }
+        let key = name.split_once('.').map_or(*name, |(_, key)| key);
+        let plain = value.to_string();
+        let line = match plain.parse::<u64>() {
+            Ok(_) => format!("{key} = {plain}"),
+            Err(_) => format!("{key} = {plain:?}"),
+        };
+        let _ = match origins {
+            true => writeln!(text, "{line:40} # {origin}"),
+            false => writeln!(text, "{line}"),
+        };
+    }
     text
 }
 
@@ -44,7 +61,17 @@ pub fn to_json(settings: &Settings) -> serde_json::Value {
         });
         (setting.name.to_string(), about)
     });
-    serde_json::Value::Object(each.collect())
+    let services = settings.services.iter().map(|((service, name), (value, origin))| {
+        let name = name.replacen("dependency", &format!("service.{service}"), 1);
+        let about = serde_json::json!({
+            "value": value.to_string(),
+            "origin": origin.to_string(),
+            "is_default": false,
+            "reloadable": true,
+        });
+        (name, about)
+    });
+    serde_json::Value::Object(each.chain(services).collect())
 }
 
 /// `docs/configuration.md`.
@@ -57,6 +84,7 @@ pub fn reference() -> String {
          `mainstay config show --origin` prints what counts and where it comes from; `mainstay config check FILE` only checks.\n\
          Settings marked *live* are taken over by `SIGHUP` without a restart; when a reload would change another one, nothing is changed and the server says which.\n\n\
          Bytes are written plain or with KiB, MiB, GiB, TiB; times with a unit, such as `250ms`, `1.5s`, `5m`.\n\n\
+         Each setting of `dependency` may be overridden for one service, by a section `[service.NAME]` or by a variable with the service's name in front, such as `OPENAI_HTTP_TIMEOUT_SEC`.\n\n\
          | name | default | allowed | live | environment | what it does |\n|---|---|---|---|---|---|\n",
     );
     for setting in SETTINGS {

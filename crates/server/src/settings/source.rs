@@ -7,7 +7,7 @@ use toml_edit::{Document, Item, TableLike};
 
 use super::Settings;
 use super::fault::{SettingFault, nearest};
-use super::table::SETTINGS;
+use super::table::{SETTINGS, Setting};
 
 /// What the variables of settings begin with.
 const PREFIX: &str = "MAINSTAY_";
@@ -45,6 +45,9 @@ pub(super) fn variable(name: &str) -> String {
 impl Settings {
     /// Sets one by name, or says why not.
     fn take(&mut self, name: &str, text: &str, origin: Origin, faults: &mut Vec<SettingFault>) {
+        if let Some((service, key)) = of_a_service(name) {
+            return self.take_service(service, key, text, origin, faults);
+        }
         let Some(index) = SETTINGS.iter().position(|setting| setting.name == name) else {
             let message = format!("there is no setting {name}");
             let nearest = nearest(name, str::to_string);
@@ -59,6 +62,37 @@ impl Settings {
             }
         }
     }
+
+    /// Overrides a setting of `dependency` for one service.
+    fn take_service(
+        &mut self,
+        service: &str,
+        key: &str,
+        text: &str,
+        origin: Origin,
+        faults: &mut Vec<SettingFault>,
+    ) {
+        let name = format!("dependency.{key}");
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            let message = format!("there is no setting {key} of a service");
+            let nearest = nearest(&name, str::to_string);
+            return faults.push(SettingFault::unknown(origin, &message, nearest));
+        };
+        match setting.parse(text) {
+            Ok(value) => {
+                self.services.insert((service.to_string(), setting.name), (value, origin));
+            }
+            Err(allowed) => {
+                let message = format!("service.{service}.{key} is {text:?}; allowed is {allowed}");
+                faults.push(SettingFault { origin, message });
+            }
+        }
+    }
+}
+
+/// Service and key of `service.NAME.KEY`; the name may hold points itself.
+fn of_a_service(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("service.")?.rsplit_once('.')
 }
 
 /// Reads a TOML file: a table for each section.
@@ -86,10 +120,20 @@ pub(super) fn file(
             faults.push(SettingFault { origin: at(line), message });
             continue;
         };
-        for (key, item) in table.iter() {
+        let mut take = |name: String, table: &dyn TableLike, key: &str, item: &Item| {
             let span = key_span(table, key).or_else(|| item.span());
             let line = span.map_or(0, |span| line_of(span.start));
-            settings.take(&format!("{section}.{key}"), written(item, text), at(line), faults);
+            settings.take(&name, written(item, text), at(line), faults);
+        };
+        for (key, item) in table.iter() {
+            match item.as_table_like().filter(|_| section == "service") {
+                None => take(format!("{section}.{key}"), table, key, item),
+                Some(service) => {
+                    for (inner, item) in service.iter() {
+                        take(format!("service.{key}.{inner}"), service, inner, item);
+                    }
+                }
+            }
         }
     }
 }
@@ -117,13 +161,37 @@ pub(super) fn environment(
             variable(setting.name) == name || setting.also.contains(&name.as_str())
         });
         let origin = Origin::Environment(name.clone());
+        let of_service = |setting: &'static Setting| {
+            let also = setting.also.iter().find_map(|also| name.strip_suffix(also))?;
+            let service = also.strip_suffix('_').filter(|service| !service.is_empty())?;
+            Some((service.to_ascii_lowercase(), setting))
+        };
         if let Some(setting) = found {
-            settings.take(setting.name, &text, origin, faults);
+            settings.take(setting.name, &with_unit(&name, &text), origin, faults);
+        } else if let Some((service, setting)) = SETTINGS
+            .iter()
+            .filter(|setting| setting.name.starts_with("dependency."))
+            .find_map(of_service)
+        {
+            let name = setting.name.replacen("dependency", &format!("service.{service}"), 1);
+            settings.take(&name, &with_unit(setting.also[0], &text), origin, faults);
         } else if of_a_section(&name) {
             let nearest = nearest(&name, variable);
             faults.push(SettingFault::unknown(origin, "there is no such setting", nearest));
         }
     }
+}
+
+/// Variables whose name ends in their unit have plain numbers.
+fn with_unit(variable: &str, text: &str) -> String {
+    let text = text.trim();
+    let unit = match variable {
+        name if name.ends_with("_SEC") => "s",
+        name if name.ends_with("_MS") => "ms",
+        _ => "",
+    };
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if plain { format!("{text}{unit}") } else { text.to_string() }
 }
 
 fn of_a_section(name: &str) -> bool {

@@ -100,6 +100,195 @@ pub const SETTINGS: &[Setting] = &[
         "25s",
         "The time that running requests get at shutdown; with 0s they are cut off at once.",
     ),
+    fixed(
+        "health.check_every",
+        Kind::Duration(Duration::from_millis(100), Duration::from_secs(3600)),
+        "5s",
+        "How old the answer of a health check may become before it is asked again.",
+    ),
+    fixed(
+        "health.check_timeout",
+        Kind::Duration(Duration::from_millis(10), MINUTE),
+        "5s",
+        "The time in which a health check must answer; afterwards it is unknown.",
+    ),
+    fixed(
+        "health.ready_failures",
+        Kind::Count(1, 100),
+        "3",
+        "Rounds, one a second, with a failing critical check until the server says that it is not ready.",
+    ),
+    fixed(
+        "health.ready_successes",
+        Kind::Count(1, 100),
+        "2",
+        "Rounds without one until it says that it is ready again.",
+    ),
+    fixed(
+        "memory.limit_bytes",
+        Kind::Bytes(0, 1 << 50),
+        "0",
+        "A limit of one's own beside those of the control group and the machine; 0 sets none.",
+    ),
+    fixed(
+        "memory.warn_percent",
+        Kind::Percent(1, 99),
+        "70",
+        "The share of the limit from which on memory is warned about.",
+    ),
+    fixed(
+        "memory.shrink_percent",
+        Kind::Percent(1, 99),
+        "80",
+        "The share from which on caches shrink and background work is refused.",
+    ),
+    fixed(
+        "memory.return_percent",
+        Kind::Percent(1, 99),
+        "82",
+        "The share from which on free pages are given back to the system.",
+    ),
+    fixed(
+        "memory.reject_percent",
+        Kind::Percent(1, 99),
+        "85",
+        "The share from which on caches are emptied and new work is refused.",
+    ),
+    fixed(
+        "memory.emergency_percent",
+        Kind::Percent(1, 99),
+        "93",
+        "The share from which on everything but control calls is refused.",
+    ),
+    fixed(
+        "handles.max",
+        Kind::Count(0, 1 << 20),
+        "0",
+        "File handles that may be given out; 0 takes the limit of the process less the reserve.",
+    ),
+    fixed(
+        "handles.reserve",
+        Kind::Count(0, 100_000),
+        "64",
+        "File handles left to what opens them without asking.",
+    ),
+    fixed(
+        "levels.worsen_after",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(600)),
+        "1s",
+        "How long a signal must want a worse level of service before it is taken.",
+    ),
+    fixed(
+        "levels.recover_after",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        "30s",
+        "How long no signal may want to stay, for each step back to full service.",
+    ),
+    fixed(
+        "levels.breakers_degraded",
+        Kind::Count(0, 1000),
+        "1",
+        "Open breakers that degrade; 0 ignores breakers.",
+    ),
+    fixed(
+        "levels.breakers_minimal",
+        Kind::Count(0, 1000),
+        "3",
+        "Open breakers that leave the minimum; 0 for never.",
+    ),
+    fixed(
+        "levels.queue_degraded",
+        Kind::Duration(Duration::ZERO, MINUTE),
+        "200ms",
+        "The age of the oldest waiting request that degrades; 0s ignores it.",
+    ),
+    fixed(
+        "levels.queue_minimal",
+        Kind::Duration(Duration::ZERO, MINUTE),
+        "1s",
+        "The age of the oldest waiting request that leaves the minimum; 0s for never.",
+    ),
+    fixed(
+        "slo.availability",
+        Kind::Number(0.5, 0.99999),
+        "0.999",
+        "The share of searches that must be answered; 0.999 leaves 43.2 minutes a month.",
+    ),
+    fixed(
+        "slo.latency",
+        Kind::Number(0.5, 0.99999),
+        "0.99",
+        "The share of answered searches that must take no longer than slo.latency_threshold.",
+    ),
+    fixed(
+        "slo.latency_threshold",
+        Kind::Duration(Duration::from_millis(1), Duration::from_secs(600)),
+        "1s",
+        "How long a search may take to count as fast.",
+    ),
+    fixed(
+        "slo.period_days",
+        Kind::Count(7, 90),
+        "30",
+        "The days over which objectives are judged.",
+    ),
+    fixed(
+        "slo.probe_every",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        "10s",
+        "How often the server searches itself to see whether it works; 0s for never.",
+    ),
+    fixed(
+        "slo.probe_timeout",
+        Kind::Duration(Duration::from_millis(10), Duration::from_secs(30)),
+        "2s",
+        "The time in which such a search must be answered.",
+    ),
+    Setting {
+        also: &["HTTP_TIMEOUT_SEC"],
+        ..live(
+            "dependency.timeout",
+            Kind::Duration(Duration::from_millis(1), Duration::from_secs(86_400)),
+            "30s",
+            "The limit of one attempt to call something outside the process.",
+        )
+    },
+    Setting {
+        also: &["HTTP_RETRIES"],
+        ..live(
+            "dependency.attempts",
+            Kind::Count(1, 100),
+            "3",
+            "Attempts in all, the first included.",
+        )
+    },
+    Setting {
+        also: &["HTTP_BACKOFF_BASE_MS"],
+        ..live(
+            "dependency.backoff_base",
+            Kind::Duration(Duration::from_millis(1), Duration::from_secs(3600)),
+            "1s",
+            "The wait before the second attempt; it doubles with each further one.",
+        )
+    },
+    Setting {
+        also: &["CB_FAIL_THRESHOLD"],
+        ..live(
+            "dependency.breaker_failures",
+            Kind::Count(1, 1_000_000),
+            "5",
+            "Failures in a row that open the breaker of a dependency.",
+        )
+    },
+    Setting {
+        also: &["CB_RESET_SEC"],
+        ..live(
+            "dependency.breaker_open",
+            Kind::Duration(Duration::from_millis(1), Duration::from_secs(86_400)),
+            "1m",
+            "How long it stays open before a call may try again.",
+        )
+    },
     Setting {
         also: &["MODEL_PATH"],
         ..fixed(
@@ -126,6 +315,18 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Bytes(0, 1 << 40),
         "16MiB",
         "Memory for embedded queries; 0 keeps none.",
+    ),
+    fixed(
+        "search.answers_max",
+        Kind::Count(1, 1_000_000),
+        "1000",
+        "Answers that are kept for when there is no better one.",
+    ),
+    fixed(
+        "search.answers_stale_for",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(86_400)),
+        "5m",
+        "How old a kept answer may be when it stands in for an error, or at level minimal; 0s gives none.",
     ),
     fixed(
         "search.threads",

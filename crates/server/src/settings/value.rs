@@ -22,6 +22,8 @@ pub enum Kind {
     Bytes(u64, u64),
     /// A share of a hundred.
     Percent(u64, u64),
+    /// A number with a fraction.
+    Number(f64, f64),
     /// A time with its unit.
     Duration(Duration, Duration),
 }
@@ -37,6 +39,8 @@ pub enum Value {
     Count(u64),
     /// Of [`Kind::Bytes`].
     Bytes(u64),
+    /// Of [`Kind::Number`].
+    Number(f64),
     /// Of [`Kind::Duration`].
     Duration(Duration),
 }
@@ -56,6 +60,11 @@ impl Kind {
                 within(text.parse().ok(), min, max).map(Value::Count)
             }
             Self::Bytes(min, max) => within(bytes(text), min, max).map(Value::Bytes),
+            Self::Number(min, max) => {
+                let number = text.parse::<f64>().ok();
+                let within = number.filter(|number| (min..=max).contains(number));
+                within.map(Value::Number).ok_or_else(allowed)
+            }
             Self::Duration(min, max) => match human_duration::parse("", text) {
                 Ok(duration) if (min..=max).contains(&duration) => Ok(Value::Duration(duration)),
                 Ok(_) => Err(allowed()),
@@ -89,6 +98,7 @@ impl fmt::Display for Kind {
             Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
             Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
             Self::Bytes(min, max) => write!(f, "{} to {}", format_bytes(min), format_bytes(max)),
+            Self::Number(min, max) => write!(f, "{min} to {max}"),
             Self::Duration(min, max) => {
                 write!(f, "{} to {}", human_duration::format(min), human_duration::format(max))
             }
@@ -103,6 +113,7 @@ impl fmt::Display for Value {
             Self::Address(address) => write!(f, "{address}"),
             Self::Count(number) => write!(f, "{number}"),
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),
+            Self::Number(number) => write!(f, "{number}"),
             Self::Duration(duration) => f.write_str(&human_duration::format(*duration)),
         }
     }
@@ -120,6 +131,7 @@ mod tests {
             (Kind::Count(0, 9), "7"),
             (Kind::Bytes(0, u64::MAX), "64MiB"),
             (Kind::Bytes(0, u64::MAX), "1000"),
+            (Kind::Number(0.5, 1.0), "0.999"),
             (Kind::Duration(Duration::ZERO, Duration::from_secs(99)), "1500ms"),
         ] {
             let value = kind.parse(text);

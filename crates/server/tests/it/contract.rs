@@ -40,7 +40,9 @@ fn metrics_are_served_for_prometheus() {
 fn health_says_that_all_is_well() {
     let server = Running::start();
     let health = server.get("/health");
-    assert_eq!((health.status, health.json()["status"].clone()), (200, "healthy".into()));
+    assert_eq!((health.status, health.json()["state"].clone()), (200, "healthy".into()));
+    assert_eq!(health.kind, "application/health+json");
+    assert_eq!(server.get("/health/startup").status, 200);
     assert_eq!(server.get("/health/live").status, 200);
     assert_eq!(server.get("/health/ready").status, 200);
 }

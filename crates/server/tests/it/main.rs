@@ -5,6 +5,7 @@ mod bad_input;
 mod contract;
 mod disk_full;
 mod documents;
+mod operations;
 mod search;
 mod shutdown;
 
@@ -13,17 +14,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mainstay_db::{Db, Options};
-use mainstay_server::{Config, Server};
+use mainstay_db::{Db, InjectedFault, Method, Options};
+use mainstay_server::{Config, Host, Server};
 use mainstay_testkit::file_system::{FileSystem, RealFs};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 /// A server on a free port of loopback, stopped when dropped.
 struct Running {
     address: SocketAddr,
-    options: Options,
     db: Arc<Db>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
@@ -42,8 +42,7 @@ impl Running {
     fn start_on(fs: Arc<dyn FileSystem>, config: Config) -> Self {
         mainstay_server::install_metrics().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let options = Options::default();
-        let db = Arc::new(Db::open_on(fs, folder.path(), options.clone()).unwrap());
+        let db = Arc::new(Db::open_on(fs, folder.path(), Options::default()).unwrap());
         db.create_collection("default", "static".parse().unwrap()).unwrap();
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -53,13 +52,20 @@ impl Running {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.unwrap().block_on(async move {
-                let server = Server::bind(served, config).await.unwrap();
+                let host = Host::new(&Default::default(), None).unwrap();
+                let server = Server::bind(served, config, host).await.unwrap();
                 tell.send(server.address().unwrap()).unwrap();
                 server.serve(async move { drop(stopped.await) }).await
             })
         });
         let address = told.recv().unwrap();
-        Self { address, options, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+        Self { address, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    /// Makes a method of the collection `default` fail.
+    fn break_method(&self, method: Method, fault: InjectedFault) {
+        let docs = self.db.collection("default").unwrap();
+        docs.dependency(method).faults().set(fault, None);
     }
 
     fn url(&self, path: &str) -> String {
@@ -97,6 +103,22 @@ impl Running {
         drop(self.stop.take());
         self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or(true)
     }
+}
+
+/// A server with two documents that every method has indexed.
+fn with_documents() -> Running {
+    let server = Running::start();
+    let documents = json!([
+        {"id": "1", "title": "Zebras", "body": "a zebra crosses\nthe road", "language": "en",
+         "attributes": {"price": 3.5, "new": true, "at": {"date": "2026-01-31"}}},
+        {"id": "src/b.rs", "path": "src/b.rs", "body": "fn walrus() {}", "language": "rust"},
+    ]);
+    let answer = server.put("/collections/default/documents", &documents);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let seq = answer.json()["seq"].as_u64().unwrap();
+    let docs = server.db.collection("default").unwrap();
+    assert!(docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(60)));
+    server
 }
 
 impl Drop for Running {

@@ -1,22 +1,7 @@
-use mainstay_db::{Fault, Method};
+use mainstay_db::{InjectedFault, Method};
 use serde_json::json;
 
-use crate::Running;
-
-fn with_documents() -> Running {
-    let server = Running::start();
-    let documents = json!([
-        {"id": "1", "title": "Zebras", "body": "a zebra crosses\nthe road", "language": "en",
-         "attributes": {"price": 3.5, "new": true, "at": {"date": "2026-01-31"}}},
-        {"id": "src/b.rs", "path": "src/b.rs", "body": "fn walrus() {}", "language": "rust"},
-    ]);
-    let answer = server.put("/collections/default/documents", &documents);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let seq = answer.json()["seq"].as_u64().unwrap();
-    let docs = server.db.collection("default").unwrap();
-    assert!(docs.wait_indexed(seq, &Method::ALL, std::time::Duration::from_secs(60)));
-    server
-}
+use crate::with_documents;
 
 /// S2, S4: the answer has what was asked for and says what it is worth.
 #[test]
@@ -70,7 +55,7 @@ fn filters_and_facets_go_over_the_wire() {
 #[test]
 fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
     let server = with_documents();
-    server.options.faults.set(Method::Semantic, Some(Fault::Error));
+    server.break_method(Method::Semantic, InjectedFault::Error);
     let json = server.post("/search", &json!({"query": "zebra"})).json();
     assert_eq!(
         (json["complete"].clone(), json["level"].clone()),
@@ -86,9 +71,11 @@ fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
     }
     let open = server.post("/search", &json!({"query": "zebra", "strict": true}));
     assert!(open.retry_after.is_some(), "{}", open.body);
-    let health = server.get("/health").json();
-    assert_eq!(health["status"], "degraded");
-    assert_eq!(health["checks"]["default/semantic/breaker"], "open");
+    let health = server.get("/health?fresh=true").json();
+    assert_eq!(health["state"], "degraded");
+    let semantic = &health["checks"]["search/semantic:responseTime"][0];
+    assert_eq!(semantic["state"], "unhealthy");
+    assert_eq!(semantic["output"], "default: its breaker is open");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use mainstay_db::{Fault, Method};
+use mainstay_db::{InjectedFault, Method};
 
 use crate::Running;
 
@@ -10,7 +10,9 @@ use crate::Running;
 #[test]
 fn a_running_request_is_answered_before_the_server_ends() {
     let mut server = Running::start();
-    server.options.faults.set(Method::Bm25, Some(Fault::Hang));
+    server.break_method(Method::Bm25, InjectedFault::Hang);
+    let docs = server.db.collection("default").unwrap();
+    let faults = docs.dependency(Method::Bm25).faults().clone();
     let body = br#"{"query": "x", "timeout_ms": 20000}"#;
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -21,11 +23,10 @@ fn a_running_request_is_answered_before_the_server_ends() {
     )
     .unwrap();
     stream.write_all(body).unwrap();
-    while server.options.faults.struck(Method::Bm25) == 0 {
+    while faults.struck() == 0 {
         std::thread::yield_now();
     }
-    let faults = server.options.faults.clone();
-    let release = std::thread::spawn(move || faults.set(Method::Bm25, None));
+    let release = std::thread::spawn(move || faults.clear());
     assert!(server.stop(), "drained in time");
     release.join().unwrap();
     let mut answer = String::new();

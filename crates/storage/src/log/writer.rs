@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::error::{LogError, io_error};
 use super::frame::{
@@ -128,7 +129,10 @@ impl Writer {
     fn write_frame(&mut self, hash: u128, written_at_ms: u64) -> Result<(), LogError> {
         let written = self.active.file.write_all_at(&self.frame, self.at.offset);
         written.map_err(|source| self.poison("writing", source))?;
+        let begun = Instant::now();
         self.sync()?;
+        metrics::histogram!("mainstay_log_sync_duration_seconds").record(begun.elapsed());
+        metrics::counter!("mainstay_log_appended_bytes_total").increment(self.frame.len() as u64);
         self.at.offset += self.frame.len() as u64;
         self.at.prev_hash = hash;
         self.at.written_at_ms = written_at_ms;

@@ -3,8 +3,9 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    Algorithm, BulkheadConfig, CircuitBreaker, Context, ErrorKind, Event, ManualClock, NoSleeper,
-    Observer, Pipelines, PipelinesConfig, RateConfig, State,
+    Algorithm, BulkheadConfig, CircuitBreaker, Context, Criticality, Dependency, DependencyKind,
+    ErrorKind, Event, ManualClock, NoSleeper, Observer, Pipelines, PipelinesConfig, RateConfig,
+    State,
 };
 use std::sync::{Arc, Mutex};
 
@@ -66,7 +67,9 @@ fn b4_each_service_and_endpoint_has_a_breaker_of_its_own_and_all_are_listed() {
     fail("upload");
     fail("upload");
     fail("download");
-    pipelines.adopt(&CircuitBreaker::search_method("bm25"));
+    let bm25 = CircuitBreaker::search_method("bm25");
+    let bm25 = Dependency::new(bm25, DependencyKind::Component, Criticality::Critical);
+    pipelines.declare(&bm25);
     let states: Vec<_> = pipelines
         .breakers()
         .iter()
@@ -234,11 +237,44 @@ fn b4_o4_limits_are_listed_with_their_state_and_breakers_are_found_by_name() {
     assert_eq!(list[0].budget, 20.0);
     drop(held);
     let own = CircuitBreaker::search_method("bm25");
-    pipelines.adopt(&own);
+    let kind = DependencyKind::Component;
+    pipelines.declare(&Dependency::new(own.clone(), kind, Criticality::Degrades));
     pipelines.breaker("bm25").unwrap().isolate();
     assert_eq!(own.state(), State::Isolated);
     pipelines.breaker("store/upload").unwrap().force_open();
     assert_eq!(endpoint.breaker().state(), State::Open);
     assert!(pipelines.breaker("store/download").is_none(), "asking creates nothing");
     assert_eq!(pipelines.list().len(), 1);
+}
+
+#[test]
+fn a_dependency_is_declared_once_and_shows_how_its_calls_went() {
+    let clock = ManualClock::new();
+    let pipelines = on(&clock, PipelinesConfig::default());
+    pipelines.declare_service("store", DependencyKind::Datastore, Criticality::Critical);
+    let slow = |_| {
+        clock.advance(ms(20));
+        Ok::<_, ErrorKind>(())
+    };
+    pipelines.run("store", "upload", Context::default(), slow).unwrap();
+    let refused = |_| Err::<(), _>(ErrorKind::BadRequest);
+    pipelines.run("store", "upload", Context::default(), refused).unwrap_err();
+    pipelines.breaker("store/upload").unwrap().force_open();
+    pipelines.run("store", "upload", Context::default(), refused).unwrap_err();
+
+    let [store] = <[Dependency; 1]>::try_from(pipelines.dependencies()).unwrap();
+    assert_eq!(
+        (store.kind(), store.criticality()),
+        (DependencyKind::Datastore, Criticality::Critical)
+    );
+    let figures = store.figures().snapshot();
+    assert_eq!((figures.calls, figures.failures), (2, 1), "a refusal is no call");
+    assert!((ms(20)..ms(23)).contains(&figures.p99.unwrap()), "{figures:?}");
+    assert_eq!(figures.last_error.unwrap().1, ErrorKind::BadRequest.to_string());
+
+    let own = CircuitBreaker::search_method("docs/bm25");
+    pipelines.declare(&Dependency::new(own, DependencyKind::Component, Criticality::Degrades));
+    assert_eq!(pipelines.dependencies().len(), 2);
+    assert!(pipelines.withdraw("docs/bm25") && !pipelines.withdraw("docs/bm25"));
+    assert!(pipelines.dependency("docs/bm25").is_none());
 }

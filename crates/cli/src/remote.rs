@@ -1,0 +1,98 @@
+//! [`Remote`]: a running server, as commands of an operator talk to it.
+
+use std::time::Duration;
+
+use mainstay_server::problem::Problem;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// How long an answer may take: beyond the longest health check.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Where the server is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Remote {
+    /// The address of the running server
+    #[arg(long, env = "MAINSTAY_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+}
+
+/// What a server answered.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) text: String,
+}
+
+impl Remote {
+    /// Asks for whatever status comes back; fails only when none does.
+    pub(crate) fn ask(
+        &self,
+        verb: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        let agent = crate::search::agent(PATIENCE);
+        let mut request = ureq::http::Request::builder().method(verb).uri(&url);
+        // The key comes from the environment: an argument would show in the list of processes.
+        if let Ok(key) = std::env::var("MAINSTAY_API_KEY") {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let text = body.map(Value::to_string).unwrap_or_default();
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request
+            .body(text)
+            .map_err(|error| Failure::usage(format!("--url {}: {error}", self.url)))?;
+        let mut response = agent
+            .run(request)
+            .map_err(|error| Failure::new(format!("{url}: {error}; is the server running?")))?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let text = body.map_err(|error| Failure::new(format!("{url}: {error}")))?;
+        Ok(Answer { status, text })
+    }
+
+    /// Asks for JSON; a problem becomes a failure with its detail.
+    pub(crate) fn json(
+        &self,
+        verb: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let answer = self.ask(verb, path, body)?;
+        if (200..300).contains(&answer.status) {
+            if answer.text.is_empty() {
+                return Ok(Value::Null);
+            }
+            return serde_json::from_str(&answer.text)
+                .map_err(|error| Failure::new(format!("{path} answered no JSON: {error}")));
+        }
+        let Ok(problem) = serde_json::from_str::<Problem>(&answer.text) else {
+            return Err(Failure::new(format!("{path} answered {}", answer.status)));
+        };
+        let mut told = problem.detail;
+        for error in problem.errors {
+            told.push_str("\n  ");
+            told.push_str(&error);
+        }
+        match answer.status {
+            400..500 => Err(Failure::usage(told)),
+            _ => Err(Failure::new(told)),
+        }
+    }
+}
+
+/// A path segment in which everything special is escaped; `/` stays.
+pub(crate) fn path_of(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
+    let escaped = name.bytes().map(|b| match plain(b) {
+        true => char::from(b).to_string(),
+        false => format!("%{b:02X}"),
+    });
+    escaped.collect()
+}

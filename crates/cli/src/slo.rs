@@ -1,0 +1,138 @@
+//! `mainstay slo` and `mainstay audit`.
+
+use std::process::ExitCode;
+
+use mainstay_server::slo::{ObjectiveReport, SloReport};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::print::{BAD, GOOD, QUIET, WARNING};
+use crate::remote::Remote;
+use crate::table::{self, plain};
+
+/// How good a running server is against what it promises
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Print JSON
+    #[arg(long, conflicts_with = "rules")]
+    json: bool,
+    /// Print recording and alerting rules for Prometheus
+    #[arg(long)]
+    rules: bool,
+}
+
+/// Who changed what on a running server
+#[derive(clap::Args)]
+pub(crate) struct AuditArguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// How many events, 1 to 1000
+    #[arg(long, short = 'n', default_value_t = 20)]
+    limit: usize,
+    /// Print JSON, one event a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit code 0 when every budget lasts, 1 when one burns or is used up.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.rules {
+        let rules = arguments.remote.ask("GET", "/admin/slo/rules", None)?;
+        print!("{}", rules.text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut answer = arguments.remote.json("GET", "/admin/slo", None)?;
+    if arguments.json {
+        println!("{answer:#}");
+    }
+    let report: SloReport = serde_json::from_value(answer["slo"].take()).map_err(|error| {
+        Failure::new(format!("the server's answer is of another version: {error}"))
+    })?;
+    if !arguments.json {
+        show(&report, &answer);
+    }
+    let spent = |o: &ObjectiveReport| {
+        o.alert.is_some() || o.budget_remaining.is_some_and(|left| left <= 0.0)
+    };
+    let trouble = report.objectives.iter().any(spent);
+    Ok(ExitCode::from(u8::from(trouble)))
+}
+
+fn show(report: &SloReport, answer: &Value) {
+    let percent = |share: Option<f64>, digits: usize| {
+        share.map_or("no events".to_string(), |share| format!("{:.digits$} %", share * 100.0))
+    };
+    let rows: Vec<_> = report
+        .objectives
+        .iter()
+        .map(|objective| {
+            let left = objective.budget_remaining;
+            let style = match (objective.alert, left) {
+                (Some(_), _) => BAD,
+                (None, Some(left)) if left < 0.25 => WARNING,
+                _ => GOOD,
+            };
+            let burn = objective.windows.first().and_then(|window| window.burn_long);
+            vec![
+                plain(&objective.name),
+                plain(percent(Some(objective.target), 3)),
+                (percent(objective.ratio, 4), style),
+                (percent(left, 1), style),
+                plain(burn.map_or(String::new(), |burn| format!("{burn:.2}"))),
+                plain((objective.good + objective.bad).to_string()),
+                plain(format!("{} d", objective.period_days)),
+                (objective.description.clone(), QUIET),
+            ]
+        })
+        .collect();
+    let headings =
+        ["objective", "target", "now", "budget left", "burn (1 h)", "events", "over", ""];
+    table::print(&headings, &rows);
+    let figure = |name: &str| answer["reliability"][name].as_f64();
+    let hours = |name: &str| figure(name).map_or("unknown".into(), |h| format!("{h:.1} h"));
+    println!(
+        "observed {}, {} incidents, mean time to repair {}, between failures at least {}",
+        hours("observed_hours"),
+        answer["reliability"]["incidents"],
+        figure("mttr_minutes").map_or("unknown".into(), |m| format!("{m:.1} min")),
+        hours("mtbf_lower_hours"),
+    );
+    for incident in answer["incidents"].as_array().into_iter().flatten().take(10) {
+        let lasts = incident["ended_unix_ms"].is_null();
+        let (style, word) = if lasts { (BAD, "open") } else { (QUIET, "closed") };
+        let title = incident["title"].as_str().unwrap_or_default();
+        anstream::println!("{style}{word}{style:#}  #{} {title}", incident["number"]);
+    }
+    if report.unsaved_seconds > 0 {
+        anstream::println!("{WARNING}not saved for {} s{WARNING:#}", report.unsaved_seconds);
+    }
+}
+
+/// Runs `mainstay audit`.
+pub(crate) fn audit(arguments: &AuditArguments) -> Result<ExitCode, Failure> {
+    let path = format!("/admin/audit?limit={}", arguments.limit);
+    let answer = arguments.remote.json("GET", &path, None)?;
+    let events = answer["events"].as_array().cloned().unwrap_or_default();
+    if arguments.json {
+        events.iter().for_each(|event| println!("{event}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| {
+            vec![
+                (text(&event["time"]), QUIET),
+                plain(text(&event["who"])),
+                plain(text(&event["action"])),
+                plain(text(&event["target"])),
+                plain(format!("{} to {}", event["before"], event["after"])),
+                plain(text(&event["why"])),
+            ]
+        })
+        .collect();
+    table::print(&["time", "who", "action", "target", "change", "why"], &rows);
+    Ok(ExitCode::SUCCESS)
+}

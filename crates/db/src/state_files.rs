@@ -1,0 +1,136 @@
+//! [`StateFiles`]: small named pieces of state beside the collections: what the process that serves
+//! the data directory keeps across restarts.
+//!
+//! A piece is replaced as a whole, durably. A journal only grows; when it has reached its bound it
+//! becomes the previous one, and a new one begins.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mainstay_storage::fs::{self, FileHandle, FileSystem};
+
+/// The largest piece: a thousand flags with their rules stay far below it.
+const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// A journal that is longer becomes the previous one: some 30,000 lines.
+const JOURNAL_BYTES_MAX: u64 = 8 << 20;
+
+/// The folder of small pieces of state. Clones share it.
+#[derive(Clone, Debug)]
+pub struct StateFiles {
+    fs: Arc<dyn FileSystem>,
+    folder: PathBuf,
+    /// The journal that was written last: its name, its file and its length.
+    journal: Arc<Mutex<Option<Journal>>>,
+}
+
+#[derive(Debug)]
+struct Journal {
+    name: String,
+    file: Box<dyn FileHandle>,
+    bytes: u64,
+}
+
+impl StateFiles {
+    pub(crate) fn open(fs: Arc<dyn FileSystem>, folder: PathBuf) -> io::Result<Self> {
+        fs::create_dir_durable(fs.as_ref(), &folder)?;
+        Ok(Self { fs, folder, journal: Arc::default() })
+    }
+
+    /// The piece as it was last saved; nothing when there is none. Names are lower-case letters,
+    /// digits, `-` and `.`.
+    pub fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let path = self.path(name)?;
+        if !self.fs.exists(&path)? {
+            return Ok(None);
+        }
+        fs::read(self.fs.as_ref(), &path, PIECE_BYTES_MAX).map(Some)
+    }
+
+    /// Replaces the piece: after a crash it is the old one or the new one.
+    pub fn save(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        fs::write_atomic(self.fs.as_ref(), &self.path(name)?, bytes)
+    }
+
+    /// Adds a line to a journal; durable on return.
+    pub fn append(&self, name: &str, line: &str) -> io::Result<()> {
+        let path = self.path(name)?;
+        let mut open = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.as_ref().is_none_or(|journal| journal.name != name) {
+            let exists = self.fs.exists(&path)?;
+            let file = if exists { self.fs.open(&path)? } else { self.fs.create(&path)? };
+            if !exists {
+                self.fs.sync_dir(&self.folder)?;
+            }
+            let bytes = file.len()?;
+            *open = Some(Journal { name: name.to_string(), file, bytes });
+        }
+        if open.as_ref().is_some_and(|journal| journal.bytes >= JOURNAL_BYTES_MAX) {
+            *open = None;
+            self.fs.rename(&path, &self.path(&format!("{name}.1"))?)?;
+            let file = self.fs.create(&path)?;
+            self.fs.sync_dir(&self.folder)?;
+            *open = Some(Journal { name: name.to_string(), file, bytes: 0 });
+        }
+        let Some(journal) = open.as_mut() else { return Ok(()) };
+        let text = format!("{}\n", line.replace('\n', " "));
+        let written = journal.file.write_all_at(text.as_bytes(), journal.bytes);
+        match written.and_then(|()| journal.file.sync_data()) {
+            Ok(()) => {
+                journal.bytes += text.len() as u64;
+                Ok(())
+            }
+            // What is there is looked at anew the next time.
+            Err(error) => {
+                *open = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+        if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(letter)
+        {
+            let message = format!("\"{name:.80}\" names no piece of state");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(self.folder.join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mainstay_storage::RealFs;
+
+    #[test]
+    fn pieces_are_replaced_and_journals_grow_over_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || StateFiles::open(Arc::new(RealFs), folder.path().join("state")).unwrap();
+        let files = open();
+        assert_eq!(files.load("flags").unwrap(), None);
+        files.save("flags", b"one").unwrap();
+        files.save("flags", b"two").unwrap();
+        files.append("audit.ndjson", "first").unwrap();
+        let again = open();
+        again.append("audit.ndjson", "second\nline").unwrap();
+        assert_eq!(again.load("flags").unwrap().unwrap(), b"two");
+        assert_eq!(again.load("audit.ndjson").unwrap().unwrap(), b"first\nsecond line\n");
+        for name in ["", "../x", "a/b", ".hidden", "Ü"] {
+            assert!(files.save(name, b"").is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_journal_at_its_bound_becomes_the_previous_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = StateFiles::open(Arc::new(RealFs), folder.path().join("state")).unwrap();
+        let line = "x".repeat(1 << 20);
+        (0..9).for_each(|_| files.append("audit.ndjson", &line).unwrap());
+        let lengths = ["audit.ndjson.1", "audit.ndjson"]
+            .map(|name| files.load(name).unwrap().unwrap().len() as u64);
+        assert_eq!(lengths, [8 * ((1 << 20) + 1), (1 << 20) + 1]);
+    }
+}

@@ -1,0 +1,327 @@
+//! [`Ids`]: what ties together everything that one request causes: its correlation id, and its
+//! place in a distributed trace (W3C Trace Context).
+//!
+//! The ids of the request that a thread works for are those of the span it is in: the layer of
+//! [`crate::spans`] sets them when a span is entered and takes them back when it is left. So they
+//! follow a request wherever its span is entered: through futures, thread pools and queues.
+//!
+//! Invariants: a correlation id has 1 to [`CORRELATION_CHARS_MAX`] letters, digits and `-`; a trace
+//! id and a span id are never 0.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+/// The longest correlation id, in characters.
+pub const CORRELATION_CHARS_MAX: usize = 64;
+/// The longest `tracestate` that is passed on, in bytes: what the recommendation asks for.
+const STATE_BYTES_MAX: usize = 512;
+/// Spans that one thread can be in at a time before their ids are no longer tracked; a request is
+/// in four.
+const DEPTH_MAX: usize = 64;
+
+/// The header of the correlation id.
+pub const CORRELATION_HEADER: &str = "x-correlation-id";
+/// The header of the trace's place.
+pub const TRACEPARENT_HEADER: &str = "traceparent";
+/// The header of other systems' state.
+pub const TRACESTATE_HEADER: &str = "tracestate";
+
+/// What ties together everything that one request causes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// The correlation id; empty for work that no request caused.
+    pub correlation: String,
+    /// The trace.
+    pub trace_id: u128,
+    /// The caller's span; 0 when nobody has said.
+    pub parent_span_id: u64,
+    /// Whether the trace's spans are recorded.
+    pub sampled: bool,
+    /// The state of other tracing systems, passed on as it came; empty without.
+    pub state: String,
+}
+
+/// The values of a request's headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Incoming<'a> {
+    /// `X-Correlation-ID`.
+    pub correlation: Option<&'a str>,
+    /// `traceparent`.
+    pub traceparent: Option<&'a str>,
+    /// `tracestate`.
+    pub tracestate: Option<&'a str>,
+}
+
+impl Ids {
+    /// The ids of a request. A header that is malformed is as good as absent; a trace that begins
+    /// here is recorded with the probability `sample_ratio`.
+    #[must_use]
+    pub fn of_request(incoming: Incoming<'_>, sample_ratio: f64) -> Self {
+        let correlation = match incoming.correlation {
+            Some(given) if is_correlation_id(given) => given.to_string(),
+            _ => new_correlation_id(),
+        };
+        let Some((trace_id, parent_span_id, sampled)) =
+            incoming.traceparent.and_then(parse_traceparent)
+        else {
+            return Self { correlation, ..Self::background(sample_ratio) };
+        };
+        let state = incoming.tracestate.filter(|state| is_state(state)).unwrap_or_default();
+        Self { correlation, trace_id, parent_span_id, sampled, state: state.to_string() }
+    }
+
+    /// The ids of work that no request caused: a trace of its own, without a correlation id.
+    #[must_use]
+    pub fn background(sample_ratio: f64) -> Self {
+        let trace_id = (u128::from(random_id()) << 64) | u128::from(random_id());
+        Self {
+            correlation: String::new(),
+            trace_id,
+            parent_span_id: 0,
+            sampled: falls_in(trace_id, sample_ratio),
+            state: String::new(),
+        }
+    }
+
+    /// `traceparent` for what the span `span_id` of this trace calls.
+    #[must_use]
+    pub fn traceparent(&self, span_id: u64) -> String {
+        let flags = u8::from(self.sampled);
+        format!("00-{:032x}-{span_id:016x}-{flags:02x}", self.trace_id)
+    }
+}
+
+/// Whether this may be a correlation id: 1 to 64 letters, digits and `-`.
+#[must_use]
+pub fn is_correlation_id(text: &str) -> bool {
+    (1..=CORRELATION_CHARS_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// A new correlation id: 32 hexadecimal digits.
+#[must_use]
+pub fn new_correlation_id() -> String {
+    format!("{:016x}{:016x}", random_id(), random_id())
+}
+
+/// Trace, parent span and the sampled flag of a `traceparent`; nothing when it is malformed.
+fn parse_traceparent(text: &str) -> Option<(u128, u64, bool)> {
+    let mut fields = text.trim().split('-');
+    let (version, trace, parent, flags) =
+        (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    // A later version may append fields; version 00 has none, and ff is forbidden.
+    if version == "ff" || (version == "00" && fields.next().is_some()) {
+        return None;
+    }
+    let digits = |text: &str, count| {
+        text.len() == count && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    if !(digits(version, 2) && digits(trace, 32) && digits(parent, 16) && digits(flags, 2)) {
+        return None;
+    }
+    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+    let span_id = u64::from_str_radix(parent, 16).ok().filter(|id| *id != 0)?;
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    Some((trace_id, span_id, flags & 1 == 1))
+}
+
+fn is_state(text: &str) -> bool {
+    text.len() <= STATE_BYTES_MAX && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
+/// The decision of every sampler that goes by the ratio of trace ids, so that services agree.
+fn falls_in(trace_id: u128, ratio: f64) -> bool {
+    // The cast saturates; 2^63 stands for all.
+    let bound = (ratio.clamp(0.0, 1.0) * (1u64 << 63) as f64) as u64;
+    ((trace_id as u64) >> 1) < bound
+}
+
+thread_local! {
+    static RANDOM: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
+    static ENTERED: RefCell<Vec<Entered>> = const { RefCell::new(Vec::new()) };
+    static NEXT: RefCell<Option<Ids>> = const { RefCell::new(None) };
+}
+
+/// A number that is not 0 and that nobody else has: the generator SplitMix64 (Steele, Lea, Flood,
+/// 2014), seeded for each thread by the system. Ids are no secrets.
+#[must_use]
+pub fn random_id() -> u64 {
+    RANDOM.with(|state| {
+        let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(next);
+        let mut z = next;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).max(1)
+    })
+}
+
+/// A span that this thread is in.
+#[derive(Clone, Debug)]
+struct Entered {
+    ids: Arc<Ids>,
+    span_id: u64,
+}
+
+/// Lends `ids` to the span that `make` begins.
+pub fn begin<T>(ids: Ids, make: impl FnOnce() -> T) -> T {
+    NEXT.set(Some(ids));
+    let made = make();
+    NEXT.set(None);
+    made
+}
+
+/// The ids that [`begin`] lends.
+pub(crate) fn lent() -> Option<Ids> {
+    NEXT.take()
+}
+
+/// This thread is in a span now.
+pub(crate) fn enter(ids: &Arc<Ids>, span_id: u64) {
+    // A thread that ends has no ids any more.
+    let _ = ENTERED.try_with(|entered| {
+        let mut entered = entered.borrow_mut();
+        if entered.len() < DEPTH_MAX {
+            entered.push(Entered { ids: Arc::clone(ids), span_id });
+        }
+    });
+}
+
+/// This thread has left a span.
+pub(crate) fn exit(span_id: u64) {
+    let _ = ENTERED.try_with(|entered| {
+        let mut entered = entered.borrow_mut();
+        if let Some(at) = entered.iter().rposition(|entered| entered.span_id == span_id) {
+            entered.remove(at);
+        }
+    });
+}
+
+/// Hands the ids of the span that this thread is in, and that span's id, to `read`.
+pub fn with_current<T>(read: impl FnOnce(&Ids, u64) -> T) -> Option<T> {
+    ENTERED
+        .try_with(|entered| {
+            let entered = entered.borrow();
+            entered.last().map(|last| read(&last.ids, last.span_id))
+        })
+        .ok()
+        .flatten()
+}
+
+/// The correlation id of the request that this thread works for.
+#[must_use]
+pub fn correlation_id() -> Option<String> {
+    with_current(|ids, _| ids.correlation.clone()).filter(|id| !id.is_empty())
+}
+
+/// The trace of the request that this thread works for.
+#[must_use]
+pub fn trace_id() -> Option<u128> {
+    with_current(|ids, _| ids.trace_id)
+}
+
+/// The same, if the trace is recorded.
+#[must_use]
+pub fn sampled_trace_id() -> Option<u128> {
+    with_current(|ids, _| ids.sampled.then_some(ids.trace_id)).flatten()
+}
+
+/// The headers that go with a call to a dependency.
+pub fn outgoing(visit: &mut dyn FnMut(&'static str, &str)) {
+    let of = |ids: &Ids, span_id| {
+        let correlation = ids.correlation.clone();
+        (correlation, ids.traceparent(span_id), ids.state.clone())
+    };
+    // The borrow ends before the visitor runs, which may enter spans itself.
+    let Some((correlation, traceparent, state)) = with_current(of) else { return };
+    if !correlation.is_empty() {
+        visit(CORRELATION_HEADER, &correlation);
+    }
+    visit(TRACEPARENT_HEADER, &traceparent);
+    if !state.is_empty() {
+        visit(TRACESTATE_HEADER, &state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_correlation_id_has_letters_digits_and_hyphens_and_at_most_64_of_them() {
+        let longest = "a".repeat(64);
+        for good in ["a", "A-1", "550e8400-e29b-41d4-a716-446655440000", &longest] {
+            assert!(is_correlation_id(good), "{good}");
+        }
+        let too_long = "a".repeat(65);
+        for bad in ["", "a b", "a_b", "ä", "a\n", "<script>", &too_long] {
+            assert!(!is_correlation_id(bad), "{bad}");
+            let incoming = Incoming { correlation: Some(bad), ..Incoming::default() };
+            let ids = Ids::of_request(incoming, 0.0);
+            assert!(is_correlation_id(&ids.correlation) && ids.correlation != bad);
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_taken_over_and_passed_on() {
+        let incoming = Incoming {
+            traceparent: Some(PARENT),
+            tracestate: Some("vendor=1"),
+            ..Incoming::default()
+        };
+        let ids = Ids::of_request(incoming, 0.0);
+        assert_eq!(ids.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        assert_eq!(ids.parent_span_id, 0x00f0_67aa_0ba9_02b7);
+        assert!(ids.sampled, "the caller's decision counts");
+        assert_eq!(ids.state, "vendor=1");
+        assert_eq!(ids.traceparent(ids.parent_span_id), PARENT);
+    }
+
+    #[test]
+    fn a_malformed_traceparent_begins_a_new_trace() {
+        for bad in [
+            "",
+            "00",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(parse_traceparent(bad), None, "{bad}");
+        }
+        let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more";
+        assert!(parse_traceparent(later).is_some_and(|(_, _, sampled)| !sampled));
+    }
+
+    #[test]
+    fn the_share_of_recorded_traces_is_the_ratio() {
+        let sampled = |ratio| (0..20_000).filter(|_| Ids::background(ratio).sampled).count();
+        assert_eq!((sampled(0.0), sampled(1.0)), (0, 20_000));
+        let quarter = sampled(0.25);
+        assert!((4_500..5_500).contains(&quarter), "{quarter}");
+    }
+
+    #[test]
+    fn a_thread_knows_the_span_it_is_in() {
+        let ids = Arc::new(Ids::of_request(
+            Incoming { correlation: Some("abc"), ..Incoming::default() },
+            0.0,
+        ));
+        assert_eq!(correlation_id(), None);
+        enter(&ids, 1);
+        enter(&ids, 2);
+        let mut sent = Vec::new();
+        outgoing(&mut |name, value| sent.push((name, value.to_string())));
+        assert_eq!(sent[0], (CORRELATION_HEADER, "abc".to_string()));
+        assert_eq!(sent[1], (TRACEPARENT_HEADER, ids.traceparent(2)));
+        exit(2);
+        exit(1);
+        assert_eq!(correlation_id(), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! [`Series`]: the figures of one metric with one set of labels, in atomics.
+//!
+//! A histogram's count is the sum of its buckets, so the two always agree; its sum is added after
+//! the bucket and may lag by the records under way.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use metrics::{CounterFn, GaugeFn, HistogramFn};
+
+use crate::correlation;
+use crate::metric::MetricKind;
+
+/// How long a bucket keeps its exemplar: a newer one says nothing more, and taking it costs a clock.
+const EXEMPLAR_AGE: Duration = Duration::from_secs(1);
+
+/// The figures of one metric with one set of labels.
+#[derive(Debug)]
+pub(crate) enum Series {
+    /// A count.
+    Counter(AtomicU64),
+    /// The bits of a number.
+    Gauge(AtomicU64),
+    /// Observations by bucket.
+    Histogram(Box<Buckets>),
+}
+
+/// Observations by bucket.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    bounds: &'static [f64],
+    /// One for each bound and one for what is beyond the last.
+    counts: Box<[AtomicU64]>,
+    exemplars: Box<[Mutex<Option<Kept>>]>,
+    sum: AtomicU64,
+}
+
+/// An observation and the trace in which it was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exemplar {
+    pub(crate) trace_id: u128,
+    pub(crate) value: f64,
+    /// When, in seconds since 1970.
+    pub(crate) at_s: f64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    exemplar: Exemplar,
+    since: Instant,
+}
+
+/// What a histogram held when it was read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// Bound, observations up to it, and an exemplar of this bucket alone.
+    pub(crate) buckets: Vec<(f64, u64, Option<Exemplar>)>,
+    pub(crate) sum: f64,
+}
+
+impl Series {
+    pub(crate) fn new(kind: MetricKind) -> Self {
+        match kind {
+            MetricKind::Counter => Self::Counter(AtomicU64::new(0)),
+            MetricKind::Gauge => Self::Gauge(AtomicU64::new(0f64.to_bits())),
+            MetricKind::Histogram(bounds) => Self::Histogram(Box::new(Buckets {
+                bounds,
+                counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+                exemplars: (0..=bounds.len()).map(|_| Mutex::new(None)).collect(),
+                sum: AtomicU64::new(0f64.to_bits()),
+            })),
+        }
+    }
+
+    /// Lifts a counter to `value`, if it is below.
+    pub(crate) fn raise_to(&self, value: u64) {
+        if let Self::Counter(count) = self {
+            count.fetch_max(value, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Buckets {
+    fn observe(&self, value: f64) {
+        if value.is_nan() {
+            return;
+        }
+        let at = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[at].fetch_add(1, Ordering::Relaxed);
+        change(&self.sum, |sum| sum + value);
+        if let Some(trace_id) = correlation::sampled_trace_id() {
+            self.keep(at, trace_id, value);
+        }
+    }
+
+    /// Keeps an exemplar unless there is a fresh one, or somebody is at it.
+    fn keep(&self, at: usize, trace_id: u128, value: f64) {
+        let Ok(mut kept) = self.exemplars[at].try_lock() else { return };
+        if kept.as_ref().is_some_and(|kept| kept.since.elapsed() < EXEMPLAR_AGE) {
+            return;
+        }
+        let at_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let exemplar = Exemplar { trace_id, value, at_s };
+        *kept = Some(Kept { exemplar, since: Instant::now() });
+    }
+
+    /// What it holds.
+    pub(crate) fn read(&self) -> Reading {
+        let mut below = 0;
+        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+        let bucket = |((bound, count), kept): ((f64, &AtomicU64), &Mutex<Option<Kept>>)| {
+            below += count.load(Ordering::Relaxed);
+            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            (bound, below, kept.as_ref().map(|kept| kept.exemplar))
+        };
+        let buckets = bounds.zip(&self.counts).zip(&self.exemplars).map(bucket).collect();
+        Reading { buckets, sum: f64::from_bits(self.sum.load(Ordering::Relaxed)) }
+    }
+}
+
+fn change(bits: &AtomicU64, change: impl Fn(f64) -> f64) {
+    let next = |bits| Some(change(f64::from_bits(bits)).to_bits());
+    // The closure never declines.
+    let _ = bits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+}
+
+impl CounterFn for Series {
+    fn increment(&self, value: u64) {
+        if let Self::Counter(count) = self {
+            count.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
+    fn absolute(&self, value: u64) {
+        self.raise_to(value);
+    }
+}
+
+impl GaugeFn for Series {
+    fn increment(&self, value: f64) {
+        if let Self::Gauge(bits) = self {
+            change(bits, |now| now + value);
+        }
+    }
+
+    fn decrement(&self, value: f64) {
+        if let Self::Gauge(bits) = self {
+            change(bits, |now| now - value);
+        }
+    }
+
+    fn set(&self, value: f64) {
+        if let Self::Gauge(bits) = self {
+            bits.store(value.to_bits(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl HistogramFn for Series {
+    fn record(&self, value: f64) {
+        if let Self::Histogram(buckets) = self {
+            buckets.observe(value);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Objectives, incidents, the audit trail, and what the process uses of the machine.
+
+use axum::extract::State as Shared;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use mainstay_ops::kernel_files::KernelFiles;
+use mainstay_ops::slo::prometheus_rules;
+use serde::Deserialize;
+
+use super::{Json, Query};
+use crate::problem::Problem;
+use crate::state::State;
+
+/// Incidents shown at once.
+const INCIDENTS_SHOWN: usize = 50;
+/// Events of the audit trail shown when nobody says how many, and at most.
+const EVENTS: (usize, usize) = (50, 1000);
+/// Where alerts send people.
+const RUNBOOK: &str = "https://mainstay.example/docs/operations/objectives";
+
+/// Which events.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditQuery {
+    /// Only events with a lower number; the newest when absent.
+    #[serde(default)]
+    #[param(required = false)]
+    before: u64,
+    /// How many, 1 to 1000; 50 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
+/// How good the service is, against what was promised
+#[utoipa::path(
+    get, path = "/admin/slo", tag = "admin",
+    responses((status = 200, description = "Objectives with their budgets, reliability, the latest incidents", body = serde_json::Value))
+)]
+pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value> {
+    let operations = state.operations();
+    let mut incidents = operations.incidents.list();
+    incidents.truncate(INCIDENTS_SHOWN);
+    Json(serde_json::json!({
+        "slo": operations.slo.report(),
+        "reliability": operations.incidents.reliability(operations.slo.observed_ms()),
+        "incidents": incidents,
+    }))
+}
+
+/// The objectives as recording and alerting rules for Prometheus
+#[utoipa::path(
+    get, path = "/admin/slo/rules", tag = "admin",
+    responses((status = 200, description = "YAML for rule_files", body = String, content_type = "application/yaml"))
+)]
+pub(crate) async fn rules(Shared(state): Shared<State>) -> Response {
+    let objectives = state.config().operations.slo.objectives;
+    let text = prometheus_rules(&objectives, RUNBOOK);
+    ([(header::CONTENT_TYPE, "application/yaml")], text).into_response()
+}
+
+/// Who changed what, the newest first
+#[utoipa::path(
+    get, path = "/admin/audit", tag = "admin", params(AuditQuery),
+    responses(
+        (status = 200, description = "Events", body = serde_json::Value),
+        (status = "4XX", description = "The query is not understood", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn audit(
+    Shared(state): Shared<State>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let limit = query.limit.unwrap_or(EVENTS.0);
+    if !(1..=EVENTS.1).contains(&limit) {
+        let detail = format!("limit is {limit}; allowed is 1 to {}", EVENTS.1);
+        return Err(Problem::bad_request(detail));
+    }
+    let events = state.operations().audit.recent(query.before, limit);
+    let events: Vec<_> = events.iter().map(|event| &**event).collect();
+    Ok(Json(serde_json::json!({ "events": events })))
+}
+
+/// Memory and file handles of the process
+#[utoipa::path(
+    get, path = "/admin/resources", tag = "admin",
+    responses((status = 200, description = "Use, limits and steps", body = serde_json::Value))
+)]
+pub(crate) async fn resources(Shared(state): Shared<State>) -> Json<serde_json::Value> {
+    let operations = state.operations();
+    Json(serde_json::json!({
+        "memory": operations.memory.report(),
+        "handles": operations.handles.report(&KernelFiles::default()),
+    }))
+}

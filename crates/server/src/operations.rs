@@ -1,0 +1,247 @@
+//! [`Operations`]: what runs beside the requests: health, levels, flags, the memory guard,
+//! objectives, probes and the audit trail, composed in one place.
+//!
+//! Order of start: state, audit, guards, checks (asked once before the first request), tickers.
+//! Order of stop: tickers, then the objectives are closed, so that the time until the next start is
+//! no dead time.
+
+mod checks;
+mod flags;
+mod keeping;
+mod probes;
+mod remedies;
+mod signals;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mainstay_db::{Db, Pipelines};
+use mainstay_ops::audit::Audit;
+use mainstay_ops::flags::Flags;
+use mainstay_ops::handles::HandlePool;
+use mainstay_ops::health::{Gate, GateConfig, HealthRegistry, Pulses, ServiceInfo};
+use mainstay_ops::incidents::Incidents;
+use mainstay_ops::kernel_files::KernelFiles;
+use mainstay_ops::levels::{Levels, LevelsConfig};
+use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
+use mainstay_ops::slo::{Slo, SloConfig};
+use mainstay_ops::store::StateStore;
+use mainstay_ops::ticker::Ticker;
+use mainstay_ops::wall_clock::WallClock;
+use mainstay_resilience::Clock;
+
+use crate::host::Host;
+
+pub(crate) use flags::{method_flag, names as flag_names};
+
+/// How often the memory is looked at: a burst of requests may fill some hundred megabytes in it.
+const MEMORY_EVERY: Duration = Duration::from_millis(100);
+/// How often the level of service is decided anew.
+const LEVELS_EVERY: Duration = Duration::from_millis(250);
+/// How often readiness and objectives are judged.
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// A loop that is silent for this long hangs: a hundred times its longest turn.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How a server watches itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperationsConfig {
+    /// When it counts as ready.
+    pub gate: GateConfig,
+    /// How old the answer of a check may become.
+    pub check_every: Duration,
+    /// How long a check may take.
+    pub check_timeout: Duration,
+    /// Where the steps of the memory guard begin.
+    pub memory: MemoryConfig,
+    /// When the level of service moves.
+    pub levels: LevelsConfig,
+    /// What is promised.
+    pub slo: SloConfig,
+    /// How often the server searches itself; zero for never.
+    pub probe_every: Duration,
+    /// The time in which such a search must be answered.
+    pub probe_timeout: Duration,
+}
+
+impl Default for OperationsConfig {
+    fn default() -> Self {
+        Self {
+            gate: GateConfig::default(),
+            check_every: Duration::from_secs(5),
+            check_timeout: Duration::from_secs(5),
+            memory: MemoryConfig::default(),
+            levels: LevelsConfig::default(),
+            slo: SloConfig::default(),
+            probe_every: Duration::from_secs(10),
+            probe_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why the operations could not be started.
+#[derive(Debug)]
+pub struct StartFailure(String);
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartFailure {}
+
+fn failed(what: &str) -> impl Fn(&dyn fmt::Display) -> StartFailure {
+    move |why| StartFailure(format!("{what}: {why}"))
+}
+
+/// What runs beside the requests.
+pub(crate) struct Operations {
+    pub(crate) pipelines: Pipelines,
+    pub(crate) health: HealthRegistry,
+    pub(crate) pulses: Pulses,
+    pub(crate) levels: Levels,
+    pub(crate) flags: Flags,
+    pub(crate) audit: Audit,
+    pub(crate) memory: MemoryGuard,
+    pub(crate) handles: HandlePool,
+    pub(crate) slo: Slo,
+    pub(crate) incidents: Incidents,
+    tickers: Mutex<Vec<Ticker>>,
+}
+
+impl Operations {
+    /// Starts everything. Blocks until each check has answered once, or is late.
+    pub(crate) fn start(
+        db: &Arc<Db>,
+        config: &OperationsConfig,
+        host: &Host,
+    ) -> Result<Self, StartFailure> {
+        let (clock, wall) = (Clock::system(), WallClock::system());
+        let files = db.state_files().map_err(|e| failed("state")(&e))?;
+        let store: Arc<dyn StateStore> = Arc::new(keeping::Store(files.clone()));
+        let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files))));
+        let flags = flags::open(Arc::clone(&store), wall.clone(), audit.clone());
+        let levels = Levels::open(
+            config.levels.clone(),
+            clock.clone(),
+            wall.clone(),
+            audit.clone(),
+            Arc::clone(&store),
+        );
+        let levels = levels.map_err(|e| failed("levels")(&e))?;
+        let files = KernelFiles::default();
+        let memory =
+            MemoryGuard::new(config.memory.clone(), files, clock.clone(), host.allocator.clone());
+        let memory = memory.map_err(|e| failed("memory")(&e))?;
+        let queries = Arc::new(keeping::QueryCache(Arc::clone(db)));
+        memory.register("queries", queries).map_err(|e| failed("memory")(&e))?;
+        let incidents = keeping::incidents(&store);
+        let slo =
+            Slo::open(config.slo.clone(), clock.clone(), wall.clone(), store, incidents.clone());
+        let slo = slo.map_err(|e| failed("slo")(&e))?;
+        let gate = Gate::new(config.gate, &["checks"]).map_err(|e| failed("health")(&e))?;
+        let info = ServiceInfo {
+            version: "1".to_string(),
+            release_id: env!("CARGO_PKG_VERSION").to_string(),
+            service_id: format!("pid {}", std::process::id()),
+            description: "hybrid search for documents and code".to_string(),
+        };
+        let operations = Self {
+            pipelines: db.pipelines().clone(),
+            health: HealthRegistry::new(clock.clone(), wall, gate, info),
+            pulses: Pulses::new(clock.clone()),
+            levels,
+            flags,
+            audit,
+            memory,
+            handles: host.handles.clone(),
+            slo,
+            incidents,
+            tickers: Mutex::default(),
+        };
+        operations.watch(db, config, &clock)?;
+        Ok(operations)
+    }
+
+    fn watch(
+        &self,
+        db: &Arc<Db>,
+        config: &OperationsConfig,
+        clock: &Clock,
+    ) -> Result<(), StartFailure> {
+        let asked = checks::Asked {
+            db: Arc::clone(db),
+            memory: self.memory.clone(),
+            handles: self.handles.clone(),
+            audit: self.audit.clone(),
+        };
+        for check in checks::all(asked) {
+            let check = check.every(config.check_every).timeout(config.check_timeout);
+            self.health.register(check).map_err(|e| failed("health")(&e))?;
+        }
+        let _ = self.memory.tick();
+        let _ = self.health.report_fresh();
+        self.health.gate().done("checks");
+
+        let memory = self.memory.clone();
+        self.every("memory", MEMORY_EVERY, move || {
+            let _ = memory.tick();
+        })?;
+        let mut watched = signals::Watched {
+            db: Arc::clone(db),
+            pipelines: self.pipelines.clone(),
+            health: self.health.clone(),
+            memory: self.memory.clone(),
+            slo: self.slo.clone(),
+        };
+        let levels = self.levels.clone();
+        self.every("levels", LEVELS_EVERY, move || {
+            let _ = levels.tick(&watched.signals());
+        })?;
+        let (health, slo) = (self.health.clone(), self.slo.clone());
+        let mut remedies =
+            remedies::Remedies::new(Arc::clone(db), self.memory.clone(), self.audit.clone());
+        self.every("judge", JUDGE_EVERY, move || {
+            health.tick();
+            slo.tick();
+            remedies.look();
+        })?;
+        if !config.probe_every.is_zero() {
+            let (every, timeout) = (config.probe_every, config.probe_timeout);
+            let probes = probes::Probes::new(Arc::clone(db), clock.clone(), every, timeout);
+            let probes = probes.map_err(|e| failed("slo")(&e))?;
+            self.slo.follow(probes.ledger());
+            self.every("probes", every.min(JUDGE_EVERY), move || probes.look())?;
+        }
+        Ok(())
+    }
+
+    /// Starts a loop that is watched for silence.
+    fn every(
+        &self,
+        name: &str,
+        every: Duration,
+        mut tick: impl FnMut() + Send + 'static,
+    ) -> Result<(), StartFailure> {
+        let pulse = self.pulses.watch(name, SILENCE_MAX).map_err(|e| failed("pulse")(&e))?;
+        let ticker = Ticker::start(name, every, move || {
+            pulse.beat();
+            tick();
+        });
+        let ticker = ticker.map_err(|e| failed("ticker")(&e))?;
+        self.tickers.lock().unwrap_or_else(PoisonError::into_inner).push(ticker);
+        Ok(())
+    }
+
+    /// Ends the loops and closes the objectives. Doing it again does nothing more.
+    pub(crate) fn stop(&self) {
+        let tickers =
+            std::mem::take(&mut *self.tickers.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(tickers);
+        if let Err(error) = self.slo.close() {
+            tracing::error!(%error, "objectives not saved; the time until the next start counts as dead");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The health checks of the server: each reads figures that are there, so none of them can hang.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use mainstay_db::{BreakerState, Collection, Db, Method, ViewState};
+use mainstay_ops::audit::Audit;
+use mainstay_ops::handles::HandlePool;
+use mainstay_ops::health::{Check, ComponentKind, Criticality, Observation};
+use mainstay_ops::kernel_files::KernelFiles;
+use mainstay_ops::memory::{MemoryGuard, Step};
+
+/// The check of the stored documents, without which nothing can be answered.
+pub(super) const DOCUMENTS: &str = "documents";
+/// Free disk space below which somebody should make room: sixteen times what the log keeps back.
+const DISK_LOW_BYTES: u64 = 512 << 20;
+/// The share of the file handles in use from which on somebody should know.
+const HANDLES_HIGH: f64 = 0.9;
+/// Names listed in one message.
+const NAMED_MAX: usize = 5;
+
+/// What the checks read.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) db: Arc<Db>,
+    pub(super) memory: MemoryGuard,
+    pub(super) handles: HandlePool,
+    pub(super) audit: Audit,
+}
+
+/// Every check.
+pub(super) fn all(asked: Asked) -> Vec<Check> {
+    let check = |name: &str, kind, observe: fn(&Asked) -> Observation| {
+        let asked = asked.clone();
+        Check::new(name, kind, move || observe(&asked))
+    };
+    let mut checks = vec![
+        check(DOCUMENTS, ComponentKind::Datastore, documents)
+            .criticality(Criticality::Critical)
+            .affects(&["/search", "/collections"]),
+        check("log", ComponentKind::Datastore, log)
+            .affects(&["/collections/{collection}/documents"]),
+        check("embedding", ComponentKind::Component, embedding).affects(&["/search"]),
+        check("cache/queries", ComponentKind::Cache, query_cache)
+            .criticality(Criticality::Informative),
+        check("disk", ComponentKind::System, disk)
+            .affects(&["/collections/{collection}/documents"]),
+        check("memory", ComponentKind::System, memory).affects(&["/search", "/collections"]),
+        check("handles", ComponentKind::System, handles).affects(&["/search", "/collections"]),
+        check("audit", ComponentKind::Datastore, audit).affects(&["/admin"]),
+    ];
+    for method in Method::ALL {
+        let asked = asked.clone();
+        let name = format!("search/{method}");
+        let observe = move || search_method(&asked.db, method);
+        checks.push(Check::new(name, ComponentKind::Component, observe).affects(&["/search"]));
+    }
+    checks
+}
+
+/// `a, b and 3 more`.
+fn named(names: &[String]) -> String {
+    let mut text = names.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED_MAX {
+        let _ = write!(text, " and {} more", names.len() - NAMED_MAX);
+    }
+    text
+}
+
+/// All well, all broken, or some of them.
+fn judged(trouble: &[String], all: usize) -> Observation {
+    match trouble.len() {
+        0 => Observation::healthy(),
+        some if some >= all => Observation::unhealthy(named(trouble)),
+        _ => Observation::degraded(named(trouble)),
+    }
+}
+
+fn view_state(collection: &Collection, view: &str) -> Option<ViewState> {
+    let views = collection.status().views;
+    views.into_iter().find(|status| status.view == view).map(|status| status.state)
+}
+
+fn documents(asked: &Asked) -> Observation {
+    let collections = asked.db.collections();
+    let broken = asked.db.broken();
+    let mut trouble: Vec<String> =
+        broken.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+    for collection in &collections {
+        match view_state(collection, "documents") {
+            Some(ViewState::Ready) => {}
+            Some(state) => trouble.push(format!("{}: {state}", collection.name())),
+            None => trouble.push(format!("{}: missing", collection.name())),
+        }
+    }
+    let all = (collections.len() + broken.len()).max(1);
+    let stored: u64 = collections.iter().map(|collection| collection.status().documents).sum();
+    judged(&trouble, all).figure("collections", collections.len() as f64, "collections").figure(
+        "documents",
+        stored as f64,
+        "documents",
+    )
+}
+
+fn log(asked: &Asked) -> Observation {
+    let refused = asked.db.writes_refused();
+    let trouble: Vec<String> =
+        refused.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+    judged(&trouble, asked.db.collections().len().max(1))
+}
+
+fn search_method(db: &Db, method: Method) -> Observation {
+    let collections = db.collections();
+    let (mut trouble, mut down) = (Vec::new(), 0);
+    for collection in &collections {
+        let name = collection.name();
+        let breaker = collection.breaker(method).state();
+        match view_state(collection, method.name()) {
+            Some(ViewState::Failing { reason }) => {
+                down += 1;
+                trouble.push(format!("{name}: failing: {reason}"));
+            }
+            _ if matches!(
+                breaker,
+                BreakerState::Open | BreakerState::HalfOpen | BreakerState::Isolated
+            ) =>
+            {
+                down += 1;
+                trouble.push(format!("{name}: its breaker is {}", breaker.as_str()));
+            }
+            Some(state @ ViewState::Rebuilding { .. }) => trouble.push(format!("{name}: {state}")),
+            _ => {}
+        }
+    }
+    if down > 0 && down == collections.len() {
+        return Observation::unhealthy(named(&trouble));
+    }
+    judged(&trouble, usize::MAX)
+}
+
+fn embedding(asked: &Asked) -> Observation {
+    let pool = asked.db.figures().embedding;
+    let prefix = format!("{}/", mainstay_embed::SERVICE);
+    let providers = asked.db.pipelines().dependencies();
+    let open: Vec<String> = providers
+        .iter()
+        .filter(|dependency| dependency.name().starts_with(&prefix))
+        .filter(|dependency| dependency.breaker().state() == BreakerState::Open)
+        .map(|dependency| format!("{}: its breaker is open", dependency.name()))
+        .collect();
+    judged(&open, open.len().max(1))
+        .figure("workers", pool.workers as f64, "threads")
+        .figure("queries_queued", pool.queries_queued as f64, "queries")
+        .figure("passages_queued", pool.passages_queued as f64, "passages")
+        .figure("failures", pool.failures as f64, "calls")
+}
+
+fn query_cache(asked: &Asked) -> Observation {
+    let cache = asked.db.figures().query_cache;
+    Observation::healthy()
+        .figure("memory", cache.bytes as f64, "bytes")
+        .figure("memory_max", cache.bytes_max as f64, "bytes")
+        .figure("entries", cache.entries as f64, "vectors")
+        .figure("hits", cache.hits as f64, "look-ups")
+        .figure("misses", cache.misses as f64, "look-ups")
+}
+
+fn disk(asked: &Asked) -> Observation {
+    match asked.db.disk_available_bytes() {
+        Err(error) => Observation::unknown(error),
+        Ok(bytes) => {
+            let found = match bytes < DISK_LOW_BYTES {
+                true => Observation::degraded(format_args!(
+                    "{bytes} bytes are free; below {DISK_LOW_BYTES} make room"
+                )),
+                false => Observation::healthy(),
+            };
+            found.figure("available", bytes as f64, "bytes")
+        }
+    }
+}
+
+fn memory(asked: &Asked) -> Observation {
+    let report = asked.memory.report();
+    let found = match report.step {
+        Step::Normal | Step::Warn => Observation::healthy(),
+        Step::Shrink | Step::Return => {
+            Observation::degraded(format_args!("at step {}", report.step.as_str()))
+        }
+        Step::Reject | Step::Emergency => {
+            Observation::unhealthy(format_args!("at step {}", report.step.as_str()))
+        }
+    };
+    let Some(reading) = report.reading else {
+        return Observation::unknown("the kernel shows no figures, so nothing is guarded");
+    };
+    found
+        .figure("used", reading.used_bytes as f64, "bytes")
+        .figure("limit", reading.limit_bytes as f64, "bytes")
+        .figure("reserved", report.reserved_bytes as f64, "bytes")
+}
+
+fn handles(asked: &Asked) -> Observation {
+    let report = asked.handles.report(&KernelFiles::default());
+    let used = report.files + report.connections;
+    let found = match used as f64 >= report.max as f64 * HANDLES_HIGH {
+        true => Observation::degraded(format_args!("{used} of {} are in use", report.max)),
+        false => Observation::healthy(),
+    };
+    found
+        .figure("files", report.files as f64, "handles")
+        .figure("connections", report.connections as f64, "handles")
+        .figure("max", report.max as f64, "handles")
+        .figure("refused", report.refused as f64, "handles")
+}
+
+fn audit(asked: &Asked) -> Observation {
+    match asked.audit.failures() {
+        0 => Observation::healthy(),
+        lost => Observation::degraded(format_args!("{lost} events could not be kept")),
+    }
+}

@@ -1,0 +1,56 @@
+//! Where operations keep their state: the database's folder of small pieces, behind their traits.
+
+use std::io;
+use std::sync::Arc;
+
+use mainstay_db::{Db, StateFiles};
+use mainstay_ops::audit::{AuditEvent, AuditSink};
+use mainstay_ops::incidents::Incidents;
+use mainstay_ops::memory::Shrinker;
+use mainstay_ops::store::{MemoryStore, StateStore};
+
+/// The journal that holds the audit trail, one JSON object a line.
+const AUDIT: &str = "audit.ndjson";
+
+/// Pieces of state as files.
+pub(super) struct Store(pub(super) StateFiles);
+
+impl StateStore for Store {
+    fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.0.load(name)
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.save(name, bytes)
+    }
+}
+
+/// The audit trail as a file.
+pub(super) struct Journal(pub(super) StateFiles);
+
+impl AuditSink for Journal {
+    fn keep(&self, event: &AuditEvent) -> io::Result<()> {
+        self.0.append(AUDIT, &serde_json::to_string(event)?)
+    }
+}
+
+/// The cache of embedded queries, as the memory guard sees it.
+pub(super) struct QueryCache(pub(super) Arc<Db>);
+
+impl Shrinker for QueryCache {
+    fn bytes(&self) -> u64 {
+        self.0.figures().query_cache.bytes as u64
+    }
+
+    fn shrink(&self, keep: f64) -> u64 {
+        self.0.shrink_query_cache(keep)
+    }
+}
+
+/// Incidents that were saved; none, and a note in the log, when they cannot be read.
+pub(super) fn incidents(store: &Arc<dyn StateStore>) -> Incidents {
+    Incidents::open(Arc::clone(store)).unwrap_or_else(|error| {
+        tracing::error!(%error, "incidents are kept in memory only");
+        Incidents::open(Arc::new(MemoryStore::new())).expect("an empty store can be read")
+    })
+}

@@ -1,0 +1,118 @@
+//! What the present level of service and the flags mean for a request, and the level on every
+//! answer.
+
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderName, HeaderValue, Method as Verb, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use mainstay_db::search_answer::Level as AnswerLevel;
+use mainstay_db::{Method, Service};
+use mainstay_ops::flags::Subject;
+use mainstay_ops::levels::{Level, Standing};
+
+use crate::caller::Caller;
+use crate::operations::{Operations, flag_names, method_flag};
+use crate::problem::Problem;
+use crate::state::State;
+
+/// The level of service, on every answer.
+const LEVEL: HeaderName = HeaderName::from_static("x-mainstay-level");
+/// When to come back while the server is read-only or closed by hand.
+const CLOSED_RETRY_MS: u64 = 30_000;
+
+/// What a search may use now: the level's effects, less what flags switch off for this caller.
+pub(crate) fn service(
+    operations: &Operations,
+    standing: &Standing,
+    caller: &Caller,
+    collection: &str,
+) -> Service {
+    let attributes = [("collection", collection)];
+    let subject = Subject { user: Some(&caller.0), attributes: &attributes };
+    let on = |flag: &str| operations.flags.bool(flag, true, &subject).value;
+    let allowed = |method: &Method| standing.effects.allows_method(method.name());
+    let methods: Vec<Method> = Method::ALL.into_iter().filter(allowed).collect();
+    let off: Vec<Method> =
+        Method::ALL.into_iter().filter(|method| !on(method_flag(*method))).collect();
+    let flags: Vec<&str> = off.iter().map(|method| method_flag(*method)).collect();
+    Service {
+        level: match standing.level {
+            Level::Full if !off.is_empty() => AnswerLevel::Degraded,
+            Level::Full => AnswerLevel::Full,
+            Level::Degraded => AnswerLevel::Degraded,
+            Level::Minimal => AnswerLevel::Minimal,
+            Level::Maintenance => AnswerLevel::Maintenance,
+        },
+        reason: match standing.level {
+            Level::Full if !off.is_empty() => format!("switched off by {}", flags.join(", ")),
+            _ => standing.reason.clone(),
+        },
+        effort: standing.effects.effort,
+        refine: standing.effects.refine && on(flag_names::REFINE),
+        methods: if methods.len() == Method::ALL.len() { Vec::new() } else { methods },
+        off,
+    }
+}
+
+/// Whether a kept answer may stand in for an error.
+pub(crate) fn gives_stale(operations: &Operations, caller: &Caller) -> bool {
+    operations.flags.bool(flag_names::STALE_ANSWERS, true, &Subject::user(&caller.0)).value
+}
+
+/// What kind of work a request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Health, metrics, administration: outside every limit.
+    Control,
+    Read,
+    /// Removals as well: at level maintenance nothing changes.
+    Write,
+}
+
+fn kind(verb: &Verb, path: &str) -> Kind {
+    if !path.starts_with("/collections") && path != "/search" {
+        return Kind::Control;
+    }
+    let reads = verb == Verb::GET || verb == Verb::HEAD || path.ends_with("/search");
+    if reads { Kind::Read } else { Kind::Write }
+}
+
+/// Refuses what the level or a flag refuses, and puts the level on every answer.
+pub(crate) async fn apply(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
+    let operations = state.operations();
+    let standing = operations.levels.standing();
+    let refused = match kind(request.method(), request.uri().path()) {
+        Kind::Read if !standing.effects.reads => Some(closed("closed", &standing)),
+        Kind::Write if !standing.effects.writes => Some(closed("read_only", &standing)),
+        Kind::Write if *request.method() != Verb::DELETE && !writes(operations, &caller) => {
+            let detail = "storing is switched off by the flag `writes`; removing is not";
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "read_only", detail);
+            Some(Problem { retry_after_ms: Some(CLOSED_RETRY_MS), ..problem })
+        }
+        _ => None,
+    };
+    let mut response = match refused {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    let level = HeaderValue::from_static(standing.level.as_str());
+    response.headers_mut().insert(LEVEL, level);
+    response
+}
+
+fn writes(operations: &Operations, caller: &Caller) -> bool {
+    operations.flags.bool(flag_names::WRITES, true, &Subject::user(&caller.0)).value
+}
+
+fn closed(code: &str, standing: &Standing) -> Problem {
+    let (level, reason) = (standing.level.as_str(), &standing.reason);
+    let what = if code == "closed" { "answers nothing" } else { "takes no writes" };
+    let detail = format!("the server is at level {level} and {what}: {reason}");
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+    Problem { retry_after_ms: Some(CLOSED_RETRY_MS), ..problem }
+}

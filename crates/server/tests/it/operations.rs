@@ -1,0 +1,317 @@
+//! What an operator sees and does: health, dependencies, levels, flags, objectives, audit, settings.
+
+use std::time::{Duration, Instant};
+
+use mainstay_db::{InjectedFault, Method};
+use serde_json::{Value, json};
+
+use crate::{Running, with_documents};
+
+/// Waits until what the server shows is as wanted; what it showed last when it never is.
+fn until(what: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = what();
+        if wanted(&shown) {
+            return shown;
+        }
+        assert!(Instant::now() < deadline, "never came: {shown:#}");
+        std::thread::yield_now();
+    }
+}
+
+fn search(server: &Running) -> Value {
+    let answer = server.post("/search", &json!({"query": "zebra"}));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()
+}
+
+fn status_of(answer: &Value, method: &str) -> String {
+    let methods = answer["methods"].as_array().unwrap();
+    let found = methods.iter().find(|report| report["method"] == method).unwrap();
+    found["status"].as_str().unwrap().to_string()
+}
+
+fn audited(server: &Running, action: &str) -> Vec<Value> {
+    let events = server.get("/admin/audit?limit=1000").json();
+    let events = events["events"].as_array().unwrap().clone();
+    events.into_iter().filter(|event| event["action"] == action).collect()
+}
+
+/// V1: every dependency is checked, with figures of pools, caches and memory, and a report comes at
+/// once although a dependency hangs.
+#[test]
+fn health_names_every_part_and_does_not_wait_for_one_that_hangs() {
+    let server = with_documents();
+    let health = server.get("/health").json();
+    let checks = health["checks"].as_object().unwrap();
+    for name in [
+        "documents:documents",
+        "log:responseTime",
+        "search/bm25:responseTime",
+        "search/semantic:responseTime",
+        "embedding:workers",
+        "cache/queries:memory",
+        "disk:available",
+        "memory:used",
+        "handles:connections",
+    ] {
+        assert!(checks.contains_key(name), "{name} is not in {health:#}");
+    }
+    server.break_method(Method::Native, InjectedFault::Hang);
+    std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| server.post("/search", &json!({"query": "x"})));
+        let docs = server.db.collection("default").unwrap();
+        let faults = docs.dependency(Method::Native).faults();
+        while faults.struck() == 0 {
+            std::thread::yield_now();
+        }
+        for path in ["/health", "/health?fresh=true", "/health/live", "/health/ready", "/metrics"] {
+            assert_eq!(server.get(path).status, 200, "{path}");
+        }
+        faults.clear();
+        hanging.join().unwrap();
+    });
+    assert_eq!(server.get("/health?fesh=true").problem(), "bad_request");
+}
+
+/// B3, B4, B7: breakers are listed with state, error rate, last change and next probe, and moved by
+/// hand; each move is audited and shown by the metrics.
+#[test]
+fn breakers_are_listed_and_moved_by_hand() {
+    let server = with_documents();
+    search(&server);
+    let all = server.get("/admin/dependencies").json();
+    let names: Vec<_> =
+        all["dependencies"].as_array().unwrap().iter().map(|d| d["name"].clone()).collect();
+    assert_eq!(names, ["default/bm25", "default/native", "default/semantic", "default/tantivy"]);
+    let path = "/admin/dependencies/default/semantic";
+    let one = server.get(path).json();
+    assert_eq!((one["state"].clone(), one["error_rate"].clone()), (json!("closed"), json!(0.0)));
+    assert!(one["p99_ms"].is_number() && one["calls"].as_u64() >= Some(1), "{one:#}");
+
+    let opened = server.post(path, &json!({"action": "force-open", "for": "1h", "why": "drill"}));
+    let opened = opened.json();
+    assert_eq!(opened["state"], "open");
+    assert!(opened["next_probe_ms"].as_u64() > Some(3_000_000), "{opened:#}");
+    assert_eq!(status_of(&search(&server), "semantic"), "skipped");
+    // Servers of other tests share the receiver, so only that it is there can be told.
+    let gauge = "mainstay_circuit_breaker_state{name=\"default/semantic\"}";
+    assert!(server.get("/metrics").body.contains(gauge));
+    for (action, state) in [("isolate", "isolated"), ("disable", "disabled"), ("reset", "closed")] {
+        assert_eq!(server.post(path, &json!({"action": action})).json()["state"], state);
+    }
+    assert_eq!(status_of(&search(&server), "semantic"), "ok");
+    let [event] = &audited(&server, "breaker.force-open")[..] else { panic!("one event") };
+    assert_eq!(
+        (&event["target"], &event["before"], &event["after"], &event["why"]),
+        (&json!("default/semantic"), &json!("closed"), &json!("open"), &json!("drill"))
+    );
+    for wrong in [
+        json!({"action": "explode"}),
+        json!({"action": "reset", "for": "1s"}),
+        json!({"action": "force-open", "for": "soon"}),
+    ] {
+        assert_eq!(server.post(path, &wrong).problem(), "bad_request", "{wrong}");
+    }
+    let nobody = server.post("/admin/dependencies/nobody", &json!({"action": "reset"}));
+    assert_eq!(nobody.problem(), "dependency_not_found");
+}
+
+/// D4, D6: what each level leaves out, and that every answer carries level and reason.
+#[test]
+fn each_level_has_its_effect_on_searches_and_writes() {
+    let server = with_documents();
+    let hold = |level: &str| {
+        let body = json!({"level": level, "for": "1h", "why": "a drill"});
+        assert_eq!(server.put("/admin/level", &body).status, 200);
+    };
+    let put = || server.put("/collections/default/documents/9", &json!({"body": "new"}));
+    hold("degraded");
+    let answer = search(&server);
+    assert_eq!((&answer["level"], &answer["complete"]), (&json!("degraded"), &json!(true)));
+    assert_eq!(answer["reason"], "held by anonymous: a drill");
+    hold("minimal");
+    // Not asked before, so nothing is kept that could stand in.
+    let answer = server.post("/search", &json!({"query": "zebra", "limit": 9})).json();
+    assert_eq!((&answer["level"], &answer["complete"]), (&json!("minimal"), &json!(false)));
+    assert_eq!(status_of(&answer, "bm25"), "ok");
+    for method in ["tantivy", "native", "semantic"] {
+        assert_eq!(status_of(&answer, method), "skipped");
+    }
+    assert_eq!(answer["results"][0]["id"], "1");
+    assert_eq!(put().status, 200);
+    hold("maintenance");
+    assert_eq!(put().problem(), "read_only");
+    assert_eq!(server.delete("/collections/default/documents/9").problem(), "read_only");
+    assert!(put().retry_after.is_some());
+    assert_eq!(search(&server)["level"], "maintenance");
+    let shown = server.get("/admin/level").json();
+    assert_eq!(shown["standing"]["level"], "maintenance");
+    assert!(server.get("/metrics").body.contains("\nmainstay_level "));
+    assert_eq!(server.delete("/admin/level?why=over").status, 200);
+    assert_eq!(server.delete("/admin/level").problem(), "level_not_held");
+    assert_eq!(put().status, 200);
+    assert_eq!(audited(&server, "level.hold").len(), 3);
+    for wrong in [
+        json!({"level": "best", "for": "1h", "why": ""}),
+        json!({"level": "full", "for": "1 h 3", "why": ""}),
+        json!({"level": "full", "for": "30d", "why": ""}),
+    ] {
+        assert_eq!(server.put("/admin/level", &wrong).problem(), "bad_request", "{wrong}");
+    }
+}
+
+/// D4, D5: the level follows the breakers by itself, and what mended itself is in the audit trail.
+#[test]
+fn open_breakers_lower_the_level_and_their_recovery_is_noted() {
+    let server = with_documents();
+    server.break_method(Method::Semantic, InjectedFault::Error);
+    for _ in 0..5 {
+        search(&server);
+    }
+    let shown = until(
+        || server.get("/admin/level").json(),
+        |shown| shown["standing"]["level"] == "degraded",
+    );
+    assert_eq!(shown["standing"]["reason"], "breakers are open: semantic");
+    assert_eq!(search(&server)["level"], "degraded");
+    let opened = until(
+        || json!(audited(&server, "breaker.change")),
+        |events| events.as_array().is_some_and(|events| !events.is_empty()),
+    );
+    assert_eq!(
+        (&opened[0]["after"], &opened[0]["why"]),
+        (&json!("open"), &json!("injected error"))
+    );
+    server.db.collection("default").unwrap().dependency(Method::Semantic).faults().clear();
+    server.post("/admin/dependencies/default/semantic", &json!({"action": "reset"}));
+    until(|| json!(audited(&server, "breaker.change")), |events| events[0]["after"] == "closed");
+}
+
+/// D4: a level that leaves out all that still works would turn less service into none.
+#[test]
+fn the_minimum_asks_the_others_when_its_own_method_is_broken() {
+    let server = with_documents();
+    let body = json!({"level": "minimal", "for": "1h", "why": "drill"});
+    server.put("/admin/level", &body);
+    server.post("/admin/dependencies/default/bm25", &json!({"action": "isolate"}));
+    let answer = server.post("/search", &json!({"query": "zebra", "limit": 8})).json();
+    assert_eq!(status_of(&answer, "bm25"), "skipped");
+    assert_eq!(status_of(&answer, "tantivy"), "ok");
+    assert_eq!(answer["results"][0]["id"], "1");
+}
+
+/// D2: with every method broken a kept answer stands in, and says so; strict callers get the error.
+#[test]
+fn a_kept_answer_stands_in_when_nothing_answers() {
+    let server = with_documents();
+    assert_eq!(search(&server)["complete"], true);
+    for method in Method::ALL {
+        server.break_method(method, InjectedFault::Error);
+    }
+    let answer = search(&server);
+    assert_eq!((&answer["complete"], &answer["level"]), (&json!(false), &json!("minimal")));
+    assert!(answer["age_ms"].is_number());
+    assert!(
+        answer["reason"].as_str().unwrap().starts_with("a kept answer: no answer: bm25 failed"),
+        "{answer:#}"
+    );
+    assert_eq!(answer["results"][0]["id"], "1");
+    let strict = server.post("/search", &json!({"query": "zebra", "strict": true}));
+    assert_eq!(strict.problem(), "unanswered");
+    let other = server.post("/search", &json!({"query": "never asked before"}));
+    assert_eq!(other.problem(), "unanswered");
+    server.put("/admin/flags/search.stale-answers", &json!({"enabled": false}));
+    assert_eq!(server.post("/search", &json!({"query": "zebra"})).problem(), "unanswered");
+}
+
+/// D1: flags change what happens at once, for a share of users, and are audited.
+#[test]
+fn flags_switch_methods_and_are_evaluated_for_users() {
+    let server = with_documents();
+    let off = server.put("/admin/flags/method.native?why=slow", &json!({"enabled": false}));
+    assert_eq!(off.json()["value"], false);
+    let answer = search(&server);
+    assert_eq!(status_of(&answer, "native"), "skipped");
+    assert_eq!(answer["reason"], "switched off by method.native");
+    assert_eq!(server.delete("/admin/flags/method.native").status, 204);
+    assert_eq!(status_of(&search(&server), "native"), "ok");
+
+    let share = json!({
+        "variants": {"on": true, "off": false}, "default": "off", "off": "off",
+        "rules": [{"when": {"user": ["ada"]}, "variant": "on"}, {"percent": 30.0, "variant": "on"}],
+    });
+    assert_eq!(server.put("/admin/flags/experiment", &share).status, 200);
+    let of = |user: &str| server.get(&format!("/admin/flags/experiment?user={user}")).json();
+    assert_eq!(
+        (of("ada")["value"].clone(), of("ada")["reason"].clone()),
+        (json!(true), json!("TARGETING_MATCH"))
+    );
+    let on = (0..300).filter(|user| of(&format!("user-{user}"))["value"] == true).count();
+    assert!((60..120).contains(&on), "{on} of 300 at 30 %");
+    let events = audited(&server, "flag.set");
+    assert_eq!(events.len(), 1);
+    for (path, body, problem) in [
+        ("/admin/flags/nothing", json!({"enabled": true}), "flag_not_found"),
+        (
+            "/admin/flags/method.bm25",
+            json!({"variants": {"a": 1}, "default": "a", "off": "a"}),
+            "bad_request",
+        ),
+        ("/admin/flags/x", json!({"variants": {}, "default": "a", "off": "a"}), "bad_request"),
+        ("/admin/flags/x", json!([]), "bad_request"),
+    ] {
+        assert_eq!(server.put(path, &body).problem(), problem, "{path} {body}");
+    }
+    server.put("/admin/flags/writes", &json!({"enabled": false}));
+    let put = server.put("/collections/default/documents/9", &json!({"body": "new"}));
+    assert_eq!(put.problem(), "read_only");
+    let removed = server.delete("/collections/default/documents/1");
+    assert_eq!(removed.status, 204, "removing makes room");
+}
+
+/// V6: objectives count requests, and are given out as rules for Prometheus.
+#[test]
+fn objectives_are_counted_and_given_out_as_rules() {
+    let server = with_documents();
+    search(&server);
+    for method in Method::ALL {
+        server.break_method(method, InjectedFault::Error);
+    }
+    assert_eq!(server.post("/search", &json!({"query": "no answer"})).status, 503);
+    assert_eq!(server.post("/search", &json!({"limit": 0, "query": "x"})).status, 400);
+    let shown = until(
+        || server.get("/admin/slo").json(),
+        |shown| {
+            let objectives = shown["slo"]["objectives"].as_array().unwrap();
+            let found = objectives.iter().find(|o| o["name"] == "availability").unwrap();
+            found["bad"] == 1 && found["good"].as_u64() >= Some(2)
+        },
+    );
+    assert!(shown["reliability"]["mtbf_lower_hours"].is_number(), "{shown:#}");
+    let rules = server.get("/admin/slo/rules");
+    assert_eq!(rules.kind, "application/yaml");
+    assert!(
+        rules.body.contains("MainstayBudgetBurnPage")
+            && rules.body.contains("mainstay_slo_events_total")
+    );
+}
+
+/// O3: connections and files draw on the pool, and it is shown.
+#[test]
+fn the_handle_pool_counts_connections() {
+    let server = with_documents();
+    let shown = server.get("/admin/resources").json();
+    assert!(shown["handles"]["connections"].as_u64() >= Some(1), "{shown:#}");
+    assert!(shown["handles"]["max"].as_u64() > Some(100));
+    assert_eq!(shown["memory"]["step"], "normal");
+}
+
+#[test]
+fn a_server_without_sources_of_settings_says_so() {
+    let server = Running::start();
+    assert_eq!(server.get("/admin/config").problem(), "no_settings");
+    assert_eq!(server.post("/admin/config/reload", &json!({})).problem(), "no_settings");
+    assert_eq!(server.get("/admin/audit?limit=0").problem(), "bad_request");
+}

@@ -1,0 +1,144 @@
+//! What a process depends on, declared once: name, weight, breaker, figures and fault point.
+//!
+//! Whoever declares a dependency gives it to [`Pipelines`](crate::Pipelines); whoever runs the process
+//! lists all of them from there and derives health, metrics and manual control.
+
+use crate::breaker::CircuitBreaker;
+use crate::call_figures::CallFigures;
+use crate::fault_point::FaultPoint;
+use std::fmt;
+use std::sync::Arc;
+
+/// What the failure of a dependency means for the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Criticality {
+    /// Without it nothing can be answered: the whole is unhealthy and not ready.
+    Critical,
+    /// Without it answers are worse: the whole is degraded and stays ready.
+    #[default]
+    Degrades,
+    /// It is shown and never counted.
+    Informative,
+}
+
+/// What kind of thing it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum DependencyKind {
+    /// A part of this process, such as a search method or a worker.
+    Component,
+    /// A database or another store.
+    Datastore,
+    /// A cache, or what limits are shared through.
+    Cache,
+    /// Something reached over HTTP, such as a provider of embeddings.
+    #[default]
+    Http,
+}
+
+impl DependencyKind {
+    /// The name used in lists and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DependencyKind::Component => "component",
+            DependencyKind::Datastore => "datastore",
+            DependencyKind::Cache => "cache",
+            DependencyKind::Http => "http",
+        }
+    }
+}
+
+impl Criticality {
+    /// The name used in lists and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Criticality::Critical => "critical",
+            Criticality::Degrades => "degrades",
+            Criticality::Informative => "informative",
+        }
+    }
+}
+
+/// A dependency. Clones share it.
+///
+/// ```
+/// use mainstay_resilience::{CircuitBreaker, Criticality, Dependency, DependencyKind, Pipelines};
+///
+/// let breaker = CircuitBreaker::search_method("docs/bm25");
+/// let declared = Dependency::new(breaker, DependencyKind::Component, Criticality::Degrades);
+/// let pipelines = Pipelines::new(Default::default())?;
+/// pipelines.declare(&declared);
+/// assert_eq!(pipelines.dependencies()[0].name(), "docs/bm25");
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Dependency(Arc<Declared>);
+
+struct Declared {
+    kind: DependencyKind,
+    criticality: Criticality,
+    breaker: CircuitBreaker,
+    figures: CallFigures,
+    faults: FaultPoint,
+}
+
+impl Dependency {
+    /// Declares what `breaker` protects, under the breaker's name.
+    #[must_use]
+    pub fn new(breaker: CircuitBreaker, kind: DependencyKind, criticality: Criticality) -> Self {
+        let (figures, faults) = (CallFigures::new(), FaultPoint::new());
+        Dependency(Arc::new(Declared { kind, criticality, breaker, figures, faults }))
+    }
+
+    /// Its name: the breaker's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.breaker.name()
+    }
+
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> DependencyKind {
+        self.0.kind
+    }
+
+    /// What its failure means for the whole.
+    #[must_use]
+    pub fn criticality(&self) -> Criticality {
+        self.0.criticality
+    }
+
+    /// What protects it.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreaker {
+        &self.0.breaker
+    }
+
+    /// How its calls went. Who makes the calls records them.
+    #[must_use]
+    pub fn figures(&self) -> &CallFigures {
+        &self.0.figures
+    }
+
+    /// Where tests and drills make it fail. Who makes the calls asks it first.
+    #[must_use]
+    pub fn faults(&self) -> &FaultPoint {
+        &self.0.faults
+    }
+}
+
+impl fmt::Debug for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dependency")
+            .field("name", &self.name())
+            .field("kind", &self.0.kind)
+            .field("criticality", &self.0.criticality)
+            .finish_non_exhaustive()
+    }
+}
