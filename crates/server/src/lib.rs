@@ -16,6 +16,7 @@ pub mod search_json;
 pub mod settings;
 pub mod wire;
 
+mod admit;
 mod answers;
 mod caller;
 mod gauges;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_db::Db;
+use mainstay_ops::admission::Admission;
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
@@ -39,7 +41,7 @@ pub use config::Config;
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_ops::ticker::Ticker;
-pub use mainstay_ops::{health, memory, notify, shutdown, slo};
+pub use mainstay_ops::{admission, health, memory, notify, shutdown, slo};
 pub use mainstay_resilience::Clock;
 pub use operations::{OperationsConfig, StartFailure};
 pub use reload::ReadSettings;
@@ -61,6 +63,11 @@ impl Control {
     /// The time that running requests get at shutdown.
     pub fn drain_timeout(&self) -> std::time::Duration {
         self.0.config().drain_timeout
+    }
+
+    /// Decides which requests are begun; a handle to look at it and to close it to some.
+    pub fn admission(&self) -> Admission {
+        self.0.admission().clone()
     }
 
     /// Whether the process's own loops still turn.
@@ -95,12 +102,15 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await?;
         let meter = Meter::installed();
         let (watched, operations) = (Arc::clone(&db), config.operations.clone());
+        let admission = Admission::new(&config.admission, Clock::system());
+        let admission = admission.map_err(std::io::Error::other)?;
+        let gate = admission.clone();
         let started = tokio::task::spawn_blocking(move || {
-            operations::Operations::start(&watched, &operations, &host)
+            operations::Operations::start(&watched, &operations, &host, &gate)
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
-        let state = state::State::new(db, config, meter, operations);
+        let state = state::State::new(db, config, meter, operations, admission);
         Ok(Self { listener, state })
     }
 
@@ -119,8 +129,7 @@ impl Server {
             let state = weak.upgrade().ok_or("the server is ending")?;
             let pipelines = &state.operations().pipelines;
             pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
-            state.reconfigure(settings.config());
-            Ok(())
+            state.reconfigure(settings.config())
         };
         let audit = self.state.operations().audit.clone();
         self.state.set_reloader(reload::Reloader::new(current, read, Box::new(apply), audit));

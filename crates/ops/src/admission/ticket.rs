@@ -121,7 +121,7 @@ impl Ticket {
             let asked = Asked { group: self.group, class, key: &self.key };
             rates.take(asked, paid, load.cost)?;
         }
-        let memory = self.reserve(load.bytes)?;
+        let memory = self.take(load.bytes)?;
         let gate = self.admission.gate(self.group);
         let key = shared.seed.hash_one(&*self.key);
         let refused = |reason| self.admission.queued(class, self.group, reason);
@@ -138,7 +138,17 @@ impl Ticket {
         Ok(Permit { slot: Some(slot), _memory: memory, waited })
     }
 
-    fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Box<Refusal>> {
+    /// Reserves memory for as long as the reservation lives, beside what [`enter`](Self::enter)
+    /// reserves; none where none is guarded, and none for 0 bytes.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Box<Refusal>> {
+        let reserved = self.take(bytes);
+        reserved.inspect_err(|refusal| self.admission.count(refusal))
+    }
+
+    fn take(&self, bytes: u64) -> Result<Option<Reservation>, Box<Refusal>> {
         let budget = self.admission.0.memory.load();
         let Some(budget) = budget.as_ref().filter(|_| bytes > 0) else { return Ok(None) };
         match budget.try_reserve(bytes, self.class.memory_priority()) {

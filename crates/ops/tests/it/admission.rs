@@ -88,7 +88,7 @@ fn o4_each_algorithm_limits_as_it_is_configured() {
         clock.advance(Duration::from_secs(100));
         let admission = Admission::new(&limited(rule, ""), clock.clock()).unwrap();
         let mut admitted = 0;
-        let mut tries = |times: u32| (0..times).filter(|_| search(&admission, "a").is_ok()).count();
+        let tries = |times: u32| (0..times).filter(|_| search(&admission, "a").is_ok()).count();
         admitted += tries(200);
         assert_eq!(admitted, at_once, "{rule}");
         for _ in 0..1_000 {

@@ -1,6 +1,7 @@
 //! The server over real sockets on loopback: one binary, one module a theme.
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod bad_input;
 mod contract;
 mod disk_full;
@@ -15,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_db::{Db, InjectedFault, Method, Options};
+use mainstay_server::admission::Admission;
 use mainstay_server::{Config, Host, Server};
 use mainstay_testkit::file_system::{FileSystem, RealFs};
 use serde_json::{Value, json};
@@ -25,6 +27,7 @@ use tokio::sync::oneshot;
 struct Running {
     address: SocketAddr,
     db: Arc<Db>,
+    admission: Admission,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
     _folder: TempDir,
@@ -54,12 +57,12 @@ impl Running {
             runtime.unwrap().block_on(async move {
                 let host = Host::new(&Default::default(), None).unwrap();
                 let server = Server::bind(served, config, host).await.unwrap();
-                tell.send(server.address().unwrap()).unwrap();
+                tell.send((server.address().unwrap(), server.control().admission())).unwrap();
                 server.serve(async move { drop(stopped.await) }).await
             })
         });
-        let address = told.recv().unwrap();
-        Self { address, db, stop: Some(stop), thread: Some(thread), _folder: folder }
+        let (address, admission) = told.recv().unwrap();
+        Self { address, db, admission, stop: Some(stop), thread: Some(thread), _folder: folder }
     }
 
     /// Makes a method of the collection `default` fail.
@@ -131,6 +134,7 @@ struct Answer {
     status: u16,
     kind: String,
     retry_after: Option<String>,
+    headers: ureq::http::HeaderMap,
     body: String,
 }
 
@@ -142,8 +146,14 @@ impl Answer {
         };
         let (kind, retry_after) =
             (header("content-type").unwrap_or_default(), header("retry-after"));
-        let status = response.status().as_u16();
-        Self { status, kind, retry_after, body: response.body_mut().read_to_string().unwrap() }
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response.body_mut().read_to_string().unwrap();
+        Self { status, kind, retry_after, headers, body }
+    }
+
+    /// The text of a header; empty without one.
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     fn json(&self) -> Value {
