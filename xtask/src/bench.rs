@@ -10,6 +10,7 @@ const BENCHES: &[(&str, &str, &[&str], &str)] = &[
     ("vector", "benches/vector", &[], "the vector index beside other graphs on the same vectors"),
     ("resilience", "benches/resilience", &[], "the resilience toolkit beside its peers"),
     ("product", "benches/product", &[], "the whole product: ingest, restart, hybrid search"),
+    ("operations", "benches/operations", &[], "a server while its dependencies fail, and what watching costs"),
 ];
 
 /// Runs one comparison in release mode; further arguments go to it.

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     /// The collection; created when it is missing
     #[arg(long, short, default_value = COLLECTION_DEFAULT)]
     collection: String,
-    /// The embedding model of a new collection: auto, static, minilm, folder:PATH, or a remote
-    /// provider
+    /// The embedding model of a new collection: auto, static, minilm, folder:PATH, or
+    /// remote:URL,MODEL,DIMENSION[,VARIABLE of the key]
     #[arg(long, default_value = "auto")]
     model: String,
     /// Put this in front of every document's id and path

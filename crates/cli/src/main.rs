@@ -10,6 +10,7 @@ mod flags;
 mod folder;
 mod health;
 mod index;
+mod keys;
 mod level;
 mod load;
 mod print;
@@ -19,6 +20,7 @@ mod search;
 mod serve;
 mod slo;
 mod table;
+mod tls_files;
 mod verify;
 
 use std::process::ExitCode;
@@ -66,6 +68,8 @@ enum Command {
     Level(level::Arguments),
     /// Feature flags of a running server
     Flags(flags::Arguments),
+    /// API keys: made, listed, rotated, revoked
+    Keys(keys::Arguments),
     /// How good a running server is against what it promises
     Slo(slo::Arguments),
     /// Who changed what on a running server
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
         Command::Dependencies(arguments) => dependencies::run(&arguments),
         Command::Level(arguments) => level::run(&arguments),
         Command::Flags(arguments) => flags::run(&arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
         Command::Slo(arguments) => slo::run(&arguments),
         Command::Audit(arguments) => slo::audit(&arguments),
         Command::Config(arguments) => config::run(&arguments),

@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::allocator::Mimalloc;
 use crate::config::Sources;
 use crate::failure::Failure;
+use crate::tls_files::TlsFiles;
 use crate::{data, index};
 
 /// Serve a data directory over HTTP
@@ -29,8 +30,8 @@ pub(crate) struct Arguments {
     /// First index this folder into the collection `default`
     #[arg(long, value_name = "PATH")]
     index: Option<PathBuf>,
-    /// The embedding model of collections that are created: auto, static, minilm, folder:PATH, or a
-    /// remote provider [default: auto]
+    /// The embedding model of collections that are created: auto, static, minilm, folder:PATH, or
+    /// remote:URL,MODEL,DIMENSION[,VARIABLE of the key] [default: auto]
     #[arg(long)]
     model: Option<String>,
     /// The share of each core that refining vectors in the background may use, in percent
@@ -193,13 +194,24 @@ async fn start(
     sources: Sources,
 ) -> Result<Server, Failure> {
     let listen = config.listen;
-    let server = Server::bind(Arc::clone(db), config, host).await.map_err(|e| {
-        Failure::new(format!("cannot serve on {listen}: {e}; choose another address with --listen"))
-    })?;
+    let server = Server::bind(Arc::clone(db), config, host)
+        .await
+        .map_err(|e| Failure::new(format!("cannot serve on {listen}: {e}")))?;
+    let files = TlsFiles::of(&settings)?;
+    let scheme = if files.is_some() { "https" } else { "http" };
+    if let Some(files) = files {
+        let encrypted = server.encrypt(Box::new(move || files.read()));
+        encrypted
+            .map_err(|error| Failure::usage(format!("the settings cannot be used: {error}")))?;
+    }
     server.reload_from(settings, sources.reader());
     let address = server.address()?;
-    eprintln!("listening on http://{address} (no authentication: keep it on a trusted network)");
-    eprintln!("try: curl -s http://{address}/search --json '{{\"query\": \"hello\"}}'");
+    let keys = match server.requires_keys() {
+        true => "every request needs an API key",
+        false => "no API key is needed: keep it on a trusted network",
+    };
+    eprintln!("listening on {scheme}://{address} ({keys})");
+    eprintln!("try: curl -s {scheme}://{address}/search --json '{{\"query\": \"hello\"}}'");
     Ok(server)
 }
 

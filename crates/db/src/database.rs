@@ -90,6 +90,23 @@ impl Db {
         Ok(db)
     }
 
+    /// Opens the small pieces of state of a data directory alone, creating it where it is missing.
+    /// The directory is locked until the guard is dropped.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_state(folder: &Path) -> Result<(StateFiles, Box<dyn LockGuard>), DbError> {
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
+        let home = Directory::open(Arc::clone(&fs), folder)
+            .map_err(DbError::io("open the data directory", folder))?;
+        let lock = fs.lock_exclusive(&folder.join("LOCK")).map_err(DbError::Locked)?;
+        check_format(fs.as_ref(), &home)?;
+        let folder = folder.join("state");
+        let files =
+            StateFiles::open(fs, folder.clone()).map_err(DbError::io("create", folder))?;
+        Ok((files, lock))
+    }
+
     fn open_collections(&self) -> Result<(), DbError> {
         let path = self.folder.join("collections");
         fs::create_dir_durable(self.fs.as_ref(), &path).map_err(DbError::io("create", &path))?;

@@ -122,8 +122,8 @@ impl RemoteChoice {
     }
 }
 
-/// Reads `auto`, `static`, `minilm`, or a path with a separator in it. A remote choice has too many
-/// parts for one word.
+/// Reads `auto`, `static`, `minilm`, `folder:PATH` (or a path with a separator in it), and
+/// `remote:URL,MODEL,DIMENSION` with `,VARIABLE` behind for the environment variable of the key.
 impl FromStr for ModelChoice {
     type Err = EmbedError;
 
@@ -132,9 +132,35 @@ impl FromStr for ModelChoice {
             "auto" => Ok(Self::Auto),
             "static" => Ok(Self::Static),
             "minilm" => Ok(Self::MiniLm),
-            path if path.contains(std::path::is_separator) => Ok(Self::Folder(path.into())),
-            other => Err(EmbedError::UnknownModel { found: other.to_owned() }),
+            other => match (other.strip_prefix("folder:"), other.strip_prefix("remote:")) {
+                (Some(path), _) if !path.is_empty() => Ok(Self::Folder(path.into())),
+                (_, Some(parts)) => remote(parts).map(Self::Remote),
+                (None, None) if other.contains(std::path::is_separator) => {
+                    Ok(Self::Folder(other.into()))
+                }
+                _ => Err(EmbedError::UnknownModel { found: other.to_owned() }),
+            },
         }
+    }
+}
+
+/// Reads `URL,MODEL,DIMENSION` or `URL,MODEL,DIMENSION,VARIABLE`.
+fn remote(parts: &str) -> Result<RemoteChoice, EmbedError> {
+    let refused = || EmbedError::Setting {
+        name: "model",
+        value: format!("remote:{parts}"),
+        allowed: "remote:URL,MODEL,DIMENSION, and ,VARIABLE behind for the key's variable",
+    };
+    let mut parts_of = parts.split(',');
+    let mut next = || parts_of.next().filter(|part| !part.is_empty());
+    let (Some(url), Some(model), Some(dimension)) = (next(), next(), next()) else {
+        return Err(refused());
+    };
+    let key_env = next().unwrap_or_default().to_owned();
+    let dimension = dimension.parse().map_err(|_| refused())?;
+    match parts_of.next() {
+        None => Ok(RemoteChoice { url: url.into(), model: model.into(), key_env, dimension }),
+        Some(_) => Err(refused()),
     }
 }
 
@@ -144,8 +170,11 @@ impl fmt::Display for ModelChoice {
             Self::Auto => f.write_str("auto"),
             Self::Static => f.write_str("static"),
             Self::MiniLm => f.write_str("minilm"),
-            Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::Remote(remote) => write!(f, "{} at {}", remote.model, remote.url),
+            Self::Folder(path) => write!(f, "folder:{}", path.display()),
+            Self::Remote(RemoteChoice { url, model, key_env, dimension }) => {
+                write!(f, "remote:{url},{model},{dimension}")?;
+                if key_env.is_empty() { Ok(()) } else { write!(f, ",{key_env}") }
+            }
         }
     }
 }
@@ -166,7 +195,15 @@ mod tests {
 
     #[test]
     fn words_and_paths_are_read_and_written_alike() {
-        for text in ["auto", "static", "minilm", "./model", "/models/a/model.onnx"] {
+        for text in [
+            "auto",
+            "static",
+            "minilm",
+            "folder:./model",
+            "folder:/models/a/model.onnx",
+            "remote:http://127.0.0.1:1/v1,some-model,8",
+            "remote:http://127.0.0.1:1/v1,some-model,8,SOME_KEY",
+        ] {
             assert_eq!(text.parse::<ModelChoice>().unwrap().to_string(), text);
         }
         let error = "bert".parse::<ModelChoice>().unwrap_err().to_string();

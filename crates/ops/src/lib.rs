@@ -7,6 +7,7 @@
 //! | [`admission`] | is this request begun, does it wait, when shall it come again |
 //! | [`handles`] | is a file handle left |
 //! | [`flags`] | is this switched on for this user |
+//! | [`keys`] | who is that, and what may they do |
 //! | [`levels`] | how much service is there now, why, and what does that leave out |
 //! | [`slo`] | is it as good as was promised, and how fast is the error budget used up |
 //! | [`incidents`] | what went wrong, for how long, how often |
@@ -28,6 +29,7 @@ pub mod handles;
 pub mod health;
 pub mod incidents;
 pub mod kernel_files;
+pub mod keys;
 pub mod levels;
 pub mod memory;
 pub mod meter;

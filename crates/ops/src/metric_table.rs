@@ -483,6 +483,18 @@ pub const METRICS: &[Metric] = &[
         "Kept answers given in place of better ones",
         &[],
     ),
+    Metric::gauge("mainstay_keys", "API keys that exist", &[]),
+    Metric::counter(
+        "mainstay_auth_failures_total",
+        "Requests without a key that lets them in",
+        &[Label::one_of("reason", &["missing", "unknown", "expired", "forbidden"])],
+    ),
+    Metric::counter(
+        "mainstay_tls_reloads_total",
+        "Certificates read again because they had changed",
+        &[Label::one_of("result", &["done", "failed"])],
+    ),
+    Metric::counter("mainstay_tls_handshake_failures_total", "TLS handshakes that failed", &[]),
     Metric::gauge("mainstay_level", "0 full, 1 degraded, 2 minimal, 3 maintenance", &[])
         .after("levels are in use"),
     Metric::counter(

@@ -4,10 +4,9 @@
 //! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State as Shared};
+use axum::extract::{Request, State as Shared};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use axum::middleware::Next;
@@ -16,7 +15,7 @@ use mainstay_ops::admission::{
     Class, Group, PolicyState, Refusal, RefusalKind, Ticket, write_bytes,
 };
 
-use crate::caller::CallerKey;
+use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -40,12 +39,17 @@ pub(crate) fn ticket() -> Option<Arc<Ticket>> {
 }
 
 /// Refuses what is not begun now; everything else runs under its ticket.
-pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
+pub(crate) async fn apply(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(group) = group(request.method(), request.uri().path()) else {
         return control(&state, request, next).await;
     };
     let (parts, body) = request.into_parts();
-    let (class, key) = (class_of(&parts), key_of(&parts));
+    let (class, key) = (class_of(&parts), caller.key());
     let declared = declared_bytes(&parts.headers);
     let collection = (group == Group::Write).then(|| collection_of(parts.uri.path()));
     let admitted = state.admission().arrive(class, group, &key).and_then(|ticket| {
@@ -108,22 +112,6 @@ fn class_of(parts: &Parts) -> Class {
         Class::Batch
     } else {
         Class::Interactive
-    }
-}
-
-/// On whose behalf: the id of the key, else the peer's address; of IPv6 the first 64 bits, because
-/// whoever has one such address has all of them.
-fn key_of(parts: &Parts) -> String {
-    if let Some(key) = parts.extensions.get::<CallerKey>() {
-        return key.0.clone();
-    }
-    match parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical()) {
-        None => "unknown".to_string(),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
     }
 }
 
@@ -245,21 +233,5 @@ mod tests {
             }
             assert_eq!(class_of(&parts(headers)), expected, "{headers:?}");
         }
-    }
-
-    #[test]
-    fn o4_a_key_is_the_callers_before_it_is_an_address() {
-        let mut parts = parts(&[]);
-        assert_eq!(key_of(&parts), "unknown");
-        for (peer, key) in [
-            ("192.0.2.7:5000", "192.0.2.7"),
-            ("[::ffff:192.0.2.7]:5000", "192.0.2.7"),
-            ("[2001:db8:1:2:3:4:5:6]:5000", "2001:db8:1:2::/64"),
-        ] {
-            parts.extensions.insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
-            assert_eq!(key_of(&parts), key);
-        }
-        parts.extensions.insert(CallerKey("key-7".to_string()));
-        assert_eq!(key_of(&parts), "key-7");
     }
 }

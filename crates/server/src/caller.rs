@@ -1,23 +1,82 @@
-//! [`Caller`]: who sent a request, for the audit trail and for flags.
+//! [`Caller`]: who sent a request, for limits, flags and the audit trail.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use mainstay_ops::keys::Identity;
 
-/// The identity that authentication attached to a request.
-#[derive(Clone, Debug)]
-pub(crate) struct CallerKey(pub(crate) String);
+/// The address at the other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// Who sent a request: the id of a key, or `anonymous`.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) String);
+/// Who sent a request: a key, or somebody at an address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    identity: Option<Arc<Identity>>,
+    peer: Option<IpAddr>,
+}
+
+impl Caller {
+    pub(crate) fn of_key(identity: Arc<Identity>) -> Self {
+        Self { identity: Some(identity), peer: None }
+    }
+
+    pub(crate) fn of_peer(peer: Option<IpAddr>) -> Self {
+        Self { identity: None, peer }
+    }
+
+    /// The id of the key, or `anonymous`.
+    pub(crate) fn name(&self) -> &str {
+        self.identity.as_ref().map_or("anonymous", |identity| &identity.id)
+    }
+
+    /// What limits are counted by: the key, or the address; of IPv6 the first 64 bits, because
+    /// whoever has one such address has all of them.
+    pub(crate) fn key(&self) -> String {
+        match (&self.identity, self.peer) {
+            (Some(identity), _) => identity.id.to_string(),
+            (None, Some(peer)) => match peer.to_canonical() {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => {
+                    let [a, b, c, d, ..] = address.segments();
+                    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+                }
+            },
+            (None, None) => "unknown".to_string(),
+        }
+    }
+
+    /// Whether it may touch this collection.
+    pub(crate) fn allows(&self, collection: &str) -> bool {
+        self.identity.as_ref().is_none_or(|identity| identity.allows(collection))
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let key = parts.extensions.get::<CallerKey>();
-        Ok(Self(key.map_or_else(|| "anonymous".to_string(), |key| key.0.clone())))
+        Ok(parts.extensions.get::<Caller>().cloned().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn o4_an_address_counts_as_its_owner_has_it() {
+        for (peer, key) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(Caller::of_peer(Some(peer.parse().unwrap())).key(), key);
+        }
+        assert_eq!(Caller::default().key(), "unknown");
     }
 }

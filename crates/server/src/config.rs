@@ -30,8 +30,24 @@ pub struct Config {
     pub answers_max: u32,
     /// How old such an answer may be; zero gives none. Default 5 minutes.
     pub answers_stale_for: Duration,
+    /// Whether requests need an API key. Default auto.
+    pub auth: AuthMode,
+    /// Whether everybody may read the metrics; `None`: where only the machine itself can reach the
+    /// server.
+    pub metrics_open: Option<bool>,
     /// How the server watches itself.
     pub operations: OperationsConfig,
+}
+
+/// Whether requests need an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Once there is one; without one the server must not be reachable from outside the machine.
+    Auto,
+    /// Even while there is none.
+    Always,
+    /// Keys are not looked at.
+    Never,
 }
 
 impl Default for Config {
@@ -46,6 +62,8 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(25),
             answers_max: 1000,
             answers_stale_for: Duration::from_secs(300),
+            auth: AuthMode::Auto,
+            metrics_open: None,
             operations: OperationsConfig::default(),
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod dependencies;
 pub(crate) mod documents;
 pub(crate) mod flags;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod levels;
 pub(crate) mod search;
 pub(crate) mod slo;

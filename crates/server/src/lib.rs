@@ -18,6 +18,7 @@ pub mod wire;
 
 mod admit;
 mod answers;
+mod authenticate;
 mod caller;
 mod gauges;
 mod http;
@@ -25,8 +26,10 @@ mod listener;
 mod operations;
 mod reload;
 mod routes;
+mod security_headers;
 mod standing;
 mod state;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,14 +38,17 @@ use mainstay_db::Db;
 use mainstay_ops::admission::Admission;
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
+use mainstay_resilience::{Algorithm, KeyedConfig, KeyedRateLimiter, RateConfig};
 use tokio::net::TcpListener;
 
-pub use config::Config;
+pub use config::{AuthMode, Config};
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_ops::ticker::Ticker;
-pub use mainstay_ops::{admission, health, memory, notify, shutdown, slo};
+pub use mainstay_ops::wall_clock::rfc3339 as format_time;
+pub use mainstay_ops::{admission, health, keys, memory, notify, shutdown, slo};
 pub use mainstay_resilience::Clock;
+pub use mainstay_resilience::human_duration::parse as parse_duration;
 pub use operations::{OperationsConfig, StartFailure};
 pub use reload::ReadSettings;
 pub use routes::openapi;
@@ -55,11 +61,27 @@ pub fn install_metrics() -> Result<&'static Meter, MeterError> {
     Meter::install(METRICS)
 }
 
+/// The API keys of a data directory that no server has open.
+///
+/// # Errors
+/// They cannot be read.
+pub fn keys_of(files: mainstay_db::StateFiles) -> Result<keys::Keys, keys::KeyError> {
+    operations::keys_of(files)
+}
+
 /// Changes a running server.
 #[derive(Clone)]
 pub struct Control(state::State);
 
 impl Control {
+    /// Reads the files of the certificate now; answers whether they had changed.
+    ///
+    /// # Errors
+    /// They cannot be used; the certificate in use stays.
+    pub fn refresh_certificate(&self) -> Result<bool, String> {
+        self.0.tls().map_or(Ok(false), tls::Tls::refresh)
+    }
+
     /// The time that running requests get at shutdown.
     pub fn drain_timeout(&self) -> std::time::Duration {
         self.0.config().drain_timeout
@@ -110,8 +132,14 @@ impl Server {
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
-        let state = state::State::new(db, config, meter, operations, admission);
+        let access = access(&config, &operations)?;
+        let state = state::State::new(db, config, meter, operations, access, admission);
         Ok(Self { listener, state })
+    }
+
+    /// Whether requests need an API key.
+    pub fn requires_keys(&self) -> bool {
+        self.state.access().requires_keys()
     }
 
     /// Where it listens.
@@ -129,10 +157,30 @@ impl Server {
             let state = weak.upgrade().ok_or("the server is ending")?;
             let pipelines = &state.operations().pipelines;
             pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
-            state.reconfigure(settings.config())
+            state.reconfigure(settings.config())?;
+            refresh_certificate(&state);
+            Ok(())
         };
         let audit = self.state.operations().audit.clone();
         self.state.set_reloader(reload::Reloader::new(current, read, Box::new(apply), audit));
+    }
+
+    /// Speaks HTTPS alone, with the certificate that `read` reads now and whenever it changes.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn encrypt(&self, read: Box<tls::ReadPem>) -> Result<(), String> {
+        self.state.set_tls(tls::Tls::open(read)?);
+        let weak = self.state.downgrade();
+        let look = move || {
+            if let Some(state) = weak.upgrade() {
+                refresh_certificate(&state);
+            }
+        };
+        self.state
+            .operations()
+            .every("certificate", CERTIFICATE_EVERY, look)
+            .map_err(|error| error.to_string())
     }
 
     /// A handle that changes a running server.
@@ -145,5 +193,57 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> bool {
         let router = routes::routes(self.state.clone());
         listener::serve(self.listener, router, self.state, stop).await
+    }
+}
+
+/// Wrong keys that one address may present: thirty at once, then one every five seconds.
+const GUESSES: (u32, std::time::Duration) = (30, std::time::Duration::from_secs(150));
+
+/// How requests are let in; refuses to open the door to a network by accident.
+fn access(
+    config: &Config,
+    operations: &operations::Operations,
+) -> std::io::Result<authenticate::Access> {
+    let keys = operations.keys.clone();
+    let loopback = config.listen.ip().is_loopback();
+    if config.auth == AuthMode::Auto && keys.is_empty() && !loopback {
+        return Err(std::io::Error::other(format!(
+            "{} can be reached from other machines and there is no API key; make one with \
+             `mainstay keys create NAME --scope admin --data DIR`, or listen on 127.0.0.1, or let \
+             everybody in with --set auth.mode=never",
+            config.listen
+        )));
+    }
+    let (count, period) = GUESSES;
+    let rate = RateConfig::new(Algorithm::TokenBucket, count, period);
+    let guesses = KeyedRateLimiter::new("wrong-keys", KeyedConfig::new(rate));
+    Ok(authenticate::Access {
+        keys,
+        always: config.auth == AuthMode::Always,
+        never: config.auth == AuthMode::Never,
+        metrics_open: config.metrics_open.unwrap_or(loopback),
+        guesses: guesses.map_err(std::io::Error::other)?,
+    })
+}
+
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Takes over a certificate that was renewed; one that cannot be used leaves the old one in place.
+fn refresh_certificate(state: &state::State) {
+    let Some(tls) = state.tls() else { return };
+    match tls.refresh() {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::warn!("the certificate has changed; new connections use it");
+            metrics::counter!("mainstay_tls_reloads_total", "result" => "done").increment(1);
+        }
+        Err(error) => {
+            tracing::error!(
+                error,
+                "the certificate cannot be read again; the old one stays in use"
+            );
+            metrics::counter!("mainstay_tls_reloads_total", "result" => "failed").increment(1);
+        }
     }
 }

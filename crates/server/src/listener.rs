@@ -4,19 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use mainstay_ops::handles::HandleClass;
 
+use crate::caller::Peer;
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -66,17 +65,25 @@ pub(crate) async fn serve(
         };
         // Answers are small and waited for: sent at once, not gathered.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone().map_request(
-            move |mut request: axum::http::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(ConnectInfo(peer));
-                request
-            },
-        ));
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let routed = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
+        let (http, watcher, state) = (http.clone(), graceful.watcher(), state.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
+            match state.tls() {
+                None => {
+                    let connection = http.serve_connection(TokioIo::new(stream), routed);
+                    ended(watcher.watch(connection).await);
+                }
+                Some(tls) => {
+                    let handshake = tls.acceptor().accept(stream);
+                    match tokio::time::timeout(state.config().header_timeout, handshake).await {
+                        Ok(Ok(stream)) => {
+                            let connection = http.serve_connection(TokioIo::new(stream), routed);
+                            ended(watcher.watch(connection).await);
+                        }
+                        Ok(Err(error)) => refused(&error.to_string()),
+                        Err(_) => refused("it took too long"),
+                    }
+                }
             }
             drop((permit, handle));
         });
@@ -88,6 +95,17 @@ pub(crate) async fn serve(
     // Probes and judgements end with the requests; what they know is saved.
     let stopped = tokio::task::spawn_blocking(move || state.operations().stop()).await;
     drained && stopped.is_ok()
+}
+
+fn ended(result: Result<(), hyper::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+fn refused(why: &str) {
+    metrics::counter!("mainstay_tls_handshake_failures_total").increment(1);
+    tracing::debug!(why, "TLS handshake failed");
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {

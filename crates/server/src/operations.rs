@@ -24,6 +24,7 @@ use mainstay_ops::handles::HandlePool;
 use mainstay_ops::health::{Gate, GateConfig, HealthRegistry, Pulses, ServiceInfo};
 use mainstay_ops::incidents::Incidents;
 use mainstay_ops::kernel_files::KernelFiles;
+use mainstay_ops::keys::Keys;
 use mainstay_ops::levels::{Level, Levels, LevelsConfig};
 use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
 use mainstay_ops::slo::{Slo, SloConfig};
@@ -109,6 +110,7 @@ pub(crate) struct Operations {
     pub(crate) handles: HandlePool,
     pub(crate) slo: Slo,
     pub(crate) incidents: Incidents,
+    pub(crate) keys: Keys,
     tickers: Mutex<Vec<Ticker>>,
 }
 
@@ -125,6 +127,8 @@ impl Operations {
         let store: Arc<dyn StateStore> = Arc::new(keeping::Store(files.clone()));
         let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files))));
         let flags = flags::open(Arc::clone(&store), wall.clone(), audit.clone());
+        let keys = Keys::open(Arc::clone(&store), wall.clone(), audit.clone());
+        let keys = keys.map_err(|e| failed("keys")(&e))?;
         let levels = Levels::open(
             config.levels.clone(),
             clock.clone(),
@@ -161,6 +165,7 @@ impl Operations {
             handles: host.handles.clone(),
             slo,
             incidents,
+            keys,
             tickers: Mutex::default(),
         };
         admission.guard_memory(operations.memory.budget());
@@ -228,7 +233,7 @@ impl Operations {
     }
 
     /// Starts a loop that is watched for silence.
-    fn every(
+    pub(crate) fn every(
         &self,
         name: &str,
         every: Duration,
@@ -253,4 +258,13 @@ impl Operations {
             tracing::error!(%error, "objectives not saved; the time until the next start counts as dead");
         }
     }
+}
+
+/// The keys alone, with an audit trail of their own run.
+pub(crate) fn keys_of(
+    files: mainstay_db::StateFiles,
+) -> Result<Keys, mainstay_ops::keys::KeyError> {
+    let wall = WallClock::system();
+    let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files.clone()))));
+    Keys::open(Arc::new(keeping::Store(files)), wall, audit)
 }

@@ -8,12 +8,12 @@ use utoipa::OpenApi;
 
 use crate::admit;
 use crate::http::{
-    admin, admission, collections, config, dependencies, documents, flags, health, levels, search,
-    slo,
+    admin, admission, collections, config, dependencies, documents, flags, health, keys, levels,
+    search, slo,
 };
 use crate::problem::Problem;
-use crate::standing;
 use crate::state::State;
+use crate::{authenticate, security_headers, standing};
 
 /// Every path, its methods and handlers.
 pub(crate) fn routes(state: State) -> Router {
@@ -38,6 +38,9 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/admin/level", get(levels::get).put(levels::hold).delete(levels::release))
         .route("/admin/flags", get(flags::list))
         .route("/admin/flags/{name}", get(flags::evaluate).put(flags::set).delete(flags::remove))
+        .route("/admin/keys", get(keys::list).post(keys::create))
+        .route("/admin/keys/{id}", axum::routing::delete(keys::revoke))
+        .route("/admin/keys/{id}/rotate", post(keys::rotate))
         .route("/admin/slo", get(slo::get))
         .route("/admin/slo/rules", get(slo::rules))
         .route("/admin/audit", get(slo::audit))
@@ -54,6 +57,8 @@ pub(crate) fn routes(state: State) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
         .with_state(state)
 }
 
@@ -89,6 +94,10 @@ pub(crate) fn routes(state: State) -> Router {
         levels::get,
         levels::hold,
         levels::release,
+        keys::list,
+        keys::create,
+        keys::rotate,
+        keys::revoke,
         flags::list,
         flags::evaluate,
         flags::set,

@@ -30,7 +30,7 @@ use mainstay_ops::memory::MemoryConfig;
 use mainstay_ops::slo::{Indicator, SloConfig};
 use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
-use crate::config::Config;
+use crate::config::{AuthMode, Config};
 use crate::operations::OperationsConfig;
 
 /// Values of all settings.
@@ -260,6 +260,16 @@ impl Settings {
             drain_timeout: self.duration("server.drain_timeout"),
             answers_max: u32::try_from(self.number("search.answers_max")).unwrap_or(u32::MAX),
             answers_stale_for: self.duration("search.answers_stale_for"),
+            auth: match self.text("auth.mode") {
+                "always" => AuthMode::Always,
+                "never" => AuthMode::Never,
+                _ => AuthMode::Auto,
+            },
+            metrics_open: match self.text("auth.metrics") {
+                "open" => Some(true),
+                "read" => Some(false),
+                _ => None,
+            },
             operations: self.operations(),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) fn service(
     collection: &str,
 ) -> Service {
     let attributes = [("collection", collection)];
-    let subject = Subject { user: Some(&caller.0), attributes: &attributes };
+    let subject = Subject { user: Some(caller.name()), attributes: &attributes };
     let on = |flag: &str| operations.flags.bool(flag, true, &subject).value;
     let allowed = |method: &Method| standing.effects.allows_method(method.name());
     let methods: Vec<Method> = Method::ALL.into_iter().filter(allowed).collect();
@@ -56,7 +56,7 @@ pub(crate) fn service(
 
 /// Whether a kept answer may stand in for an error.
 pub(crate) fn gives_stale(operations: &Operations, caller: &Caller) -> bool {
-    operations.flags.bool(flag_names::STALE_ANSWERS, true, &Subject::user(&caller.0)).value
+    operations.flags.bool(flag_names::STALE_ANSWERS, true, &Subject::user(caller.name())).value
 }
 
 /// What kind of work a request is.
@@ -106,7 +106,7 @@ pub(crate) async fn apply(
 }
 
 fn writes(operations: &Operations, caller: &Caller) -> bool {
-    operations.flags.bool(flag_names::WRITES, true, &Subject::user(&caller.0)).value
+    operations.flags.bool(flag_names::WRITES, true, &Subject::user(caller.name())).value
 }
 
 fn closed(code: &str, standing: &Standing) -> Problem {

@@ -10,10 +10,12 @@ use mainstay_resilience::TokioSleeper;
 
 use crate::admit;
 use crate::answers::Answers;
+use crate::authenticate::Access;
 use crate::config::Config;
 use crate::operations::Operations;
 use crate::problem::Problem;
 use crate::reload::Reloader;
+use crate::tls::Tls;
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -25,6 +27,8 @@ struct Shared {
     admission: Admission,
     meter: Option<&'static Meter>,
     operations: Operations,
+    access: Access,
+    tls: OnceLock<Tls>,
     answers: Answers,
     reloader: OnceLock<Arc<Reloader>>,
 }
@@ -73,12 +77,15 @@ impl State {
         config: Config,
         meter: Option<&'static Meter>,
         operations: Operations,
+        access: Access,
         admission: Admission,
     ) -> Self {
         Self(Arc::new(Shared {
             db,
             answers: Answers::new(config.answers_max, config.answers_stale_for),
             operations,
+            access,
+            tls: OnceLock::new(),
             reloader: OnceLock::new(),
             config: RwLock::new(Arc::new(config)),
             admission,
@@ -116,6 +123,25 @@ impl State {
     /// What runs beside the requests.
     pub(crate) fn operations(&self) -> &Operations {
         &self.0.operations
+    }
+
+    /// How requests are let in.
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    /// Once: from now on every connection is encrypted.
+    pub(crate) fn set_tls(&self, tls: Tls) {
+        let _ = self.0.tls.set(tls);
+    }
+
+    /// The certificate, when connections are encrypted.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.0.tls.get()
+    }
+
+    pub(crate) fn has_tls(&self) -> bool {
+        self.0.tls.get().is_some()
     }
 
     /// Answers that stand in for better ones.

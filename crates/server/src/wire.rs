@@ -178,7 +178,7 @@ pub struct NewCollectionJson {
     /// 1 to 64 of a-z, 0-9, `-` and `_`, beginning with a letter or digit.
     #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$")]
     pub name: String,
-    /// The embedding model: `auto` (default), `static`, `minilm`, `folder:PATH` or a remote provider.
+    /// The embedding model: `auto` (default), `static`, `minilm`, `folder:PATH` or `remote:URL,MODEL,DIMENSION`.
     #[serde(default)]
     pub model: Option<String>,
 }

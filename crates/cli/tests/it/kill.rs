@@ -1,51 +1,9 @@
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use serde_json::json;
 
+use crate::server::{Server, agent};
 use crate::{mainstay, text};
-
-/// A server in a process of its own; killed when dropped.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-            .args(["serve", "--data", text(data), "--listen", "127.0.0.1:0", "--model", "static"])
-            .env_remove("MODEL_PATH")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line =
-            lines.find_map(|line| line.unwrap().split_once("http://").map(|(_, a)| a.to_string()));
-        let address = line.unwrap().split_whitespace().next().unwrap().to_string();
-        // Drained, so that the server never waits for its reader.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url: format!("http://{address}") }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(30)))
-        .http_status_as_error(false)
-        .build()
-        .new_agent()
-}
 
 /// P1: eight writers, killed in the middle, several times over; the ledger of acknowledged ids is
 /// kept outside the server.

@@ -5,7 +5,10 @@ mod config;
 mod eval;
 mod index;
 mod kill;
+mod operate;
 mod search;
+mod server;
+mod shutdown;
 mod unreadable;
 mod watch;
 

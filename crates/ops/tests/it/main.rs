@@ -6,6 +6,7 @@ mod audit;
 mod flags;
 mod handles;
 mod health;
+mod keys;
 mod levels;
 mod memory;
 mod meter;

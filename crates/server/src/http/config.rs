@@ -69,7 +69,7 @@ pub(crate) async fn reload(
     Query(query): Query<ReloadQuery>,
 ) -> Result<Json<ReloadJson>, Problem> {
     let reloader = state.reloader().ok_or_else(none)?;
-    let who = caller.0;
+    let who = caller.name().to_string();
     let result = state.control(move || reloader.reload(query.dry_run, &who)).await?;
     let changes = result.map_err(|faults| {
         let problem = Problem::new(

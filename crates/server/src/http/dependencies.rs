@@ -175,7 +175,7 @@ pub(crate) async fn act(
             return Err(Problem::bad_request(detail));
         }
     }
-    let action = Action::new(&caller.0, &format!("breaker.{verb}"), dependency.name())
+    let action = Action::new(caller.name(), &format!("breaker.{verb}"), dependency.name())
         .change(before, breaker.state().as_str())
         .because(&json.why);
     state.operations().audit.record(action);

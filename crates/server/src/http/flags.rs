@@ -118,12 +118,12 @@ pub(crate) async fn set(
     });
     let changed = if only_switch {
         let enabled = json["enabled"] == true;
-        state.control(move || flags.enable(&named, enabled, &caller.0, &why)).await?
+        state.control(move || flags.enable(&named, enabled, caller.name(), &why)).await?
     } else {
         let definition: Definition = serde_json::from_value(json).map_err(|e| {
             Problem::bad_request(format!("the body is no definition of a flag: {e}"))
         })?;
-        state.control(move || flags.set(&named, definition, &caller.0, &why)).await?
+        state.control(move || flags.set(&named, definition, caller.name(), &why)).await?
     };
     changed.map_err(refused)?;
     shown(&state, &name)
@@ -147,7 +147,7 @@ pub(crate) async fn remove(
     Query(query): Query<WhyQuery>,
 ) -> Result<StatusCode, Problem> {
     let flags = state.operations().flags.clone();
-    let removed = state.control(move || flags.remove(&name, &caller.0, &query.why)).await?;
+    let removed = state.control(move || flags.remove(&name, caller.name(), &query.why)).await?;
     removed.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

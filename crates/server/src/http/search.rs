@@ -8,6 +8,7 @@ use mainstay_db::{COLLECTION_DEFAULT, Method, SearchAnswer, SearchRequest, Synta
 use mainstay_ops::admission::{Load, SearchCost};
 
 use super::{Json, Path};
+use crate::authenticate;
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::search_json::SearchRequestJson;
@@ -92,6 +93,7 @@ async fn answer(
     name: String,
     json: &SearchRequestJson,
 ) -> Result<Json<SearchAnswerJson>, Problem> {
+    authenticate::require_collection(caller, &name)?;
     let mut request = json.request()?;
     let collection = state.collection(&name)?;
     let standing = state.operations().levels.standing();

@@ -101,6 +101,31 @@ pub const SETTINGS: &[Setting] = &[
         "The time that running requests get at shutdown; with 0s they are cut off at once.",
     ),
     fixed(
+        "auth.mode",
+        Kind::Choice(&["auto", "always", "never"]),
+        "auto",
+        "Whether requests need an API key: auto once there is one, always, or never. With auto and no key the server listens on addresses of the machine itself alone.",
+    ),
+    fixed(
+        "auth.metrics",
+        Kind::Choice(&["auto", "open", "read"]),
+        "auto",
+        "Who may read /metrics: everybody (open), who has a key that may read (read), or everybody where only the machine itself can reach the server (auto).",
+    ),
+    fixed(
+        "tls.certificate",
+        Kind::Text,
+        "",
+        "File of the certificate chain in PEM; with it the server speaks HTTPS alone. Read again on reload and when it changes.",
+    ),
+    fixed("tls.key", Kind::Text, "", "File of the certificate's private key in PEM."),
+    fixed(
+        "tls.client_ca",
+        Kind::Text,
+        "",
+        "File of the authorities in PEM whose certificates clients must show; empty asks for none.",
+    ),
+    fixed(
         "health.check_every",
         Kind::Duration(Duration::from_millis(100), Duration::from_secs(3600)),
         "5s",
@@ -349,7 +374,7 @@ pub const SETTINGS: &[Setting] = &[
             "semantic.model",
             Kind::Text,
             "auto",
-            "The embedding model of collections that are created: auto, static, minilm, folder:PATH, or a remote provider.",
+            "The embedding model of collections that are created: auto, static, minilm, folder:PATH, or remote:URL,MODEL,DIMENSION with ,VARIABLE behind for the environment variable of its key.",
         )
     },
     fixed(

@@ -15,6 +15,8 @@ const UNITS: [(&str, u64); 4] =
 pub enum Kind {
     /// Any text.
     Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
     /// An address and port.
     Address,
     /// A number of things.
@@ -27,8 +29,6 @@ pub enum Kind {
     Number(f64, f64),
     /// A time with its unit.
     Duration(Duration, Duration),
-    /// One of a few words.
-    Choice(&'static [&'static str]),
     /// Rate limits, or `none`.
     Rates,
 }
@@ -60,6 +60,8 @@ impl Kind {
         };
         match *self {
             Self::Text => Ok(Value::Text(text.to_string())),
+            Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_string())),
+            Self::Choice(_) => Err(allowed()),
             Self::Address => text.parse().map(Value::Address).map_err(|_| allowed()),
             Self::Count(min, max) | Self::Percent(min, max) => {
                 within(text.parse().ok(), min, max).map(Value::Count)
@@ -75,10 +77,6 @@ impl Kind {
                 Ok(_) => Err(allowed()),
                 Err(_) => Err("a number and a unit such as 250ms, 1.5s or 5m".to_string()),
             },
-            Self::Choice(words) => {
-                let known = words.contains(&text).then(|| Value::Text(text.to_string()));
-                known.ok_or_else(allowed)
-            }
             Self::Rates => match rates(text) {
                 Ok(rules) if rules.is_empty() => Ok(Value::Text("none".to_string())),
                 Ok(rules) => Ok(Value::Text(RateRule::format_list(&rules))),
@@ -114,6 +112,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Text => f.write_str("text"),
+            Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
             Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
             Self::Bytes(min, max) => write!(f, "{} to {}", format_bytes(min), format_bytes(max)),
@@ -121,7 +120,6 @@ impl fmt::Display for Kind {
             Self::Duration(min, max) => {
                 write!(f, "{} to {}", human_duration::format(min), human_duration::format(max))
             }
-            Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Rates => f.write_str("none, or rates such as search = 100/s burst 200"),
         }
     }
@@ -148,8 +146,8 @@ mod tests {
     fn values_are_read_back_as_they_are_written() {
         for (kind, text) in [
             (Kind::Text, "auto"),
+            (Kind::Choice(&["auto", "never"]), "never"),
             (Kind::Address, "127.0.0.1:8080"),
-            (Kind::Choice(&["a", "b"]), "b"),
             (Kind::Rates, "none"),
             (Kind::Rates, "search = 5/1s leaky_bucket; all = 9/1m burst 20 token_bucket"),
             (Kind::Count(0, 9), "7"),

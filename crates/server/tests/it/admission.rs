@@ -168,7 +168,7 @@ fn o5_a_client_that_goes_away_leaves_the_queue_and_shutdown_serves_the_rest() {
 #[test]
 fn o5_what_is_below_the_floor_is_not_begun() {
     let server = Running::start();
-    server.admission.admit_from(Floor::Hand, Class::Interactive);
+    server.control().admission().admit_from(Floor::Hand, Class::Interactive);
     let line = b"{\"id\": \"1\", \"body\": \"x\"}\n";
     let path = "/collections/default/documents";
     let stream = server.send("PUT", path, "application/x-ndjson", line);
@@ -177,10 +177,10 @@ fn o5_what_is_below_the_floor_is_not_begun() {
     let search = crate::Answer::of(search.send_json(json!({"query": "x"})));
     assert_eq!(search.json()["reason"], "priority");
     assert_eq!(server.post("/search", &json!({"query": "x"})).status, 200);
-    server.admission.admit_from(Floor::Hand, Class::Control);
+    server.control().admission().admit_from(Floor::Hand, Class::Control);
     assert_eq!(server.post("/search", &json!({"query": "x"})).status, 503);
     assert_eq!(server.get("/admin/admission").json()["admits_from"], "control");
-    server.admission.admit_from(Floor::Hand, Class::Batch);
+    server.control().admission().admit_from(Floor::Hand, Class::Batch);
     assert_eq!(server.send("PUT", path, "application/x-ndjson", line).status, 200);
 }
 

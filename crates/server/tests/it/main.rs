@@ -8,7 +8,10 @@ mod disk_full;
 mod documents;
 mod operations;
 mod search;
+mod security;
 mod shutdown;
+mod smuggling;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_db::{Db, InjectedFault, Method, Options};
-use mainstay_server::admission::Admission;
-use mainstay_server::{Config, Host, Server};
+use mainstay_server::{Config, Control, Host, Server};
 use mainstay_testkit::file_system::{FileSystem, RealFs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,7 +29,7 @@ use tokio::sync::oneshot;
 struct Running {
     address: SocketAddr,
     db: Arc<Db>,
-    admission: Admission,
+    control: Control,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
     _folder: TempDir,
@@ -43,6 +45,15 @@ impl Running {
     }
 
     fn start_on(fs: Arc<dyn FileSystem>, config: Config) -> Self {
+        Self::start_tuned(fs, config, |_| {})
+    }
+
+    /// With a last word on the server before it serves.
+    fn start_tuned(
+        fs: Arc<dyn FileSystem>,
+        config: Config,
+        tune: impl FnOnce(&Server) + Send + 'static,
+    ) -> Self {
         mainstay_server::install_metrics().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let db = Arc::new(Db::open_on(fs, folder.path(), Options::default()).unwrap());
@@ -57,12 +68,17 @@ impl Running {
             runtime.unwrap().block_on(async move {
                 let host = Host::new(&Default::default(), None).unwrap();
                 let server = Server::bind(served, config, host).await.unwrap();
-                tell.send((server.address().unwrap(), server.control().admission())).unwrap();
+                tune(&server);
+                tell.send((server.address().unwrap(), server.control())).unwrap();
                 server.serve(async move { drop(stopped.await) }).await
             })
         });
-        let (address, admission) = told.recv().unwrap();
-        Self { address, db, admission, stop: Some(stop), thread: Some(thread), _folder: folder }
+        let (address, control) = told.recv().unwrap();
+        Self { address, db, control, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Makes a method of the collection `default` fail.

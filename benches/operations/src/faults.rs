@@ -1,0 +1,104 @@
+//! Each dependency hung, refusing, slow and flapping in turn.
+
+use std::time::{Duration, Instant};
+
+use mainstay_db::{BreakerState, Dependency, InjectedFault};
+
+use crate::served::{Served, start};
+use crate::{load, provider};
+
+/// How slow a slow dependency is: longer than a search may take.
+const SLOW: Duration = Duration::from_millis(1_500);
+/// How long a flapping one fails and works in turn.
+const FLAP: Duration = Duration::from_millis(500);
+/// How long recovery is waited for.
+const RECOVERY_MAX: Duration = Duration::from_secs(90);
+
+/// Measures and prints a table.
+pub(crate) fn run(seconds: u64, rate: u64) -> Result<(), String> {
+    let lasting = Duration::from_secs(seconds);
+    let url = provider::start().map_err(|error| error.to_string())?;
+    let (model, dimension) = ("hashes", provider::DIMENSION);
+    println!(
+        "{rate} searches a second for {seconds} s with each fault; latency from when a search was due\n"
+    );
+    println!(
+        "| dependency | fault | answered | complete | p50 ms | p99 ms | refused by its breaker | breaker afterwards | complete again after s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let local = start("static")?;
+    let healthy = load::run(local.address, rate, lasting, 0);
+    row("none", "none", &healthy, 0, "closed", None);
+    for name in ["default/bm25", "default/tantivy", "default/native", "default/semantic"] {
+        each_fault(&local, name, rate, lasting)?;
+    }
+    drop(local);
+    let remote = start(&format!("remote:{url},{model},{dimension}"))?;
+    let provider = remote
+        .db
+        .pipelines()
+        .dependencies()
+        .into_iter()
+        .map(|dependency| dependency.name().to_string())
+        .find(|name| name.starts_with("embedding/"))
+        .ok_or("the provider is no dependency")?;
+    each_fault(&remote, &provider, rate, lasting)
+}
+
+fn each_fault(served: &Served, name: &str, rate: u64, lasting: Duration) -> Result<(), String> {
+    let missing = || format!("there is no dependency {name}");
+    let dependency = served.db.pipelines().dependency(name).ok_or_else(missing)?;
+    let faults = [
+        ("hung", InjectedFault::Hang),
+        ("refusing", InjectedFault::Error),
+        ("slow", InjectedFault::Slow(SLOW)),
+        ("flapping", InjectedFault::Flap(FLAP)),
+    ];
+    for (seed, (called, fault)) in (1u64..).zip(faults) {
+        let refused = dependency.breaker().snapshot().rejected;
+        dependency.faults().set(fault, None);
+        let outcome = load::run(served.address, rate, lasting, seed * 1_000_000);
+        dependency.faults().clear();
+        let refused = dependency.breaker().snapshot().rejected - refused;
+        let state = dependency.breaker().state().as_str();
+        let again = recovery(served, &dependency);
+        row(name, called, &outcome, refused, state, again);
+        // The next fault begins with closed breakers, whatever this one left behind.
+        for dependency in served.db.pipelines().dependencies() {
+            dependency.breaker().reset();
+        }
+    }
+    Ok(())
+}
+
+/// How long it takes by itself until an answer is complete again.
+fn recovery(served: &Served, dependency: &Dependency) -> Option<Duration> {
+    let begun = Instant::now();
+    while begun.elapsed() < RECOVERY_MAX {
+        let outcome = load::run(served.address, 20, Duration::from_millis(250), 77);
+        let closed = dependency.breaker().state() == BreakerState::Closed;
+        if outcome.complete == outcome.total() && closed {
+            return Some(begun.elapsed());
+        }
+    }
+    None
+}
+
+fn row(
+    name: &str,
+    fault: &str,
+    outcome: &load::Outcome,
+    refused: u64,
+    state: &str,
+    again: Option<Duration>,
+) {
+    let percent = |part: u64| 100.0 * part as f64 / outcome.total().max(1) as f64;
+    let again = again.map_or("-".to_string(), |again| format!("{:.1}", again.as_secs_f64()));
+    println!(
+        "| {name} | {fault} | {:.1} % | {:.1} % | {:.1} | {:.0} | {refused} | {state} | {again} |",
+        percent(outcome.answered),
+        percent(outcome.complete),
+        outcome.quantile_ms(0.5),
+        outcome.quantile_ms(0.99),
+    );
+}

@@ -1,0 +1,86 @@
+//! Searches at a steady rate that waits for no answer: latency counts from when a search was due.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::served::query;
+
+/// Threads that send: more than searches that can be under way within the request's timeout.
+const THREADS: usize = 128;
+/// The searches' own timeout.
+const TIMEOUT_MS: u64 = 1_000;
+
+/// What became of the searches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) answered: u64,
+    pub(crate) complete: u64,
+    pub(crate) failed: u64,
+    took: Vec<Duration>,
+}
+
+impl Outcome {
+    /// The quantile of the latencies in milliseconds.
+    pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        let at = ((took.len() as f64 * share).ceil() as usize).clamp(1, took.len().max(1)) - 1;
+        took.get(at).map_or(0.0, |took| took.as_secs_f64() * 1e3)
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.answered + self.failed
+    }
+}
+
+/// Sends searches for `lasting`; blocks until the last answer.
+pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration, seed: u64) -> Outcome {
+    let total = (lasting.as_secs_f64() * rate as f64) as u64;
+    let (next, outcome) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Outcome::default())));
+    let begun = Instant::now();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (next, outcome) = (Arc::clone(&next), Arc::clone(&outcome));
+            std::thread::spawn(move || {
+                let agent = ureq::Agent::config_builder()
+                    .timeout_global(Some(Duration::from_secs(10)))
+                    .http_status_as_error(false)
+                    .build()
+                    .new_agent();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= total {
+                        return;
+                    }
+                    let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let body = serde_json::json!({
+                        "query": query(seed + number), "timeout_ms": TIMEOUT_MS, "lines": 0,
+                    });
+                    let answer = agent.post(format!("http://{address}/search")).send_json(&body);
+                    let json: Option<serde_json::Value> = answer
+                        .ok()
+                        .filter(|answer| answer.status() == 200)
+                        .and_then(|mut answer| answer.body_mut().read_json().ok());
+                    let took = due.elapsed();
+                    let mut outcome = outcome.lock().unwrap_or_else(|e| e.into_inner());
+                    match json {
+                        Some(json) => {
+                            outcome.answered += 1;
+                            outcome.complete += u64::from(json["complete"] == true);
+                            outcome.took.push(took);
+                        }
+                        None => outcome.failed += 1,
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        let _ = thread.join();
+    }
+    let outcome = outcome.lock().unwrap_or_else(|e| e.into_inner());
+    outcome.clone()
+}

@@ -1,0 +1,82 @@
+//! A server with documents, on a free port of loopback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_db::{Collection, Db, Document, Method, Options};
+use mainstay_server::{Config, Host, Server};
+use tempfile::TempDir;
+
+/// Documents of the corpus: enough that a search does real work.
+const DOCUMENTS: usize = 20_000;
+const WORDS: &[&str] = &[
+    "anchor", "breaker", "cable", "deck", "ensign", "fender", "gale", "harbour", "island", "jetty",
+    "keel", "lantern", "mast", "net", "oar", "pilot", "quay", "rope", "sail", "tide", "upwind",
+    "vessel", "wave", "yard", "zenith",
+];
+
+/// The server; it ends with the process.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    pub(crate) docs: Collection,
+    pub(crate) db: Arc<Db>,
+    _folder: TempDir,
+}
+
+/// The words of a query, different for each number.
+pub(crate) fn query(number: u64) -> String {
+    let word = |seed: u64| WORDS[(seed % WORDS.len() as u64) as usize];
+    format!("{} {} {}", word(number), word(number / 7 + 3), word(number.wrapping_mul(31) / 5))
+}
+
+fn document(number: usize) -> Document {
+    let mut body = String::new();
+    let mut state = number as u64 + 1;
+    for _ in 0..60 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        body.push_str(WORDS[(state >> 33) as usize % WORDS.len()]);
+        body.push(' ');
+    }
+    Document { id: number.to_string(), body, ..Document::default() }
+}
+
+/// Starts a server whose collection `default` uses this model.
+pub(crate) fn start(model: &str) -> Result<Served, String> {
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    mainstay_server::install_metrics().map_err(|e| told(&e))?;
+    let folder = tempfile::tempdir().map_err(|e| told(&e))?;
+    let host = Host::new(&Default::default(), None).map_err(|e| told(&e))?;
+    let db = Db::open_on(host.file_system(), folder.path(), Options::default());
+    let db = Arc::new(db.map_err(|e| told(&e))?);
+    let model = model.parse().map_err(|e| format!("{e}"))?;
+    let docs = db.create_collection("default", model).map_err(|e| told(&e))?;
+    for begin in (0..DOCUMENTS).step_by(1_000) {
+        docs.put((begin..begin + 1_000).map(document).collect()).map_err(|e| told(&e))?;
+    }
+    let seq = docs.durable_seq();
+    if !docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(300)) {
+        return Err("the documents were not indexed in time".into());
+    }
+    let served = Arc::clone(&db);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async move {
+            let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+            // A level by itself would hide which dependency costs what.
+            config.operations.levels.breakers_degraded = 0;
+            config.operations.levels.breakers_minimal = 0;
+            config.answers_stale_for = Duration::ZERO;
+            if let Ok(server) = Server::bind(served, config, host).await
+                && let Ok(address) = server.address()
+            {
+                let _ = tell.send(address);
+                server.serve(std::future::pending()).await;
+            }
+        });
+    });
+    let address = told.recv().map_err(|_| "the server did not start".to_string())?;
+    Ok(Served { address, docs, db, _folder: folder })
+}

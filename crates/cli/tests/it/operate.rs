@@ -1,0 +1,202 @@
+//! The commands of an operator against a running server.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, agent};
+use crate::{mainstay, text};
+
+/// V2: exit codes for scripts: 0 healthy, 1 degraded, 3 when nobody answers.
+#[test]
+fn health_says_how_the_server_is_in_words_and_exit_codes() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let healthy = server.mainstay(&["health"]).ok().out;
+    assert!(healthy.starts_with("healthy, ready"), "{healthy}");
+    assert!(healthy.contains("search/semantic"), "{healthy}");
+    assert!(!healthy.contains('\x1b'), "no colours where nobody looks");
+    let verbose = server.mainstay(&["health", "--verbose"]).ok().out;
+    assert!(verbose.contains("memory_max") && verbose.contains("workers"), "{verbose}");
+    let json = server.mainstay(&["health", "--json"]).ok().json();
+    assert_eq!((&json["status"], &json["state"]), (&json!("pass"), &json!("healthy")));
+
+    let why = ["--why", "a drill"];
+    let isolate = [&["dependencies", "isolate", "default/semantic"], &why[..]].concat();
+    server.mainstay(&isolate).ok();
+    let degraded = server.mainstay(&["health", "--verbose"]);
+    assert_eq!(degraded.code, 1, "{}", degraded.out);
+    assert!(degraded.out.contains("default: its breaker is isolated"), "{}", degraded.out);
+
+    let nobody = mainstay(&["health", "--url", "http://127.0.0.1:9"]);
+    assert_eq!(nobody.code, 3);
+    assert!(nobody.out.contains("is the server running?"), "{}", nobody.out);
+    let nobody = mainstay(&["health", "--json", "--url", "http://127.0.0.1:9"]);
+    assert_eq!((nobody.code, nobody.json()["state"].clone()), (3, json!("unknown")));
+}
+
+/// B4, D1, D4: what an operator set outlives an orderly end and a kill.
+#[test]
+fn what_an_operator_set_outlives_restarts() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    server.mainstay(&["flags", "off", "method.native", "--why", "slow"]).ok();
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+
+    let mut server = Server::start(data.path());
+    let flag = server.mainstay(&["flags", "show", "method.native", "--json"]).ok().json();
+    assert_eq!((&flag["value"], &flag["overridden"]), (&json!(false), &json!(true)));
+    let hold = ["level", "hold", "maintenance", "--for", "1h", "--why", "moving house"];
+    let held = server.mainstay(&hold).ok().out;
+    assert!(held.contains("maintenance: held by") && held.contains("takes no writes"), "{held}");
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+
+    let server = Server::start(data.path());
+    let level = server.mainstay(&["level", "--json"]).ok().json();
+    assert_eq!(level["standing"]["level"], "maintenance");
+    server.mainstay(&["level", "release", "--why", "over"]).ok();
+    let again = server.mainstay(&["level", "release"]);
+    assert_eq!(again.code, 2);
+    assert!(again.err.contains("no level is held by hand"), "{}", again.err);
+    // V6: the time between the kill and the start is dead time, with an incident.
+    let slo = server.mainstay(&["slo", "--json"]).json();
+    let titles = slo["incidents"].to_string();
+    assert!(slo["incidents"].as_array().is_some_and(|all| !all.is_empty()), "{slo:#}");
+    assert!(titles.contains("dead") || titles.contains("not running"), "{titles}");
+    let journal = fs::read_to_string(data.path().join("state/audit.ndjson")).unwrap();
+    let actions: Vec<Value> = journal
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["action"].clone())
+        .collect();
+    for action in ["flag.enable", "level.hold", "level.release"] {
+        assert!(actions.contains(&json!(action)), "{action} is not in {actions:?}");
+    }
+}
+
+#[test]
+fn dependencies_flags_objectives_and_audit_are_printed_for_people() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let body = json!({"query": "x"});
+    agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
+    let all = server.mainstay(&["dependencies"]).ok().out;
+    assert!(all.contains("default/tantivy") && all.contains("closed"), "{all}");
+    let opened = server.mainstay(&["dependencies", "force-open", "default/bm25", "--for", "1h"]);
+    assert!(opened.ok().out.contains("open"));
+    let reset = server.mainstay(&["dependencies", "reset", "default/bm25", "--json"]).ok().json();
+    assert_eq!(reset["dependencies"][0]["state"], "closed");
+    let wrong = server.mainstay(&["dependencies", "reset", "nobody"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("there is no dependency nobody"), "{}", wrong.err);
+    assert!(server.mainstay(&["flags"]).ok().out.contains("search.refine"));
+    let file = data.path().join("flag.json");
+    fs::write(&file, r#"{"variants": {"a": 1, "b": 2}, "default": "a", "off": "b"}"#).unwrap();
+    server.mainstay(&["flags", "set", "shape", text(&file)]).ok();
+    assert!(server.mainstay(&["flags", "show", "shape", "--user", "ada"]).ok().out.contains('1'));
+    server.mainstay(&["flags", "off", "shape"]).ok();
+    let broken = server.mainstay(&["flags", "set", "shape", "/nowhere.json"]);
+    assert!(broken.code == 2 && broken.err.contains("/nowhere.json"), "{}", broken.err);
+    assert!(server.mainstay(&["slo"]).ok().out.contains("availability"));
+    assert!(server.mainstay(&["slo", "--rules"]).ok().out.starts_with("groups:"));
+    let audit = server.mainstay(&["audit"]).ok().out;
+    assert!(audit.contains("breaker.force-open") && audit.contains("flag.set"), "{audit}");
+}
+
+/// O6: settings are read again by API, all of them or none, with a diff; R6 too.
+#[test]
+fn settings_are_read_again_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.toml");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("[dependency]\ntimeout = \"7s\"\n");
+    let data = folder.path().join("data");
+    let server = Server::start_with(&data, &["--config", text(&file)], &[("HTTP_RETRIES", "4")]);
+    let config = |server: &Server| -> Value {
+        let url = format!("{}/admin/config", server.url);
+        agent().get(url).call().unwrap().body_mut().read_json().unwrap()
+    };
+    let before = config(&server);
+    assert_eq!(before["dependency.timeout"]["value"], "7s");
+    assert_eq!(before["dependency.attempts"]["value"], "4");
+    assert_eq!(before["dependency.attempts"]["origin"], "HTTP_RETRIES");
+    write("[dependency]\ntimeout = \"8s\"\n[service.openai]\nattempts = 2\n");
+    let dry = server.mainstay(&["config", "reload", "--dry-run"]).ok().out;
+    assert_eq!(dry.trim(), "dependency.timeout would be 8s (was 7s)");
+    assert_eq!(config(&server)["dependency.timeout"]["value"], "7s");
+    let done = server.mainstay(&["config", "reload"]).ok().out;
+    assert_eq!(done.trim(), "dependency.timeout is now 8s (was 7s)");
+    let after = config(&server);
+    assert_eq!(after["dependency.timeout"]["value"], "8s");
+    assert_eq!(after["service.openai.attempts"]["value"], "2");
+    write("[dependency]\ntimeout = \"9s\"\n[memory]\nwarn_percent = 50\n");
+    let refused = server.mainstay(&["config", "reload"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("memory.warn_percent needs a restart"), "{}", refused.err);
+    write("[dependency]\ntimeout = \"soon\"\n");
+    let refused = server.mainstay(&["config", "reload"]);
+    assert!(refused.err.contains("m.toml:2: dependency.timeout is \"soon\""), "{}", refused.err);
+    assert_eq!(config(&server)["dependency.timeout"]["value"], "8s");
+    assert!(server.mainstay(&["audit"]).ok().out.contains("config.reload"));
+}
+
+/// C5: keys made before the first start, used from the environment, changed while the server runs.
+#[test]
+fn keys_are_made_offline_and_changed_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let exposed = ["serve", "--data", text(&data), "--listen", "0.0.0.0:0", "--model", "static"];
+    let refused = mainstay(&exposed);
+    assert_eq!(refused.code, 3);
+    assert!(refused.err.contains("mainstay keys create"), "{}", refused.err);
+
+    let offline =
+        |arguments: &[&str]| mainstay(&[&["keys", "--data", text(&data)], arguments].concat());
+    let wrong = offline(&["create", "dashboard", "--scope", "read"]);
+    assert!(wrong.code == 2 && wrong.err.contains("the first key must have"), "{}", wrong.err);
+    let made = offline(&["create", "root", "--scope", "admin"]).ok();
+    let admin = made.out.trim().to_string();
+    assert!(admin.starts_with("msk_") && made.err.contains("the only time"), "{}", made.err);
+    assert!(offline(&["list"]).ok().out.contains("root"));
+
+    let server = Server::start(&data);
+    server.wait_for("every request needs an API key");
+    let busy = offline(&["list"]);
+    assert!(busy.code == 3 && busy.err.contains("--url"), "{}", busy.err);
+    let without = server.mainstay(&["level"]);
+    assert!(without.code == 2 && without.err.contains("this needs an API key"), "{}", without.err);
+    server.mainstay(&["health"]).ok();
+    let with = |arguments: &[&str]| server.mainstay_as(&admin, arguments);
+    with(&["level"]).ok();
+    let reader = with(&["keys", "create", "r", "--scope", "read", "--json"]).ok().json();
+    let id = reader["id"].as_str().unwrap();
+    let rotated = with(&["keys", "rotate", id, "--overlap", "0s"]).ok().out;
+    assert!(rotated.starts_with(&format!("msk_{id}_")) && reader["key"] != rotated.trim());
+    with(&["keys", "revoke", id]).ok();
+    let listed = with(&["keys", "list", "--json"]).ok().json();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1);
+    let gone = with(&["keys", "revoke", id]);
+    assert!(gone.code == 2 && gone.err.contains("there is no key"), "{}", gone.err);
+    // No secret in what the server says, in its audit trail, or in its list of processes.
+    let secret = admin.rsplit('_').next().unwrap();
+    let journal = fs::read_to_string(data.join("state/audit.ndjson")).unwrap();
+    let keys = fs::read(data.join("state/keys")).unwrap();
+    assert!(!journal.contains(secret) && !String::from_utf8_lossy(&keys).contains(secret));
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let start = |settings: &[&str]| {
+        let begin =
+            ["serve", "--data", text(&data), "--listen", "127.0.0.1:0", "--model", "static"];
+        mainstay(&[&begin, settings].concat())
+    };
+    let half = start(&["--set", "tls.key=/nowhere/key.pem"]);
+    assert!(half.code == 2 && half.err.contains("go together"), "{}", half.err);
+    let pair = ["--set", "tls.key=/nowhere/key.pem", "--set", "tls.certificate=/nowhere/c.pem"];
+    let missing = start(&pair);
+    assert!(missing.code == 2 && missing.err.contains("/nowhere/c.pem"), "{}", missing.err);
+}

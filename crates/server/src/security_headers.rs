@@ -1,0 +1,39 @@
+//! Headers that tell browsers to do as little as possible with an answer.
+
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::state::State;
+
+/// On every answer (OWASP's recommendations for REST interfaces).
+const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+];
+/// A year, once a certificate is in use.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Adds them.
+pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
+    let control = request.uri().path().starts_with("/admin");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in ALWAYS {
+        headers.entry(name).or_insert(value);
+    }
+    if control {
+        headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
+    }
+    if state.has_tls() {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
+    response
+}
