@@ -102,8 +102,7 @@ impl Db {
         let lock = fs.lock_exclusive(&folder.join("LOCK")).map_err(DbError::Locked)?;
         check_format(fs.as_ref(), &home)?;
         let folder = folder.join("state");
-        let files =
-            StateFiles::open(fs, folder.clone()).map_err(DbError::io("create", folder))?;
+        let files = StateFiles::open(fs, folder.clone()).map_err(DbError::io("create", folder))?;
         Ok((files, lock))
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`health`] | is it up, is it ready, which dependency is in trouble |
 //! | [`memory`] | how near is the limit, what gives way first, may this request begin |
+//! | [`admission`] | is this request begun, does it wait, when shall it come again |
 //! | [`handles`] | is a file handle left |
 //! | [`flags`] | is this switched on for this user |
 //! | [`keys`] | who is that, and what may they do |
@@ -19,6 +20,7 @@
 //! Nothing starts a thread unless it says so, and what it starts ends when it is dropped.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod audit;
 pub mod correlation;
 pub mod exposition;

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use mainstay_ops::admission::AdmissionConfig;
+
 use crate::operations::OperationsConfig;
 
 /// How a server runs. `Config::default()` listens on loopback alone.
@@ -10,10 +12,8 @@ use crate::operations::OperationsConfig;
 pub struct Config {
     /// The address and port; port 0 takes a free one. Default 127.0.0.1:8080.
     pub listen: SocketAddr,
-    /// Searches and reads that run at a time; more are told to come again. Default 128.
-    pub searches_max: usize,
-    /// Writes that run at a time; more are told to come again. Default 64.
-    pub writes_max: usize,
+    /// Which requests are begun: rates, how many at a time, how many wait.
+    pub admission: AdmissionConfig,
     /// Connections that are open at a time; more wait in the system's queue. Default 4096.
     pub connections_max: usize,
     /// The longest body of a request that is read whole, in bytes. Streams of NDJSON may be longer:
@@ -54,8 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            searches_max: 128,
-            writes_max: 64,
+            admission: AdmissionConfig::default(),
             connections_max: 4096,
             body_bytes_max: 64 << 20,
             header_timeout: Duration::from_secs(10),

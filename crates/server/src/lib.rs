@@ -17,6 +17,7 @@ pub mod settings;
 pub mod wire;
 
 mod access;
+mod admit;
 mod answers;
 mod authenticate;
 mod caller;
@@ -25,6 +26,7 @@ mod http;
 mod listener;
 mod operations;
 mod reload;
+mod route_kind;
 mod routes;
 mod security_headers;
 mod standing;
@@ -35,6 +37,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_db::Db;
+use mainstay_ops::admission::Admission;
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
@@ -44,7 +47,7 @@ pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_ops::ticker::Ticker;
 pub use mainstay_ops::wall_clock::rfc3339 as format_time;
-pub use mainstay_ops::{health, keys, memory, notify, shutdown, slo};
+pub use mainstay_ops::{admission, health, keys, memory, notify, shutdown, slo};
 pub use mainstay_resilience::Clock;
 pub use mainstay_resilience::human_duration::parse as parse_duration;
 pub use operations::{OperationsConfig, StartFailure};
@@ -85,6 +88,11 @@ impl Control {
         self.0.config().drain_timeout
     }
 
+    /// Decides which requests are begun; a handle to look at it and to close it to some.
+    pub fn admission(&self) -> Admission {
+        self.0.admission().clone()
+    }
+
     /// Whether the process's own loops still turn.
     pub fn liveness(&self) -> health::Liveness {
         self.0.operations().pulses.liveness()
@@ -117,13 +125,16 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await?;
         let meter = Meter::installed();
         let (watched, operations) = (Arc::clone(&db), config.operations.clone());
+        let admission = Admission::new(&config.admission, Clock::system());
+        let admission = admission.map_err(std::io::Error::other)?;
+        let gate = admission.clone();
         let started = tokio::task::spawn_blocking(move || {
-            operations::Operations::start(&watched, &operations, &host)
+            operations::Operations::start(&watched, &operations, &host, &gate)
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
         let access = access::Access::new(&config, operations.keys.clone())?;
-        let state = state::State::new(db, config, meter, operations, access);
+        let state = state::State::new(db, config, meter, operations, access, admission);
         Ok(Self { listener, state })
     }
 
@@ -147,7 +158,7 @@ impl Server {
             let state = weak.upgrade().ok_or("the server is ending")?;
             let pipelines = &state.operations().pipelines;
             pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
-            state.reconfigure(settings.config());
+            state.reconfigure(settings.config())?;
             refresh_certificate(&state);
             Ok(())
         };

@@ -6,8 +6,10 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use utoipa::OpenApi;
 
+use crate::admit;
 use crate::http::{
-    admin, collections, config, dependencies, documents, flags, health, keys, levels, search, slo,
+    admin, admission, collections, config, dependencies, documents, flags, health, keys, levels,
+    search, slo,
 };
 use crate::problem::Problem;
 use crate::state::State;
@@ -32,6 +34,7 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/admin/collections/{collection}/weights", put(admin::weights))
         .route("/admin/dependencies", get(dependencies::list))
         .route("/admin/dependencies/{*name}", get(dependencies::get).post(dependencies::act))
+        .route("/admin/admission", get(admission::get))
         .route("/admin/level", get(levels::get).put(levels::hold).delete(levels::release))
         .route("/admin/flags", get(flags::list))
         .route("/admin/flags/{name}", get(flags::evaluate).put(flags::set).delete(flags::remove))
@@ -52,6 +55,7 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/openapi.json", get(openapi_json))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
@@ -86,6 +90,7 @@ pub(crate) fn routes(state: State) -> Router {
         dependencies::list,
         dependencies::get,
         dependencies::act,
+        admission::get,
         levels::get,
         levels::hold,
         levels::release,
