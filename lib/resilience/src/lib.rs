@@ -102,6 +102,7 @@ mod histogram;
 pub mod human_duration;
 #[cfg(feature = "metrics")]
 mod metrics_observer;
+mod name;
 mod partial;
 mod pipeline;
 mod random;
@@ -116,6 +117,7 @@ mod shares;
 mod sleeper;
 mod slots;
 mod strategy;
+mod stripes;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
