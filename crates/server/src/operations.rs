@@ -143,6 +143,8 @@ impl Operations {
         let memory = memory.map_err(|e| failed("memory")(&e))?;
         let queries = Arc::new(keeping::QueryCache(Arc::clone(db)));
         memory.register("queries", queries).map_err(|e| failed("memory")(&e))?;
+        let unwritten = Arc::new(keeping::Unwritten(Arc::clone(db)));
+        memory.register("views", unwritten).map_err(|e| failed("memory")(&e))?;
         let incidents = keeping::incidents(&store);
         let slo =
             Slo::open(config.slo.clone(), clock.clone(), wall.clone(), store, incidents.clone());
