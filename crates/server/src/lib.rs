@@ -138,6 +138,13 @@ impl Server {
         Ok(Self { listener, state })
     }
 
+    /// The routes without and with what every request goes through, to be called in the process: for
+    /// measuring what that costs.
+    #[must_use]
+    pub fn routers(&self) -> [axum::Router; 2] {
+        [routes::bare(self.state.clone()), routes::routes(self.state.clone())]
+    }
+
     /// Whether requests need an API key.
     pub fn requires_keys(&self) -> bool {
         self.state.access().requires_keys()

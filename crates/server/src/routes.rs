@@ -15,8 +15,23 @@ use crate::problem::Problem;
 use crate::state::State;
 use crate::{authenticate, security_headers, standing};
 
-/// Every path, its methods and handlers.
+/// Every path behind the layers that each request goes through, the outermost last.
 pub(crate) fn routes(state: State) -> Router {
+    handlers()
+        .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
+        .with_state(state)
+}
+
+/// The same without them, to measure what they cost.
+pub(crate) fn bare(state: State) -> Router {
+    handlers().with_state(state)
+}
+
+/// Every path, its methods and handlers.
+fn handlers() -> Router<State> {
     Router::new()
         .route("/search", post(search::search))
         .route("/collections", get(collections::list).post(collections::create))
@@ -55,11 +70,6 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/openapi.json", get(openapi_json))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
-        .with_state(state)
 }
 
 /// The contract of this server.

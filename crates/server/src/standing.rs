@@ -1,6 +1,8 @@
 //! What the present level of service and the flags mean for a request, and the level on every
 //! answer.
 
+use std::time::Instant;
+
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderName, HeaderValue, Method as Verb, StatusCode};
 use axum::middleware::Next;
@@ -84,10 +86,16 @@ pub(crate) async fn apply(
         }
         () => None,
     };
+    let begun = Instant::now();
     let mut response = match refused {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
+    if kind == RouteKind::Search {
+        // Shed requests as well: to who asks they are no answer.
+        let failed = response.status().is_server_error();
+        operations.slo.request(failed, begun.elapsed());
+    }
     let level = HeaderValue::from_static(standing.level.as_str());
     response.headers_mut().insert(LEVEL, level);
     response

@@ -1,6 +1,6 @@
 //! `POST /search`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State as Shared;
 use mainstay_db::search_answer::MethodStatus;
@@ -76,19 +76,6 @@ fn load(request: &SearchRequest) -> Load {
 
 async fn run(
     state: State,
-    caller: &Caller,
-    name: String,
-    json: &SearchRequestJson,
-) -> Result<Json<SearchAnswerJson>, Problem> {
-    let begun = Instant::now();
-    let answered = answer(&state, caller, name, json).await;
-    let failed = answered.as_ref().err().is_some_and(|problem| problem.status >= 500);
-    state.operations().slo.request(failed, begun.elapsed());
-    answered
-}
-
-async fn answer(
-    state: &State,
     caller: &Caller,
     name: String,
     json: &SearchRequestJson,
