@@ -4,21 +4,18 @@
 //! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State as Shared};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use mainstay_ops::admission::{
-    Class, Group, PolicyState, Refusal, RefusalKind, Ticket, write_bytes,
-};
+use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
 
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::route_kind::RouteKind;
 use crate::state::State;
+use crate::ticket::under;
 
 /// The limits that count for the caller: draft-ietf-httpapi-ratelimit-headers-10.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -29,15 +26,6 @@ const WRITE_QUEUE: HeaderName = HeaderName::from_static("x-mainstay-write-queue"
 
 /// Urgencies of RFC 9218 from which nobody waits for the answer; 3 is the default, 7 the lowest.
 const BATCH_FROM: u8 = 5;
-
-tokio::task_local! {
-    static TICKET: Arc<Ticket>;
-}
-
-/// The ticket of the request that this task serves.
-pub(crate) fn ticket() -> Option<Arc<Ticket>> {
-    TICKET.try_with(Arc::clone).ok()
-}
 
 /// Refuses what is not begun now; everything else runs under its ticket.
 pub(crate) async fn apply(
@@ -61,7 +49,7 @@ pub(crate) async fn apply(
     let mut response = match admitted {
         Ok((ticket, memory)) => {
             let request = Request::from_parts(parts, body);
-            let response = TICKET.scope(Arc::new(ticket), next.run(request)).await;
+            let response = under(ticket, next.run(request)).await;
             drop(memory);
             response
         }
@@ -78,7 +66,7 @@ pub(crate) async fn apply(
 /// Health, metrics and administration pass every limit.
 async fn control(state: &State, request: Request, next: Next) -> Response {
     match state.admission().arrive(Class::Control, Group::Read, "") {
-        Ok(ticket) => TICKET.scope(Arc::new(ticket), next.run(request)).await,
+        Ok(ticket) => under(ticket, next.run(request)).await,
         Err(refusal) => Problem::from(&*refusal).into_response(),
     }
 }
@@ -160,22 +148,6 @@ fn show_write_queue(headers: &mut HeaderMap, state: &State, collection: String) 
     );
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(WRITE_QUEUE, value);
-    }
-}
-
-impl From<&Refusal> for Problem {
-    fn from(refusal: &Refusal) -> Self {
-        let (status, code) = match refusal.kind() {
-            RefusalKind::RateLimited => (axum::http::StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
-            RefusalKind::Overloaded => (axum::http::StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-        };
-        let wait_ms = refusal.retry_after.as_millis().max(1);
-        Self {
-            retry_after_ms: Some(u64::try_from(wait_ms).unwrap_or(u64::MAX)),
-            policy: Some(refusal.policy.to_string()),
-            reason: Some(refusal.reason.as_str().to_string()),
-            ..Self::new(status, code, refusal.detail.clone())
-        }
     }
 }
 

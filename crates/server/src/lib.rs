@@ -31,6 +31,7 @@ mod routes;
 mod security_headers;
 mod standing;
 mod state;
+mod ticket;
 pub mod tls;
 
 use std::net::SocketAddr;

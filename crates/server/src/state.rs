@@ -9,12 +9,12 @@ use mainstay_ops::meter::Meter;
 use mainstay_resilience::TokioSleeper;
 
 use crate::access::Access;
-use crate::admit;
 use crate::answers::Answers;
 use crate::config::Config;
 use crate::operations::Operations;
 use crate::problem::Problem;
 use crate::reload::Reloader;
+use crate::ticket;
 use crate::tls::Tls;
 
 /// What every handler shares.
@@ -213,7 +213,7 @@ impl State {
             }
             Problem::from(&*refusal)
         };
-        let ticket = match admit::ticket() {
+        let ticket = match ticket::ticket() {
             Some(ticket) => ticket,
             None => {
                 let arrived = self.0.admission.arrive(Class::Interactive, work.group(), "");
