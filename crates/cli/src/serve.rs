@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mainstay_db::{COLLECTION_DEFAULT, Db, Options};
 use mainstay_server::settings::Settings;
+use mainstay_server::telemetry::Telemetry;
 use mainstay_server::{Control, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -66,11 +67,14 @@ fn model_path(text: &str) -> String {
 }
 
 /// Exit code 0 after an orderly shutdown, 3 when requests had to be cut off.
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode, Failure> {
     mainstay_server::install_metrics()
         .map_err(|e| Failure::new(format!("metrics cannot be received: {e}")))?;
-    let sources = arguments.sources();
+    let mut sources = arguments.sources();
+    sources.set.extend(log.map(|filter| ("log.filter".to_string(), filter)));
     let settings = sources.load()?;
+    let telemetry = Telemetry::install(&settings).map_err(|e| Failure::usage(e.to_string()))?;
+    let telemetry = Arc::new(telemetry);
     let db = Arc::new(Db::open(&arguments.data, options(&settings))?);
     let model = data::model(&model_path(settings.text("semantic.model")))?;
     if let Some(path) = &arguments.index {
@@ -79,10 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         db.collection_or_create(COLLECTION_DEFAULT, model)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let drained = runtime.block_on(serve(Arc::clone(&db), settings, sources))?;
+    let served = serve(Arc::clone(&db), settings, sources, Arc::clone(&telemetry));
+    let drained = runtime.block_on(served)?;
     // Work that a timeout left behind must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     db.close()?;
+    telemetry.flush();
     if drained {
         eprintln!("stopped; everything is durable");
         Ok(ExitCode::SUCCESS)
@@ -103,7 +109,12 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-async fn serve(db: Arc<Db>, settings: Settings, sources: Sources) -> Result<bool, Failure> {
+async fn serve(
+    db: Arc<Db>,
+    settings: Settings,
+    sources: Sources,
+    telemetry: Arc<Telemetry>,
+) -> Result<bool, Failure> {
     let config = settings.config();
     let listen = config.listen;
     let server = Server::bind(db, config).await.map_err(|e| {
@@ -112,7 +123,8 @@ async fn serve(db: Arc<Db>, settings: Settings, sources: Sources) -> Result<bool
     let address = server.address()?;
     eprintln!("listening on http://{address} (no authentication: keep it on a trusted network)");
     eprintln!("try: curl -s http://{address}/search --json '{{\"query\": \"hello\"}}'");
-    let reload = reload(server.control(), settings, sources, signal(SignalKind::hangup())?);
+    let hangup = signal(SignalKind::hangup())?;
+    let reload = reload(server.control(), telemetry, settings, sources, hangup);
     let reload = tokio::spawn(reload);
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
@@ -138,10 +150,20 @@ async fn serve(db: Arc<Db>, settings: Settings, sources: Sources) -> Result<bool
 }
 
 /// Reads the settings again at each SIGHUP and takes over what has changed: all of it or nothing.
-async fn reload(control: Control, mut settings: Settings, sources: Sources, mut hangup: Signal) {
+async fn reload(
+    control: Control,
+    telemetry: Arc<Telemetry>,
+    mut settings: Settings,
+    sources: Sources,
+    mut hangup: Signal,
+) {
     while hangup.recv().await.is_some() {
         match sources.reload(&settings) {
             Ok((after, changes)) => {
+                if let Err(fault) = telemetry.reconfigure(&after) {
+                    eprintln!("not reloaded, nothing was changed: {fault}");
+                    continue;
+                }
                 control.reconfigure(after.config());
                 for change in &changes {
                     let (name, before) = (change.setting.name, &change.before);

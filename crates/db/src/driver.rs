@@ -164,10 +164,15 @@ impl Driver {
         let kind = self.slot.kind.name();
         let records = entries.len();
         let span = tracing::info_span!(
-            "view.apply", collection = self.inner.name(), view = kind, records, through = last
+            "view.apply",
+            collection = self.inner.name(),
+            view = kind,
+            records,
+            through = last
         );
         let begun = Instant::now();
-        let outcome = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| driven.apply(changes, last))));
+        let outcome =
+            span.in_scope(|| catch_unwind(AssertUnwindSafe(|| driven.apply(changes, last))));
         match outcome {
             Ok(Ok(refused)) => {
                 metrics::histogram!("mainstay_view_apply_duration_seconds", "view" => kind)

@@ -143,11 +143,8 @@ impl Page {
     fn exemplar(&mut self, exemplar: Exemplar) {
         let Exemplar { trace_id, value, at_s } = exemplar;
         self.text.pop();
-        let _ = writeln!(
-            self.text,
-            " # {{trace_id=\"{trace_id:032x}\"}} {} {at_s:.3}",
-            number(value)
-        );
+        let _ =
+            writeln!(self.text, " # {{trace_id=\"{trace_id:032x}\"}} {} {at_s:.3}", number(value));
     }
 }
 

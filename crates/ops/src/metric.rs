@@ -94,11 +94,7 @@ impl Metric {
 
     /// A counter.
     #[must_use]
-    pub const fn counter(
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [Label],
-    ) -> Self {
+    pub const fn counter(name: &'static str, help: &'static str, labels: &'static [Label]) -> Self {
         Self::new(name, MetricKind::Counter, help, labels)
     }
 

@@ -19,8 +19,7 @@ const SHORT_DURATIONS: &[f64] = &[
 const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 25.0, 100.0];
 
 const METHOD: Label = Label::one_of("method", &["bm25", "tantivy", "native", "semantic"]);
-const VIEW: Label =
-    Label::one_of("view", &["documents", "bm25", "tantivy", "native", "semantic"]);
+const VIEW: Label = Label::one_of("view", &["documents", "bm25", "tantivy", "native", "semantic"]);
 const COLLECTION: Label = Label::open("collection");
 /// The name of a policy: of a breaker, a retry, a limit.
 const NAME: Label = Label::open("name");
@@ -56,16 +55,13 @@ pub const METRICS: &[Metric] = &[
     .after("the first search"),
     Metric::counter(
         "mainstay_slow_searches_total",
-        "Searches that took longer than telemetry.slow_search",
+        "Searches that took longer than search.slow_threshold",
         &[],
     ),
     Metric::counter(
         "mainstay_method_requests_total",
         "Methods asked, by what became of them",
-        &[
-            METHOD,
-            Label::one_of("status", &["ok", "partial", "skipped", "timed_out", "failed"]),
-        ],
+        &[METHOD, Label::one_of("status", &["ok", "partial", "skipped", "timed_out", "failed"])],
     ),
     Metric::histogram(
         "mainstay_method_duration_seconds",
@@ -114,12 +110,8 @@ pub const METRICS: &[Metric] = &[
     )
     .unit(Unit::Seconds)
     .after("the first write"),
-    Metric::counter(
-        "mainstay_log_appended_bytes_total",
-        "Bytes of frames appended to logs",
-        &[],
-    )
-    .unit(Unit::Bytes),
+    Metric::counter("mainstay_log_appended_bytes_total", "Bytes of frames appended to logs", &[])
+        .unit(Unit::Bytes),
     Metric::gauge("mainstay_log_size_bytes", "Bytes of a collection's log on disk", &[COLLECTION])
         .unit(Unit::Bytes),
     Metric::gauge(
@@ -243,12 +235,8 @@ pub const METRICS: &[Metric] = &[
     )
     .unit(Unit::Bytes),
     // The toolkit's policies, by their names.
-    Metric::gauge(
-        "mainstay_circuit_breaker_state",
-        "0 closed, 1 open, 2 half-open",
-        &[NAME],
-    )
-    .recorded_as("resilience_breaker_state"),
+    Metric::gauge("mainstay_circuit_breaker_state", "0 closed, 1 open, 2 half-open", &[NAME])
+        .recorded_as("resilience_breaker_state"),
     Metric::gauge(
         "mainstay_circuit_breaker_error_rate",
         "Share of calls in the window that failed, from 0 to 1",
@@ -439,9 +427,11 @@ pub const METRICS: &[Metric] = &[
         ],
     )
     .after("the level has changed"),
-    Metric::gauge("mainstay_shutdown_phase_seconds", "Time of a phase of the shutdown", &[
-        Label::open("phase"),
-    ])
+    Metric::gauge(
+        "mainstay_shutdown_phase_seconds",
+        "Time of a phase of the shutdown",
+        &[Label::open("phase")],
+    )
     .unit(Unit::Seconds)
     .after("the shutdown"),
     Metric::gauge("mainstay_handles_max", "File handles that may be open", &[])
@@ -475,9 +465,11 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge("mainstay_flags", "Feature flags", &[]).after("flags are in use"),
     Metric::counter("mainstay_flag_changes_total", "Changes of flags", &[])
         .after("a flag is changed"),
-    Metric::counter("mainstay_flag_errors_total", "Evaluations of flags that failed", &[
-        Label::one_of("code", &["flag_not_found", "type_mismatch"]),
-    ])
+    Metric::counter(
+        "mainstay_flag_errors_total",
+        "Evaluations of flags that failed",
+        &[Label::one_of("code", &["flag_not_found", "type_mismatch"])],
+    )
     .after("an evaluation failed"),
     Metric::counter("mainstay_incidents_total", "Incidents opened", &[])
         .after("the first incident"),
@@ -486,33 +478,42 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge("mainstay_slo_objective_ratio", "The objective itself", &[Label::open("slo")])
         .unit(Unit::Ratio)
         .after("objectives are in use"),
-    Metric::counter("mainstay_slo_events_total", "Events that an objective counts", &[
-        Label::open("slo"),
-        Label::one_of("result", &["good", "bad"]),
-    ])
+    Metric::counter(
+        "mainstay_slo_events_total",
+        "Events that an objective counts",
+        &[Label::open("slo"), Label::one_of("result", &["good", "bad"])],
+    )
     .after("objectives are in use"),
-    Metric::gauge("mainstay_slo_budget_remaining_ratio", "Share of the error budget left", &[
-        Label::open("slo"),
-    ])
+    Metric::gauge(
+        "mainstay_slo_budget_remaining_ratio",
+        "Share of the error budget left",
+        &[Label::open("slo")],
+    )
     .unit(Unit::Ratio)
     .after("objectives are in use"),
-    Metric::gauge("mainstay_slo_burn_rate", "How fast the error budget is used up", &[
-        Label::open("slo"),
-        Label::open("window"),
-    ])
+    Metric::gauge(
+        "mainstay_slo_burn_rate",
+        "How fast the error budget is used up",
+        &[Label::open("slo"), Label::open("window")],
+    )
     .after("objectives are in use"),
-    Metric::gauge("mainstay_slo_alert", "1 while an objective's alert fires", &[
-        Label::open("slo"),
-        Label::one_of("severity", &["ticket", "page"]),
-    ])
+    Metric::gauge(
+        "mainstay_slo_alert",
+        "1 while an objective's alert fires",
+        &[Label::open("slo"), Label::one_of("severity", &["ticket", "page"])],
+    )
     .after("objectives are in use"),
-    Metric::counter("mainstay_memory_refused_total", "Requests refused for want of memory", &[
-        PRIORITY,
-    ])
+    Metric::counter(
+        "mainstay_memory_refused_total",
+        "Requests refused for want of memory",
+        &[PRIORITY],
+    )
     .after("a request is refused"),
-    Metric::counter("mainstay_memory_shrunk_bytes_total", "Bytes that caches gave back", &[
-        Label::open("cache"),
-    ])
+    Metric::counter(
+        "mainstay_memory_shrunk_bytes_total",
+        "Bytes that caches gave back",
+        &[Label::open("cache")],
+    )
     .unit(Unit::Bytes)
     .after("a cache has shrunk"),
     Metric::counter("mainstay_memory_purges_total", "Times that the allocator was emptied", &[])

@@ -24,6 +24,10 @@ pub struct Config {
     /// The time that running requests get at shutdown. Default 25 s: with closing the data
     /// directory it stays within the 30 s that orchestrators grant.
     pub drain_timeout: Duration,
+    /// Searches that take longer are logged with their plan; zero for none. Default 1 s.
+    pub slow_search: Duration,
+    /// How many characters of a slow search's text are logged. Default 0: its length alone.
+    pub slow_search_text_chars: usize,
 }
 
 impl Default for Config {
@@ -37,6 +41,8 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(25),
+            slow_search: Duration::from_secs(1),
+            slow_search_text_chars: 0,
         }
     }
 }

@@ -10,15 +10,19 @@
 #![allow(clippy::result_large_err)]
 
 pub mod config;
+pub mod otlp;
 pub mod problem;
 pub mod search_json;
 pub mod settings;
+pub mod telemetry;
 pub mod wire;
 
 mod gauges;
 mod http;
 mod listener;
+mod observe;
 mod routes;
+mod slow_search;
 mod state;
 
 use std::net::SocketAddr;

@@ -26,7 +26,9 @@ pub(crate) async fn serve(
     state: State,
     stop: impl Future<Output = ()> + Send,
 ) -> bool {
-    let router = router.layer(CatchPanicLayer::custom(panicked));
+    let router = router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(crate::observe::observe));
     let config = state.config();
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
@@ -56,10 +58,12 @@ pub(crate) async fn serve(
         let service = TowerToHyperService::new(router.clone());
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
+        metrics::gauge!("mainstay_http_connections").increment(1.0);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
+            metrics::gauge!("mainstay_http_connections").decrement(1.0);
             drop(permit);
         });
     }
@@ -74,7 +78,8 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("without a message");
-    tracing::error!(message, "a handler panicked");
+    metrics::counter!("mainstay_http_panics_total").increment(1);
+    tracing::error!(panic = message, "a handler panicked");
     Problem::new(
         axum::http::StatusCode::INTERNAL_SERVER_ERROR,
         "internal",

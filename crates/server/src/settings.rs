@@ -93,7 +93,15 @@ impl Settings {
         &self.values[at.expect("the names in this file are in the table, as a test checks")].0
     }
 
-    /// A [`Kind::Text`] setting.
+    /// A [`Kind::Ratio`] setting.
+    pub fn ratio(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Value::Ratio(ratio) => *ratio,
+            _ => 0.0,
+        }
+    }
+
+    /// A [`Kind::Text`] or [`Kind::Choice`] setting.
     pub fn text(&self, name: &str) -> &str {
         match self.value(name) {
             Value::Text(text) => text,
@@ -136,6 +144,8 @@ impl Settings {
             header_timeout: self.duration("server.header_timeout"),
             body_timeout: self.duration("server.body_timeout"),
             drain_timeout: self.duration("server.drain_timeout"),
+            slow_search: self.duration("search.slow_threshold"),
+            slow_search_text_chars: count("search.slow_text_chars"),
         }
     }
 }

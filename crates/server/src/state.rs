@@ -116,8 +116,10 @@ impl State {
             return Err(Problem::busy(detail, 1000));
         };
         let db = Arc::clone(&self.0.db);
+        // The span goes along, so that whatever the work logs and calls names its request.
+        let span = tracing::Span::current();
         let joined = tokio::task::spawn_blocking(move || {
-            let result = run(&db);
+            let result = span.in_scope(|| run(&db));
             drop(permit);
             result
         });

@@ -10,6 +10,7 @@ mod environment;
 pub use config::{Overrides, PipelinesConfig, ServiceConfig};
 
 use crate::attempt::Attempt;
+use crate::attempt_span;
 use crate::breaker::{BreakerSnapshot, CircuitBreaker};
 use crate::budget::RetryBudget;
 use crate::bulkhead::Bulkhead;
@@ -185,7 +186,9 @@ impl<S: Clone> Pipelines<S> {
         context: Context,
         operation: impl Fn(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>> {
-        self.endpoint(service, endpoint).pipeline.run_within(context, operation)
+        let names = (service, endpoint);
+        let within = |attempt| attempt_span::run(names, attempt, &operation);
+        self.endpoint(service, endpoint).pipeline.run_within(context, within)
     }
 
     /// Awaits an external operation through the pipeline of `service` and `endpoint`, which is
@@ -206,8 +209,10 @@ impl<S: Clone> Pipelines<S> {
         S: Sleeper,
         F: Future<Output = Result<T, E>> + Send,
     {
+        let names = (service, endpoint);
+        let within = |attempt| attempt_span::call(names, attempt, &operation);
         let endpoint = self.endpoint(service, endpoint);
-        endpoint.pipeline.call_within(context, operation).await
+        endpoint.pipeline.call_within(context, within).await
     }
 
     /// The pipeline of an endpoint, created at its first use.

@@ -6,6 +6,7 @@ mod eval;
 mod index;
 mod kill;
 mod search;
+mod telemetry;
 mod unreadable;
 mod watch;
 

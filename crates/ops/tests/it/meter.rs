@@ -11,10 +11,11 @@ use metrics::with_local_recorder;
 
 const TABLE: &[Metric] = &[
     Metric::counter("t_calls_total", "Calls", &[Label::one_of("result", &["good", "bad"])]),
-    Metric::counter("t_users_total", "By \"user\"\nor not", &[Label {
-        name: "user",
-        values: mainstay_ops::metric::Values::AtMost(2),
-    }])
+    Metric::counter(
+        "t_users_total",
+        "By \"user\"\nor not",
+        &[Label { name: "user", values: mainstay_ops::metric::Values::AtMost(2) }],
+    )
     .after("a user comes"),
     Metric::gauge("t_depth", "Depth", &[]).recorded_as("library_depth"),
     Metric::histogram("t_wait_seconds", &[0.1, 1.0], "Wait", &[]).unit(Unit::Seconds),

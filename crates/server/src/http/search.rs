@@ -1,11 +1,12 @@
 //! `POST /search`.
 
 use axum::extract::State as Shared;
-use mainstay_db::COLLECTION_DEFAULT;
+use mainstay_db::{COLLECTION_DEFAULT, Db};
 
 use super::{Json, Path};
 use crate::problem::Problem;
 use crate::search_json::SearchRequestJson;
+use crate::slow_search;
 use crate::state::{State, Work};
 use crate::wire::SearchAnswerJson;
 
@@ -56,6 +57,12 @@ async fn run(
 ) -> Result<Json<SearchAnswerJson>, Problem> {
     let request = json.request()?;
     let collection = state.collection(&name)?;
-    let answer = state.blocking(Work::Search, move |_| collection.search(&request)).await?;
+    let config = state.config();
+    let search = move |_: &Db| {
+        let answer = collection.search(&request)?;
+        slow_search::note(&config, &name, &request, &answer);
+        Ok(answer)
+    };
+    let answer = state.blocking(Work::Search, search).await?;
     Ok(Json(answer.into()))
 }

@@ -14,6 +14,10 @@ const UNITS: [(&str, u64); 4] =
 pub enum Kind {
     /// Any text.
     Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A share from 0 to 1.
+    Ratio,
     /// An address and port.
     Address,
     /// A number of things.
@@ -29,8 +33,10 @@ pub enum Kind {
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Of [`Kind::Text`].
+    /// Of [`Kind::Text`] and [`Kind::Choice`].
     Text(String),
+    /// Of [`Kind::Ratio`].
+    Ratio(f64),
     /// Of [`Kind::Address`].
     Address(SocketAddr),
     /// Of [`Kind::Count`] and [`Kind::Percent`].
@@ -51,6 +57,12 @@ impl Kind {
         };
         match *self {
             Self::Text => Ok(Value::Text(text.to_string())),
+            Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_string())),
+            Self::Choice(_) => Err(allowed()),
+            Self::Ratio => match text.parse() {
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Value::Ratio(ratio)),
+                _ => Err(allowed()),
+            },
             Self::Address => text.parse().map(Value::Address).map_err(|_| allowed()),
             Self::Count(min, max) | Self::Percent(min, max) => {
                 within(text.parse().ok(), min, max).map(Value::Count)
@@ -86,6 +98,8 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Text => f.write_str("text"),
+            Self::Choice(words) => f.write_str(&words.join(", ")),
+            Self::Ratio => f.write_str("0 to 1"),
             Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
             Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
             Self::Bytes(min, max) => write!(f, "{} to {}", format_bytes(min), format_bytes(max)),
@@ -100,6 +114,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
+            Self::Ratio(ratio) => write!(f, "{ratio}"),
             Self::Address(address) => write!(f, "{address}"),
             Self::Count(number) => write!(f, "{number}"),
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),
@@ -116,6 +131,8 @@ mod tests {
     fn values_are_read_back_as_they_are_written() {
         for (kind, text) in [
             (Kind::Text, "auto"),
+            (Kind::Choice(&["one", "two"]), "two"),
+            (Kind::Ratio, "0.25"),
             (Kind::Address, "127.0.0.1:8080"),
             (Kind::Count(0, 9), "7"),
             (Kind::Bytes(0, u64::MAX), "64MiB"),

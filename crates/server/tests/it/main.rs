@@ -7,6 +7,7 @@ mod disk_full;
 mod documents;
 mod search;
 mod shutdown;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
