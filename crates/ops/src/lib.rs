@@ -12,6 +12,9 @@
 //! | [`slo`] | is it as good as was promised, and how fast is the error budget used up |
 //! | [`incidents`] | what went wrong, for how long, how often |
 //! | [`shutdown`], [`notify`] | how does it end in order, and who is told |
+//! | [`metric_table`], [`meter`], [`exposition`] | what is counted, and how it is told |
+//! | [`correlation`], [`spans`], [`span_export`] | whose work is this, and where in its trace |
+//! | [`log_lines`], [`telemetry`] | what is said, and who hears it |
 //! | [`audit`] | who changed what, and why |
 //!
 //! Everything here is synchronous and takes its surroundings from outside: time from a
@@ -31,6 +34,7 @@ pub mod incidents;
 pub mod kernel_files;
 pub mod keys;
 pub mod levels;
+pub mod log_lines;
 pub mod memory;
 pub mod meter;
 pub mod metric;
@@ -39,7 +43,10 @@ pub mod notify;
 pub mod redact;
 pub mod shutdown;
 pub mod slo;
+pub mod span_export;
+pub mod spans;
 pub mod store;
+pub mod telemetry;
 pub mod ticker;
 pub mod wall_clock;
 

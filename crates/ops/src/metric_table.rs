@@ -58,7 +58,7 @@ pub const METRICS: &[Metric] = &[
     .after("the first search"),
     Metric::counter(
         "mainstay_slow_searches_total",
-        "Searches that took longer than telemetry.slow_search",
+        "Searches that took longer than search.slow_threshold",
         &[],
     ),
     Metric::counter(

@@ -35,6 +35,10 @@ pub struct Config {
     /// Whether everybody may read the metrics; `None`: where only the machine itself can reach the
     /// server.
     pub metrics_open: Option<bool>,
+    /// Searches that take longer are logged with their plan; zero for none. Default 1 s.
+    pub slow_search: Duration,
+    /// How many characters of a slow search's text are logged. Default 0: its length alone.
+    pub slow_search_text_chars: usize,
     /// How the server watches itself.
     pub operations: OperationsConfig,
 }
@@ -65,6 +69,8 @@ impl Default for Config {
             auth: AuthMode::Auto,
             metrics_open: None,
             operations: OperationsConfig::default(),
+            slow_search: Duration::from_secs(1),
+            slow_search_text_chars: 0,
         }
     }
 }

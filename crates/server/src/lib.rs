@@ -11,9 +11,11 @@
 
 pub mod config;
 pub mod host;
+pub mod otlp;
 pub mod problem;
 pub mod search_json;
 pub mod settings;
+pub mod telemetry;
 pub mod wire;
 
 mod access;
@@ -24,11 +26,13 @@ mod caller;
 mod gauges;
 mod http;
 mod listener;
+mod observe;
 mod operations;
 mod reload;
 mod route_kind;
 mod routes;
 mod security_headers;
+mod slow_search;
 mod standing;
 mod state;
 mod ticket;
@@ -52,7 +56,7 @@ pub use mainstay_ops::{admission, health, keys, memory, notify, shutdown, slo};
 pub use mainstay_resilience::Clock;
 pub use mainstay_resilience::human_duration::parse as parse_duration;
 pub use operations::{OperationsConfig, StartFailure};
-pub use reload::ReadSettings;
+pub use reload::{ApplySettings, ReadSettings};
 pub use routes::openapi;
 
 /// Receives metrics from now on; once in a process, a second call changes nothing.
@@ -160,10 +164,19 @@ impl Server {
     }
 
     /// Lets the server read its settings again when it is told to.
-    pub fn reload_from(&self, current: settings::Settings, read: Box<ReadSettings>) {
+    ///
+    /// `also` takes over what lies outside the server, such as what is logged; it goes first, and
+    /// when it fails nothing is changed.
+    pub fn reload_from(
+        &self,
+        current: settings::Settings,
+        read: Box<ReadSettings>,
+        also: Box<ApplySettings>,
+    ) {
         let weak = self.state.downgrade();
         let apply = move |settings: &settings::Settings| {
             let state = weak.upgrade().ok_or("the server is ending")?;
+            also(settings)?;
             let pipelines = &state.operations().pipelines;
             pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
             state.reconfigure(settings.config())?;

@@ -105,7 +105,7 @@ impl Settings {
         &self.values[at.expect("the names in this file are in the table, as a test checks")].0
     }
 
-    /// A [`Kind::Text`] setting.
+    /// A [`Kind::Text`] or [`Kind::Choice`] setting.
     pub fn text(&self, name: &str) -> &str {
         match self.value(name) {
             Value::Text(text) => text,
@@ -271,6 +271,8 @@ impl Settings {
                 _ => None,
             },
             operations: self.operations(),
+            slow_search: self.duration("search.slow_threshold"),
+            slow_search_text_chars: count("search.slow_text_chars"),
         }
     }
 }

@@ -222,8 +222,10 @@ impl State {
         };
         let permit = ticket.enter(&TokioSleeper, load).await.map_err(refused)?;
         let db = Arc::clone(&self.0.db);
+        // The span goes along, so that whatever the work logs and calls names its request.
+        let span = tracing::Span::current();
         let joined = tokio::task::spawn_blocking(move || {
-            let result = run(&db, permit.waited());
+            let result = span.in_scope(|| run(&db, permit.waited()));
             match &result {
                 // Only searches teach: a read of one document says nothing about them.
                 Ok(answer) if work == Work::Search && ticket.group() == Group::Search => {

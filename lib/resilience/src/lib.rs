@@ -79,6 +79,7 @@
 mod adaptive_limit;
 mod answer_cache;
 mod attempt;
+mod attempt_span;
 mod backoff;
 mod bounded_map;
 mod breaker;
@@ -105,6 +106,7 @@ mod metrics_observer;
 mod name;
 mod partial;
 mod pipeline;
+mod propagation;
 mod random;
 mod rate_limit;
 mod registry;
@@ -143,6 +145,7 @@ pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
 pub use metrics_observer::MetricsObserver;
 pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
 pub use pipeline::{Bare, Chain, Optional, OrderError, Pipeline, PipelineBuilder};
+pub use propagation::{HeaderSource, propagated_headers, set_header_source};
 pub use retry::{Retry, RetryBuilder, RetryConfig, RetryStats};
 pub use retry_after::parse_retry_after;
 #[cfg(feature = "tokio")]

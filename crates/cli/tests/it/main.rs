@@ -10,6 +10,7 @@ mod operate;
 mod search;
 mod server;
 mod shutdown;
+mod telemetry;
 mod unreadable;
 mod watch;
 

@@ -12,6 +12,7 @@ use crate::authenticate;
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::search_json::SearchRequestJson;
+use crate::slow_search;
 use crate::standing;
 use crate::state::{State, Work};
 use crate::wire::SearchAnswerJson;
@@ -97,12 +98,14 @@ async fn run(
     };
     // What is wrong with it is told before it waits or is charged for what it asks.
     request.validate()?;
-    let load = load(&request);
+    let (load, config) = (load(&request), state.config());
     let found = state
         .weighed(Work::Search, load, in_time, move |_, waited| {
             // The caller's time runs while it waits.
             request.timeout = request.timeout.saturating_sub(waited).max(TIMEOUT_LEFT_MIN);
-            collection.search(&request)
+            let answer = collection.search(&request)?;
+            slow_search::note(&config, &name, &request, &answer);
+            Ok(answer)
         })
         .await;
     match (found, kept) {

@@ -413,10 +413,79 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         "Threads of each search method; 0 takes as many as there are cores.",
     ),
+    live(
+        "search.slow_threshold",
+        Kind::Duration(Duration::ZERO, MINUTE),
+        "1s",
+        "Searches that take longer are logged with their plan; 0s for none.",
+    ),
+    live(
+        "search.slow_text_chars",
+        Kind::Count(0, 4096),
+        "0",
+        "How many characters of a slow search's text are logged; 0 logs its length alone.",
+    ),
     fixed(
         "log.compact_interval",
         Kind::Duration(Duration::ZERO, Duration::from_secs(86_400)),
         "1m",
         "How often a log is looked at for compaction; 0s for never.",
+    ),
+    Setting {
+        also: &["MAINSTAY_LOG"],
+        ..live(
+            "log.filter",
+            Kind::Text,
+            "info",
+            "What the program logs: a level (error, warn, info, debug, trace, off) or directives such as info,mainstay_db=debug.",
+        )
+    },
+    fixed(
+        "log.format",
+        Kind::Choice(&["auto", "human", "json"]),
+        "auto",
+        "How lines look; auto is human on a terminal and json elsewhere.",
+    ),
+    Setting {
+        also: &["OTEL_EXPORTER_OTLP_ENDPOINT"],
+        ..fixed(
+            "telemetry.endpoint",
+            Kind::Text,
+            "",
+            "The OpenTelemetry collector that spans are sent to, such as http://127.0.0.1:4317; empty sends none.",
+        )
+    },
+    Setting {
+        also: &["OTEL_EXPORTER_OTLP_PROTOCOL"],
+        ..fixed(
+            "telemetry.protocol",
+            Kind::Choice(&["grpc", "http/protobuf"]),
+            "grpc",
+            "How spans are sent: gRPC, usually to port 4317, or HTTP with protobuf, usually to port 4318.",
+        )
+    },
+    Setting {
+        also: &["OTEL_TRACES_SAMPLER_ARG"],
+        ..live(
+            "telemetry.sample_ratio",
+            Kind::Number(0.0, 1.0),
+            "1",
+            "The share of traces that is recorded; a request that brings a traceparent has been decided by its caller.",
+        )
+    },
+    Setting {
+        also: &["OTEL_SERVICE_NAME"],
+        ..fixed(
+            "telemetry.service_name",
+            Kind::Text,
+            "mainstay",
+            "The name of this service in traces.",
+        )
+    },
+    fixed(
+        "telemetry.timeout",
+        Kind::Duration(Duration::from_millis(100), MINUTE),
+        "5s",
+        "The time of one attempt to send spans.",
     ),
 ];

@@ -11,6 +11,7 @@ mod search;
 mod security;
 mod shutdown;
 mod smuggling;
+mod telemetry;
 mod tls;
 
 use std::net::SocketAddr;
