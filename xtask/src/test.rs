@@ -6,8 +6,12 @@ use std::process::{Command, Stdio};
 use crate::command;
 
 /// Programs that tests compare with or run against, and the Debian packages that hold them.
-const NEEDED: &[(&str, &str)] =
-    &[("rg", "ripgrep"), ("redis-server", "redis-server"), ("promtool", "prometheus")];
+const NEEDED: &[(&str, &str)] = &[
+    ("rg", "ripgrep"),
+    ("redis-server", "redis-server"),
+    ("promtool", "prometheus"),
+    ("prometheus", "prometheus"),
+];
 
 /// What is tested: the workspace, and the toolkit's places for other crates' errors, which are behind
 /// features that the workspace does not use.

@@ -23,12 +23,12 @@ pub(crate) fn run(seconds: u64, rate: u64) -> Result<(), String> {
         "{rate} searches a second for {seconds} s with each fault; latency from when a search was due\n"
     );
     println!(
-        "| dependency | fault | answered | complete | p50 ms | p99 ms | refused by its breaker | breaker afterwards | complete again after s |"
+        "| dependency | fault | answered | complete | p50 ms | p99 ms | refused by its breaker | breaker afterwards | complete again after s | slowest /health ms |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let local = start("static")?;
     let healthy = load::run(local.address, rate, lasting, 0);
-    row("none", "none", &healthy, 0, "closed", None);
+    row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
     for name in ["default/bm25", "default/tantivy", "default/native", "default/semantic"] {
         each_fault(&local, name, rate, lasting)?;
     }
@@ -57,12 +57,17 @@ fn each_fault(served: &Served, name: &str, rate: u64, lasting: Duration) -> Resu
     for (seed, (called, fault)) in (1u64..).zip(faults) {
         let refused = dependency.breaker().snapshot().rejected;
         dependency.faults().set(fault, None);
-        let outcome = load::run(served.address, rate, lasting, seed * 1_000_000);
+        let mut outcome = load::Outcome::default();
+        let health = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| load::slowest_health(served.address, 50));
+            outcome = load::run(served.address, rate, lasting, seed * 1_000_000);
+            asked.join().unwrap_or(f64::NAN)
+        });
         dependency.faults().clear();
         let refused = dependency.breaker().snapshot().rejected - refused;
         let state = dependency.breaker().state().as_str();
         let again = recovery(served, &dependency);
-        row(name, called, &outcome, refused, state, again);
+        row(name, called, &outcome, refused, state, again, health);
         // The next fault begins with closed breakers, whatever this one left behind.
         for dependency in served.db.pipelines().dependencies() {
             dependency.breaker().reset();
@@ -91,11 +96,12 @@ fn row(
     refused: u64,
     state: &str,
     again: Option<Duration>,
+    health_ms: f64,
 ) {
     let percent = |part: u64| 100.0 * part as f64 / outcome.total().max(1) as f64;
     let again = again.map_or("-".to_string(), |again| format!("{:.1}", again.as_secs_f64()));
     println!(
-        "| {name} | {fault} | {:.1} % | {:.1} % | {:.1} | {:.0} | {refused} | {state} | {again} |",
+        "| {name} | {fault} | {:.1} % | {:.1} % | {:.1} | {:.0} | {refused} | {state} | {again} | {health_ms:.1} |",
         percent(outcome.answered),
         percent(outcome.complete),
         outcome.quantile_ms(0.5),

@@ -35,6 +35,23 @@ impl Outcome {
     }
 }
 
+/// Asks for the health so often, one after the other; the longest time in milliseconds.
+pub(crate) fn slowest_health(address: SocketAddr, times: u32) -> f64 {
+    let agent = ureq::Agent::new_with_defaults();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..times {
+        let begun = Instant::now();
+        let answer = agent.get(format!("http://{address}/health")).call();
+        if answer.is_ok() || matches!(answer, Err(ureq::Error::StatusCode(503))) {
+            slowest = slowest.max(begun.elapsed());
+        } else {
+            return f64::INFINITY;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    slowest.as_secs_f64() * 1e3
+}
+
 /// Sends searches for `lasting`; blocks until the last answer.
 pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration, seed: u64) -> Outcome {
     let total = (lasting.as_secs_f64() * rate as f64) as u64;

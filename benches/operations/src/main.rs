@@ -2,6 +2,7 @@
 
 mod faults;
 mod load;
+mod overheads;
 mod provider;
 mod served;
 
@@ -15,7 +16,12 @@ usage: cargo xtask bench operations faults [--seconds N] [--rate N]
 
   faults   each dependency hung, refusing, slow and flapping in turn, under a steady load
            --seconds  length of each fault, 2 to 600 (default 6)
-           --rate     searches a second, 1 to 1000 (default 40)";
+           --rate     searches a second, 1 to 1000 (default 40)
+
+usage: cargo xtask bench operations overheads [--seconds N]
+
+  overheads  what every request goes through, beside the same requests without it
+             --seconds  for each kind of request, 2 to 600 (default 30)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +37,7 @@ fn main() -> ExitCode {
         Some("faults") => number("--seconds", 6, 2, 600)
             .and_then(|seconds| Ok((seconds, number("--rate", 40, 1, 1000)?)))
             .and_then(|(seconds, rate)| faults::run(seconds, rate)),
+        Some("overheads") => number("--seconds", 30, 2, 600).and_then(overheads::run),
         _ => Err(USAGE.to_string()),
     };
     match outcome {

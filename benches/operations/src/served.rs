@@ -21,6 +21,8 @@ pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     pub(crate) docs: Collection,
     pub(crate) db: Arc<Db>,
+    /// The routes without and with what stands in front of them.
+    pub(crate) routers: [axum::Router; 2],
     _folder: TempDir,
 }
 
@@ -72,11 +74,11 @@ pub(crate) fn start(model: &str) -> Result<Served, String> {
             if let Ok(server) = Server::bind(served, config, host).await
                 && let Ok(address) = server.address()
             {
-                let _ = tell.send(address);
+                let _ = tell.send((address, server.routers()));
                 server.serve(std::future::pending()).await;
             }
         });
     });
-    let address = told.recv().map_err(|_| "the server did not start".to_string())?;
-    Ok(Served { address, docs, db, _folder: folder })
+    let (address, routers) = told.recv().map_err(|_| "the server did not start".to_string())?;
+    Ok(Served { address, docs, db, routers, _folder: folder })
 }

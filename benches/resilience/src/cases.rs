@@ -16,6 +16,7 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tower::{Layer, Service};
@@ -315,6 +316,32 @@ fn take(limiter: RateLimiter) -> Calls {
     })
 }
 
+/// Takes from limiters in turn that each fill in 50 ms, which only the precise clock can measure. One
+/// alone would be empty soon, since calls come faster than the fastest rate; by the time its turn comes
+/// again it is full.
+fn take_precisely(threads: usize) -> Calls {
+    const CHUNK: u64 = 100_000;
+    let config = RateConfig::per_second(Algorithm::TokenBucket, 10_000_000).with_burst(500_000);
+    let limiters: Vec<RateLimiter> =
+        (0..64).map(|_| RateLimiter::new("bench", config).expect("valid")).collect();
+    let runs = AtomicUsize::new(0);
+    Box::new(move |calls| {
+        // The threads of one run begin with the same limiter.
+        let first = runs.fetch_add(1, Ordering::Relaxed) / threads;
+        let mut left = calls;
+        for turn in first.. {
+            let limiter = &limiters[turn % limiters.len()];
+            for _ in 0..left.min(CHUNK) {
+                let _ = black_box(limiter.try_acquire());
+            }
+            left -= left.min(CHUNK);
+            if left == 0 {
+                break;
+            }
+        }
+    })
+}
+
 /// Makes governor's limiter on any clock take.
 macro_rules! check {
     ($limiter:expr) => {{
@@ -334,8 +361,6 @@ fn bucket(threads: usize) -> Vec<Entry> {
     let limiter = |config| RateLimiter::new("bench", config).expect("the configuration is valid");
     let fast = RateConfig::per_second(Algorithm::TokenBucket, 10_000_000);
     let coarse = limiter(fast.with_burst(1_000_000_000));
-    // It fills in 50 ms, which only the precise clock can measure.
-    let precise = limiter(fast.with_burst(500_000));
     let spent = limiter(RateConfig::new(Algorithm::TokenBucket, 1, HOUR));
     let _ = spent.try_acquire();
     let quota = Quota::per_second(NonZeroU32::MAX);
@@ -343,6 +368,8 @@ fn bucket(threads: usize) -> Vec<Entry> {
     let peer_spent = Governor::direct_with_clock(one, QuantaClock::default());
     let _ = peer_spent.check();
     let same_clock = Coarse(Clock::system());
+    let peer_spent_coarse = Governor::direct_with_clock(one, same_clock.clone());
+    let _ = peer_spent_coarse.check();
     vec![
         entry(ALLOW, "mainstay (coarse clock)", threads, take(coarse)),
         entry(
@@ -357,7 +384,7 @@ fn bucket(threads: usize) -> Vec<Entry> {
             threads,
             check!(Governor::direct_with_clock(quota, same_clock)),
         ),
-        entry(PRECISE, "mainstay (precise clock)", threads, take(precise)),
+        entry(PRECISE, "mainstay (precise clock)", threads, take_precisely(threads)),
         entry(
             PRECISE,
             "governor (Instant)",
@@ -366,6 +393,7 @@ fn bucket(threads: usize) -> Vec<Entry> {
         ),
         entry(REJECT, "mainstay", threads, take(spent)),
         entry(REJECT, "governor (quanta)", threads, check!(peer_spent)),
+        entry(REJECT, "governor (coarse clock)", threads, check!(peer_spent_coarse)),
     ]
 }
 

@@ -48,7 +48,7 @@ enum Command {
         /// The collections that it may touch; all when absent
         #[arg(long, value_delimiter = ',', value_name = "NAMES")]
         collection: Vec<String>,
-        /// After which time it ends, such as 2160h; never when absent
+        /// After which time it ends, such as 90d; never when absent
         #[arg(long = "for", value_name = "TIME")]
         lasting: Option<String>,
     },
@@ -58,7 +58,7 @@ enum Command {
     Rotate {
         /// The key's id
         id: String,
-        /// How long the old secret goes on working, 0s to 720h
+        /// How long the old secret goes on working, 0s to 30d
         #[arg(long, default_value = "24h", value_name = "TIME")]
         overlap: String,
     },

@@ -26,6 +26,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mainstay_server::telemetry::Telemetry;
 
 /// Returns freed memory to the system and is quicker than the system's under many threads.
 #[global_allocator]
@@ -42,14 +43,9 @@ struct Program {
     command: Command,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as
     /// `mainstay_db=debug`
-    #[arg(
-        long,
-        global = true,
-        default_value = "warn",
-        env = "MAINSTAY_LOG",
-        value_name = "FILTER"
-    )]
-    log: String,
+    /// [default: warn, and info for serve]
+    #[arg(long, global = true, env = "MAINSTAY_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -89,13 +85,15 @@ enum Command {
 fn main() -> ExitCode {
     folder::extract::quiet_reader_panics();
     let program = Program::parse();
-    if let Err(failure) = log(&program.log) {
-        return failure.report();
+    // A server says in its settings how it logs.
+    let serves = matches!(program.command, Command::Serve(_));
+    if !serves && let Err(fault) = Telemetry::of_command(program.log.as_deref().unwrap_or("warn")) {
+        return failure::Failure::usage(format!("--log: {fault}")).report();
     }
     let outcome = match program.command {
         Command::Index(arguments) => index::run(&arguments),
         Command::Search(arguments) => search::run(&arguments),
-        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments, program.log),
         Command::Health(arguments) => health::run(&arguments),
         Command::Dependencies(arguments) => dependencies::run(&arguments),
         Command::Level(arguments) => level::run(&arguments),
@@ -113,11 +111,4 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
-}
-
-fn log(filter: &str) -> Result<(), failure::Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .map_err(|e| failure::Failure::usage(format!("--log: {e}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    Ok(())
 }

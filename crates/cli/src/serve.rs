@@ -9,6 +9,7 @@ use mainstay_db::{COLLECTION_DEFAULT, Db, Options};
 use mainstay_server::notify::Notifier;
 use mainstay_server::settings::Settings;
 use mainstay_server::shutdown::{EXIT_CLEAN, Plan, Progress, Shutdown, TOTAL_DEFAULT};
+use mainstay_server::telemetry::Telemetry;
 use mainstay_server::{Clock, Config, Control, Host, Server, Ticker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -77,11 +78,14 @@ const STOP_MARGIN: Duration = Duration::from_secs(1);
 
 /// Exit code 0 after an orderly shutdown, 10 when a phase of it was late or failed, 11 when a second
 /// signal cut it short.
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode, Failure> {
     mainstay_server::install_metrics()
         .map_err(|e| Failure::new(format!("metrics cannot be received: {e}")))?;
-    let sources = arguments.sources();
+    let mut sources = arguments.sources();
+    sources.set.extend(log.map(|filter| ("log.filter".to_string(), filter)));
     let settings = sources.load()?;
+    let telemetry = Telemetry::install(&settings).map_err(|e| Failure::usage(e.to_string()))?;
+    let telemetry = Arc::new(telemetry);
     let notifier = Notifier::from_env().map_err(|e| Failure::usage(e.to_string()))?;
     let host = Host::new(&settings.handles(), Some(Arc::new(Mimalloc)))
         .map_err(|e| Failure::usage(e.to_string()))?;
@@ -106,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let _entered = runtime.enter();
         Signals::new()?
     };
-    let server = runtime.block_on(start(&db, config, host, settings, sources))?;
+    let server = runtime.block_on(start(&db, config, host, settings, sources, &telemetry))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let control = server.control();
     runtime.spawn(signals.hear(control.clone(), shutdown.clone(), Arc::clone(&notifier)));
@@ -123,6 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     notifier.stopping("finishing running requests", total);
     let progress = end(&shutdown, total, control.drain_timeout(), stop, drained, db)?;
     drop(watchdog);
+    telemetry.flush();
     eprintln!("{progress}");
     let code = progress.exit_code();
     if code == EXIT_CLEAN {
@@ -196,6 +201,7 @@ async fn start(
     host: Host,
     settings: Settings,
     sources: Sources,
+    telemetry: &Arc<Telemetry>,
 ) -> Result<Server, Failure> {
     let listen = config.listen;
     let server = Server::bind(Arc::clone(db), config, host)
@@ -208,7 +214,11 @@ async fn start(
         encrypted
             .map_err(|error| Failure::usage(format!("the settings cannot be used: {error}")))?;
     }
-    server.reload_from(settings, sources.reader());
+    let telemetry = Arc::clone(telemetry);
+    let also = move |settings: &Settings| {
+        telemetry.reconfigure(settings).map_err(|fault| fault.to_string())
+    };
+    server.reload_from(settings, sources.reader(), Box::new(also));
     let address = server.address()?;
     let keys = match server.requires_keys() {
         true => "every request needs an API key",

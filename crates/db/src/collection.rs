@@ -91,6 +91,8 @@ pub struct CollectionStatus {
     pub log_bytes: u64,
     /// Whether the log takes no ordinary writes at present, as on a full disk.
     pub log_refuses_writes: bool,
+    /// Bytes of writes that wait for the disk, and that may wait.
+    pub log_queued_bytes: (u64, u64),
     /// The embedding model that was chosen.
     pub model: String,
     /// The models that make the vectors.
@@ -104,6 +106,11 @@ pub struct CollectionStatus {
 }
 
 impl Collection {
+    /// Bytes of writes that wait for the disk, and that may wait.
+    pub fn queued_bytes(&self) -> (u64, u64) {
+        self.inner.log.queued_bytes()
+    }
+
     /// Creates a collection's folder with its settings. It is then opened like any other.
     pub(crate) fn create(
         fs: &Arc<dyn FileSystem>,
@@ -390,6 +397,7 @@ impl Collection {
             durable_seq: inner.log.durable_seq(),
             log_bytes: inner.log.bytes(),
             log_refuses_writes: inner.log.refuses_writes().is_some(),
+            log_queued_bytes: inner.log.queued_bytes(),
             model: settings.model.to_string(),
             refined: inner.refined(),
             name: settings.name,

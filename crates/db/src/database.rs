@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use mainstay_embed::ModelChoice;
 use mainstay_resilience::Pipelines;
@@ -102,8 +103,7 @@ impl Db {
         let lock = fs.lock_exclusive(&folder.join("LOCK")).map_err(DbError::Locked)?;
         check_format(fs.as_ref(), &home)?;
         let folder = folder.join("state");
-        let files =
-            StateFiles::open(fs, folder.clone()).map_err(DbError::io("create", folder))?;
+        let files = StateFiles::open(fs, folder.clone()).map_err(DbError::io("create", folder))?;
         Ok((files, lock))
     }
 
@@ -271,6 +271,19 @@ impl Db {
     /// The bound stays what it was.
     pub fn shrink_query_cache(&self, keep: f64) -> u64 {
         self.runtime.shrink_query_caches(keep)
+    }
+
+    /// Bytes that views hold in memory because they are not written yet.
+    pub fn unwritten_bytes(&self) -> u64 {
+        let of = |collection: Collection| -> u64 {
+            collection.status().views.iter().map(|view| view.figures.memory_bytes).sum()
+        };
+        self.collections().into_iter().map(of).sum()
+    }
+
+    /// Lets views write what they hold in memory soon, and keep little in the next seconds.
+    pub fn write_soon(&self, lasting: Duration) {
+        self.runtime.memory_short_for(lasting);
     }
 
     /// The dependencies of the process, search methods among them.

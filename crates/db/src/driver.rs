@@ -36,6 +36,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// Memory that a view may hold before it must make a checkpoint.
 const CHECKPOINT_BYTES: u64 = 48 << 20;
+/// The same while memory is short: small files now rather than none later.
+const CHECKPOINT_BYTES_SHORT: u64 = 1 << 20;
 /// A view with nothing to do makes its checkpoint after this time, so that a restart has little to replay.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(5);
 /// The longest time between two checkpoints of a view that changes.
@@ -251,7 +253,11 @@ impl Driver {
         let memory_bytes = driven.figures().memory_bytes;
         let changed = driven.through() > held.checkpointed || memory_bytes > 0;
         let waited = self.checkpoint_at.elapsed();
-        let due = memory_bytes >= CHECKPOINT_BYTES
+        let bytes_max = match self.inner.runtime.memory_is_short() {
+            true => CHECKPOINT_BYTES_SHORT,
+            false => CHECKPOINT_BYTES,
+        };
+        let due = memory_bytes >= bytes_max
             || changed && waited >= if idle { CHECKPOINT_IDLE } else { CHECKPOINT_BUSY };
         if due {
             self.checkpoint_at = Instant::now();

@@ -23,6 +23,11 @@ use crate::search_request::{DEPTH_MAX, Fusion, SearchRequest};
 /// a method named is shown. Keeps the cost of a page of the largest documents in milliseconds.
 const HIGHLIGHT_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of one line that are shown: a file without line ends must not fill an answer.
+const LINE_BYTES_MAX: usize = 4 << 10;
+/// Bytes shown in front of the first match of a line that is longer.
+const LINE_LEAD_BYTES: usize = 512;
+
 /// Lines of one document that are compared to find the best to show.
 const LINES_COMPARED_MAX: usize = 500;
 
@@ -238,19 +243,23 @@ impl<'a> Shown<'a> {
         }
         let context = self.request.context_lines;
         let lines = with_context(body, &found, context, context).into_iter().map(|shown| {
-            let text = body[shown.range.clone()].trim_end_matches('\r').to_string();
             let matched = shown.matched.map(|at| &found[at]);
             let highlights = matched.map(|line| &line.matches[..]).unwrap_or_default();
+            let first = highlights.first().map_or(shown.range.start, |range| range.start);
+            let cut = cut(body, &shown.range, first);
+            let text = body[cut.clone()].trim_end_matches('\r').to_string();
             HitLine {
                 line: shown.line,
                 column: matched.map_or(0, |line| line.column),
+                offset: cut.start - shown.range.start,
                 highlights: highlights
                     .iter()
                     .map(|range| {
-                        let from = range.start.saturating_sub(shown.range.start).min(text.len());
-                        let to = range.end.saturating_sub(shown.range.start).min(text.len());
+                        let from = range.start.saturating_sub(cut.start).min(text.len());
+                        let to = range.end.saturating_sub(cut.start).min(text.len());
                         from..to
                     })
+                    .filter(|range| !range.is_empty() || cut.len() == shown.range.len())
                     .collect(),
                 text,
             }
@@ -285,6 +294,16 @@ impl<'a> Shown<'a> {
         let best = snippets(body, &all, &options).into_iter().next()?;
         Some(HitSnippet { text: best.text, line: best.line, highlights: best.highlights })
     }
+}
+
+/// The part of a line that is shown: all of it, or what surrounds the first match.
+fn cut(body: &str, line: &Range<usize>, first: usize) -> Range<usize> {
+    if line.len() <= LINE_BYTES_MAX {
+        return line.clone();
+    }
+    let start = body.ceil_char_boundary(first.saturating_sub(LINE_LEAD_BYTES).max(line.start));
+    let start = start.min(line.end);
+    start..body.floor_char_boundary((start + LINE_BYTES_MAX).min(line.end))
 }
 
 /// The words of the query in the part of the body in which they are looked for.

@@ -379,7 +379,7 @@ fn ask(
             catch_unwind(AssertUnwindSafe(|| answer(&owner, &question, method, &*searcher)));
         let outcome = outcome.unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
-            tracing::error!(%method, message, "search method panicked");
+            tracing::error!(%method, panic = message, "search method panicked");
             Err(Failure::Method(format!("panic: {message}")))
         });
         // Nobody listens any more when the deadline has passed.

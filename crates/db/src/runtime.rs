@@ -1,7 +1,9 @@
 //! [`Runtime`]: the threads and models that all collections of a data directory share.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mainstay_embed::{
     CacheCounters, EmbedError, ModelChoice, Opened, Pool, PoolCounters, PoolSettings,
@@ -21,6 +23,9 @@ pub(crate) struct Runtime {
     pool: Arc<Pool>,
     models: Mutex<HashMap<String, (Opened, Arc<Pool>)>>,
     pipelines: Pipelines,
+    /// Until when views keep little in memory, in milliseconds since `began`.
+    short_until_ms: AtomicU64,
+    began: Instant,
 }
 
 /// What the threads and caches of a data directory hold now.
@@ -52,7 +57,15 @@ impl Runtime {
             DependencyKind::Http,
             Criticality::Degrades,
         );
-        Ok(Self { lanes, settings, pool, models: Mutex::new(HashMap::new()), pipelines })
+        Ok(Self {
+            lanes,
+            settings,
+            pool,
+            models: Mutex::new(HashMap::new()),
+            pipelines,
+            short_until_ms: AtomicU64::new(0),
+            began: Instant::now(),
+        })
     }
 
     /// Opens models once, however many collections use them.
@@ -88,6 +101,18 @@ impl Runtime {
             figures.query_cache.bytes += cache.bytes;
         }
         figures
+    }
+
+    /// Lets views keep little in memory for a while.
+    pub(crate) fn memory_short_for(&self, lasting: Duration) {
+        let until = (self.began.elapsed() + lasting).as_millis() as u64;
+        self.short_until_ms.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Whether views are to keep little in memory.
+    pub(crate) fn memory_is_short(&self) -> bool {
+        let until = self.short_until_ms.load(Ordering::Relaxed);
+        until > 0 && (self.began.elapsed().as_millis() as u64) < until
     }
 
     /// Keeps about this share of the embedded queries of every pool; answers the bytes freed.

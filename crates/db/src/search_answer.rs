@@ -163,7 +163,9 @@ pub struct HitLine {
     pub line: u32,
     /// The byte of the line at which the first match begins; 1 is the first; 0 in a context line.
     pub column: u32,
-    /// The text without the line's end.
+    /// The byte of the line at which `text` begins: 0, or more in a line too long to be shown whole.
+    pub offset: usize,
+    /// The text without the line's end, 4 KiB of it at most.
     pub text: String,
     /// The byte ranges of `text` that match; empty in a context line.
     pub highlights: Vec<Range<usize>>,

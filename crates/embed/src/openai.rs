@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use mainstay_resilience::{Classify, ErrorKind, Verdict, parse_retry_after};
+use mainstay_resilience::{Classify, ErrorKind, Verdict, parse_retry_after, propagated_headers};
 use serde::{Deserialize, Serialize};
 use ureq::Agent;
 use ureq::http::{StatusCode, Uri};
@@ -178,6 +178,12 @@ impl Endpoint {
             self.agent.post(&self.address).config().timeout_global(Some(timeout)).build();
         if let Some(ApiKey(key)) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
+        }
+        // Whose work it is, so that the provider's log can be joined with ours.
+        let mut headers = Vec::new();
+        propagated_headers(&mut |name, value| headers.push((name, value.to_owned())));
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
         let mut response = match request.send_json(&question) {
             Ok(response) => response,

@@ -36,8 +36,8 @@ pub struct Ids {
     pub trace_id: u128,
     /// The caller's span; 0 when nobody has said.
     pub parent_span_id: u64,
-    /// Whether the trace's spans are recorded.
-    pub sampled: bool,
+    /// Whether the trace's spans are recorded; `None` until somebody decides.
+    pub sampled: Option<bool>,
     /// The state of other tracing systems, passed on as it came; empty without.
     pub state: String,
 }
@@ -54,10 +54,9 @@ pub struct Incoming<'a> {
 }
 
 impl Ids {
-    /// The ids of a request. A header that is malformed is as good as absent; a trace that begins
-    /// here is recorded with the probability `sample_ratio`.
+    /// The ids of a request. A header that is malformed is as good as absent.
     #[must_use]
-    pub fn of_request(incoming: Incoming<'_>, sample_ratio: f64) -> Self {
+    pub fn of_request(incoming: Incoming<'_>) -> Self {
         let correlation = match incoming.correlation {
             Some(given) if is_correlation_id(given) => given.to_string(),
             _ => new_correlation_id(),
@@ -65,29 +64,42 @@ impl Ids {
         let Some((trace_id, parent_span_id, sampled)) =
             incoming.traceparent.and_then(parse_traceparent)
         else {
-            return Self { correlation, ..Self::background(sample_ratio) };
+            return Self { correlation, ..Self::background() };
         };
         let state = incoming.tracestate.filter(|state| is_state(state)).unwrap_or_default();
-        Self { correlation, trace_id, parent_span_id, sampled, state: state.to_string() }
+        let state = state.to_string();
+        Self { correlation, trace_id, parent_span_id, sampled: Some(sampled), state }
     }
 
     /// The ids of work that no request caused: a trace of its own, without a correlation id.
     #[must_use]
-    pub fn background(sample_ratio: f64) -> Self {
+    pub fn background() -> Self {
         let trace_id = (u128::from(random_id()) << 64) | u128::from(random_id());
         Self {
             correlation: String::new(),
             trace_id,
             parent_span_id: 0,
-            sampled: falls_in(trace_id, sample_ratio),
+            sampled: None,
             state: String::new(),
         }
+    }
+
+    /// Decides, where no caller has, whether the trace is recorded: with the probability `ratio`.
+    pub(crate) fn decide(&mut self, ratio: f64) {
+        let trace_id = self.trace_id;
+        self.sampled.get_or_insert_with(|| falls_in(trace_id, ratio));
+    }
+
+    /// Whether the trace's spans are recorded.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.sampled.unwrap_or(false)
     }
 
     /// `traceparent` for what the span `span_id` of this trace calls.
     #[must_use]
     pub fn traceparent(&self, span_id: u64) -> String {
-        let flags = u8::from(self.sampled);
+        let flags = u8::from(self.is_sampled());
         format!("00-{:032x}-{span_id:016x}-{flags:02x}", self.trace_id)
     }
 }
@@ -224,7 +236,7 @@ pub fn trace_id() -> Option<u128> {
 /// The same, if the trace is recorded.
 #[must_use]
 pub fn sampled_trace_id() -> Option<u128> {
-    with_current(|ids, _| ids.sampled.then_some(ids.trace_id)).flatten()
+    with_current(|ids, _| ids.is_sampled().then_some(ids.trace_id)).flatten()
 }
 
 /// The headers that go with a call to a dependency.
@@ -261,7 +273,7 @@ mod tests {
         for bad in ["", "a b", "a_b", "ä", "a\n", "<script>", &too_long] {
             assert!(!is_correlation_id(bad), "{bad}");
             let incoming = Incoming { correlation: Some(bad), ..Incoming::default() };
-            let ids = Ids::of_request(incoming, 0.0);
+            let ids = Ids::of_request(incoming);
             assert!(is_correlation_id(&ids.correlation) && ids.correlation != bad);
         }
     }
@@ -273,10 +285,11 @@ mod tests {
             tracestate: Some("vendor=1"),
             ..Incoming::default()
         };
-        let ids = Ids::of_request(incoming, 0.0);
+        let mut ids = Ids::of_request(incoming);
+        ids.decide(0.0);
         assert_eq!(ids.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!(ids.parent_span_id, 0x00f0_67aa_0ba9_02b7);
-        assert!(ids.sampled, "the caller's decision counts");
+        assert!(ids.is_sampled(), "the caller's decision counts");
         assert_eq!(ids.state, "vendor=1");
         assert_eq!(ids.traceparent(ids.parent_span_id), PARENT);
     }
@@ -301,7 +314,12 @@ mod tests {
 
     #[test]
     fn the_share_of_recorded_traces_is_the_ratio() {
-        let sampled = |ratio| (0..20_000).filter(|_| Ids::background(ratio).sampled).count();
+        let is_sampled = |ratio| {
+            let mut ids = Ids::background();
+            ids.decide(ratio);
+            ids.is_sampled()
+        };
+        let sampled = |ratio| (0..20_000).filter(|_| is_sampled(ratio)).count();
         assert_eq!((sampled(0.0), sampled(1.0)), (0, 20_000));
         let quarter = sampled(0.25);
         assert!((4_500..5_500).contains(&quarter), "{quarter}");
@@ -309,10 +327,8 @@ mod tests {
 
     #[test]
     fn a_thread_knows_the_span_it_is_in() {
-        let ids = Arc::new(Ids::of_request(
-            Incoming { correlation: Some("abc"), ..Incoming::default() },
-            0.0,
-        ));
+        let incoming = Incoming { correlation: Some("abc"), ..Incoming::default() };
+        let ids = Arc::new(Ids::of_request(incoming));
         assert_eq!(correlation_id(), None);
         enter(&ids, 1);
         enter(&ids, 2);

@@ -88,16 +88,30 @@ impl Flags {
         wall: WallClock,
         audit: Audit,
     ) -> Result<Self, FlagError> {
-        let saved = load_sealed(&*store, PIECE, KIND, VERSION)?;
-        let overrides = match saved {
-            None => Definitions::new(),
-            Some(bytes) => parse(&String::from_utf8_lossy(&bytes))?,
-        };
+        let overrides = read(&*store)?;
         let table = Table::build(&declared, &overrides)?;
         metrics::gauge!("mainstay_flags").set(table.len() as f64);
         let overrides = Mutex::new(overrides);
         let table = ArcSwap::from_pointee(table);
         Ok(Flags(Arc::new(Kept { declared, overrides, table, store, wall, audit })))
+    }
+
+    /// Reads what is saved again: another process may have changed it. Answers whether it differs.
+    ///
+    /// # Errors
+    /// It cannot be read or is not allowed; the flags known so far stay.
+    pub fn refresh(&self) -> Result<bool, FlagError> {
+        let kept = &*self.0;
+        let saved = read(&*kept.store)?;
+        let mut overrides = lock(&kept.overrides);
+        if *overrides == saved {
+            return Ok(false);
+        }
+        let table = Table::build(&kept.declared, &saved)?;
+        metrics::gauge!("mainstay_flags").set(table.len() as f64);
+        kept.table.store(Arc::new(table));
+        *overrides = saved;
+        Ok(true)
     }
 
     /// A flag that is on or off.
@@ -271,5 +285,13 @@ impl Flags {
         // Still under the lock: the trail has changes in the order in which they counted.
         kept.audit.record(action);
         Ok(())
+    }
+}
+
+/// The overrides that were saved.
+fn read(store: &dyn StateStore) -> Result<Definitions, FlagError> {
+    match load_sealed(store, PIECE, KIND, VERSION)? {
+        None => Ok(Definitions::new()),
+        Some(bytes) => parse(&String::from_utf8_lossy(&bytes)),
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`health`] | is it up, is it ready, which dependency is in trouble |
 //! | [`memory`] | how near is the limit, what gives way first, may this request begin |
+//! | [`admission`] | is this request begun, does it wait, when shall it come again |
 //! | [`handles`] | is a file handle left |
 //! | [`flags`] | is this switched on for this user |
 //! | [`keys`] | who is that, and what may they do |
@@ -11,6 +12,9 @@
 //! | [`slo`] | is it as good as was promised, and how fast is the error budget used up |
 //! | [`incidents`] | what went wrong, for how long, how often |
 //! | [`shutdown`], [`notify`] | how does it end in order, and who is told |
+//! | [`metric_table`], [`meter`], [`exposition`] | what is counted, and how it is told |
+//! | [`correlation`], [`spans`], [`span_export`] | whose work is this, and where in its trace |
+//! | [`log_lines`], [`telemetry`] | what is said, and who hears it |
 //! | [`audit`] | who changed what, and why |
 //!
 //! Everything here is synchronous and takes its surroundings from outside: time from a
@@ -19,6 +23,7 @@
 //! Nothing starts a thread unless it says so, and what it starts ends when it is dropped.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod audit;
 pub mod correlation;
 pub mod exposition;
@@ -29,6 +34,7 @@ pub mod incidents;
 pub mod kernel_files;
 pub mod keys;
 pub mod levels;
+pub mod log_lines;
 pub mod memory;
 pub mod meter;
 pub mod metric;
@@ -37,7 +43,10 @@ pub mod notify;
 pub mod redact;
 pub mod shutdown;
 pub mod slo;
+pub mod span_export;
+pub mod spans;
 pub mod store;
+pub mod telemetry;
 pub mod ticker;
 pub mod wall_clock;
 

@@ -31,6 +31,9 @@ const PRIORITY: Label =
 const CODE: Label = Label::open("code");
 const CLASS: Label = Label::one_of("class", &["files", "connections"]);
 
+const GROUP: Label = Label::one_of("group", &["search", "read", "write"]);
+const GATE: Label = Label::one_of("gate", &["reads", "writes"]);
+
 /// Every metric.
 pub const METRICS: &[Metric] = &[
     // Searches.
@@ -55,7 +58,7 @@ pub const METRICS: &[Metric] = &[
     .after("the first search"),
     Metric::counter(
         "mainstay_slow_searches_total",
-        "Searches that took longer than telemetry.slow_search",
+        "Searches that took longer than search.slow_threshold",
         &[],
     ),
     Metric::counter(
@@ -114,6 +117,12 @@ pub const METRICS: &[Metric] = &[
         .unit(Unit::Bytes),
     Metric::gauge("mainstay_log_size_bytes", "Bytes of a collection's log on disk", &[COLLECTION])
         .unit(Unit::Bytes),
+    Metric::gauge(
+        "mainstay_log_queue_bytes",
+        "Bytes of writes that wait for the disk; at 64 MiB writers wait, and are then refused",
+        &[COLLECTION],
+    )
+    .unit(Unit::Bytes),
     Metric::gauge(
         "mainstay_log_durable_seq",
         "The last durable sequence number of a collection",
@@ -376,6 +385,59 @@ pub const METRICS: &[Metric] = &[
         "Requests told to come again because a bound was reached",
         &[Label::one_of("work", &["searches", "writes"])],
     ),
+    // Admission.
+    Metric::counter(
+        "mainstay_admission_admitted_total",
+        "Requests, or parts of them, whose work was begun",
+        &[GROUP],
+    ),
+    Metric::counter(
+        "mainstay_admission_refused_total",
+        "Requests whose work was not begun, by why",
+        &[
+            GROUP,
+            Label::one_of(
+                "reason",
+                &[
+                    "rate",
+                    "key_rate",
+                    "shared_rate",
+                    "queue_full",
+                    "displaced",
+                    "queue_timeout",
+                    "queue_age",
+                    "priority",
+                    "memory",
+                ],
+            ),
+        ],
+    )
+    .after("a request is refused"),
+    Metric::gauge(
+        "mainstay_admission_limit",
+        "Requests that may be under way at a time; it adapts for searches and reads",
+        &[GATE],
+    ),
+    Metric::gauge("mainstay_admission_in_use", "Requests that are under way", &[GATE]),
+    Metric::gauge("mainstay_admission_waiting", "Requests that wait for a slot", &[GATE]),
+    Metric::gauge(
+        "mainstay_admission_oldest_wait_seconds",
+        "How long the oldest of them has waited",
+        &[GATE],
+    )
+    .unit(Unit::Seconds),
+    Metric::gauge(
+        "mainstay_admission_pressure_ratio",
+        "Places of the queue that are taken, 0 to 1",
+        &[GATE],
+    )
+    .unit(Unit::Ratio),
+    Metric::gauge(
+        "mainstay_admission_keys",
+        "Keys that a rate limit remembers",
+        &[Label::open("policy")],
+    )
+    .after("a rate limit is configured"),
     // Telemetry itself.
     Metric::counter(
         "mainstay_metrics_undeclared_total",

@@ -13,6 +13,7 @@ use mainstay_ops::keys::{Identity, Scope};
 
 use crate::caller::{Caller, Peer};
 use crate::problem::Problem;
+use crate::route_kind::RouteKind;
 use crate::state::State;
 
 /// The header that carries a key beside `Authorization`.
@@ -31,26 +32,14 @@ pub(crate) enum Needs {
 
 /// What a request to this path needs.
 pub(crate) fn needs(verb: &Verb, path: &str) -> Needs {
-    let reads = verb == Verb::GET || verb == Verb::HEAD;
-    let below = |prefix: &str| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    match path {
-        "/metrics" => Needs::Metrics,
-        "/openapi.json" => Needs::Nothing,
-        _ if below("/health") => Needs::Nothing,
-        _ if below("/admin") => Needs::Key(Scope::Admin),
-        "/search" => Needs::Key(Scope::Read),
-        _ if below("/collections") && (reads || path.ends_with("/search")) => {
-            Needs::Key(Scope::Read)
-        }
+    match RouteKind::of(verb, path) {
+        RouteKind::Open => Needs::Nothing,
+        RouteKind::Metrics => Needs::Metrics,
         // Which documents exist is a writer's business, which collections exist is not: a model
         // may name a folder or an address.
-        _ if path.starts_with("/collections/") && path.contains("/documents") => {
-            Needs::Key(Scope::Write)
-        }
-        _ if below("/collections") => Needs::Key(Scope::Admin),
-        _ => Needs::Key(Scope::Read),
+        RouteKind::Admin | RouteKind::Manage => Needs::Key(Scope::Admin),
+        RouteKind::Search | RouteKind::Read | RouteKind::Unknown => Needs::Key(Scope::Read),
+        RouteKind::Write => Needs::Key(Scope::Write),
     }
 }
 
@@ -202,6 +191,7 @@ mod tests {
             (Verb::POST, "/collections/docs/search", Needs::Key(Scope::Read)),
             (Verb::PUT, "/collections/docs/documents", Needs::Key(Scope::Write)),
             (Verb::DELETE, "/collections/docs/documents/a/b", Needs::Key(Scope::Write)),
+            (Verb::PUT, "/collections/docs/documents/a/search", Needs::Key(Scope::Write)),
             (Verb::POST, "/collections", Needs::Key(Scope::Admin)),
             (Verb::DELETE, "/collections/docs", Needs::Key(Scope::Admin)),
             (Verb::GET, "/healthy", Needs::Key(Scope::Read)),

@@ -33,12 +33,18 @@ impl Caller {
         self.identity.as_ref().map_or("anonymous", |identity| &identity.id)
     }
 
-    /// What limits are counted by: the key, or the address.
-    #[allow(dead_code, reason = "admission counts by it")]
+    /// What limits are counted by: the key, or the address; of IPv6 the first 64 bits, because
+    /// whoever has one such address has all of them.
     pub(crate) fn key(&self) -> String {
         match (&self.identity, self.peer) {
             (Some(identity), _) => identity.id.to_string(),
-            (None, Some(peer)) => peer.to_string(),
+            (None, Some(peer)) => match peer.to_canonical() {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => {
+                    let [a, b, c, d, ..] = address.segments();
+                    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+                }
+            },
             (None, None) => "unknown".to_string(),
         }
     }
@@ -54,5 +60,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(parts.extensions.get::<Caller>().cloned().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn o4_an_address_counts_as_its_owner_has_it() {
+        for (peer, key) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(Caller::of_peer(Some(peer.parse().unwrap())).key(), key);
+        }
+        assert_eq!(Caller::default().key(), "unknown");
     }
 }

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use mainstay_ops::admission::AdmissionConfig;
+
 use crate::operations::OperationsConfig;
 
 /// How a server runs. `Config::default()` listens on loopback alone.
@@ -10,10 +12,8 @@ use crate::operations::OperationsConfig;
 pub struct Config {
     /// The address and port; port 0 takes a free one. Default 127.0.0.1:8080.
     pub listen: SocketAddr,
-    /// Searches and reads that run at a time; more are told to come again. Default 128.
-    pub searches_max: usize,
-    /// Writes that run at a time; more are told to come again. Default 64.
-    pub writes_max: usize,
+    /// Which requests are begun: rates, how many at a time, how many wait.
+    pub admission: AdmissionConfig,
     /// Connections that are open at a time; more wait in the system's queue. Default 4096.
     pub connections_max: usize,
     /// The longest body of a request that is read whole, in bytes. Streams of NDJSON may be longer:
@@ -35,6 +35,10 @@ pub struct Config {
     /// Whether everybody may read the metrics; `None`: where only the machine itself can reach the
     /// server.
     pub metrics_open: Option<bool>,
+    /// Searches that take longer are logged with their plan; zero for none. Default 1 s.
+    pub slow_search: Duration,
+    /// How many characters of a slow search's text are logged. Default 0: its length alone.
+    pub slow_search_text_chars: usize,
     /// How the server watches itself.
     pub operations: OperationsConfig,
 }
@@ -54,8 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            searches_max: 128,
-            writes_max: 64,
+            admission: AdmissionConfig::default(),
             connections_max: 4096,
             body_bytes_max: 64 << 20,
             header_timeout: Duration::from_secs(10),
@@ -66,6 +69,8 @@ impl Default for Config {
             auth: AuthMode::Auto,
             metrics_open: None,
             operations: OperationsConfig::default(),
+            slow_search: Duration::from_secs(1),
+            slow_search_text_chars: 0,
         }
     }
 }

@@ -26,6 +26,7 @@ fn of_collection(collection: &Collection) {
     gauge("mainstay_documents", status.documents as f64);
     gauge("mainstay_log_durable_seq", status.durable_seq as f64);
     gauge("mainstay_log_size_bytes", status.log_bytes as f64);
+    gauge("mainstay_log_queue_bytes", status.log_queued_bytes.0 as f64);
     gauge("mainstay_log_refuses_writes", f64::from(u8::from(status.log_refuses_writes)));
     if let Some((done, total)) = status.refined {
         gauge("mainstay_refined_passages", done as f64);

@@ -1,6 +1,7 @@
 //! The handlers, one file for each noun, and the extractor that they share.
 
 pub(crate) mod admin;
+pub(crate) mod admission;
 pub(crate) mod collections;
 pub(crate) mod config;
 pub(crate) mod dependencies;

@@ -11,30 +11,38 @@
 
 pub mod config;
 pub mod host;
+pub mod otlp;
 pub mod problem;
 pub mod search_json;
 pub mod settings;
+pub mod telemetry;
 pub mod wire;
 
 mod access;
+mod admit;
 mod answers;
 mod authenticate;
 mod caller;
 mod gauges;
 mod http;
 mod listener;
+mod observe;
 mod operations;
 mod reload;
+mod route_kind;
 mod routes;
 mod security_headers;
+mod slow_search;
 mod standing;
 mod state;
+mod ticket;
 pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_db::Db;
+use mainstay_ops::admission::Admission;
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
@@ -44,11 +52,11 @@ pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_ops::ticker::Ticker;
 pub use mainstay_ops::wall_clock::rfc3339 as format_time;
-pub use mainstay_ops::{health, keys, memory, notify, shutdown, slo};
+pub use mainstay_ops::{admission, health, keys, memory, notify, shutdown, slo};
 pub use mainstay_resilience::Clock;
 pub use mainstay_resilience::human_duration::parse as parse_duration;
 pub use operations::{OperationsConfig, StartFailure};
-pub use reload::ReadSettings;
+pub use reload::{ApplySettings, ReadSettings};
 pub use routes::openapi;
 
 /// Receives metrics from now on; once in a process, a second call changes nothing.
@@ -85,6 +93,11 @@ impl Control {
         self.0.config().drain_timeout
     }
 
+    /// Decides which requests are begun; a handle to look at it and to close it to some.
+    pub fn admission(&self) -> Admission {
+        self.0.admission().clone()
+    }
+
     /// Whether the process's own loops still turn.
     pub fn liveness(&self) -> health::Liveness {
         self.0.operations().pulses.liveness()
@@ -117,14 +130,24 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await?;
         let meter = Meter::installed();
         let (watched, operations) = (Arc::clone(&db), config.operations.clone());
+        let admission = Admission::new(&config.admission, Clock::system());
+        let admission = admission.map_err(std::io::Error::other)?;
+        let gate = admission.clone();
         let started = tokio::task::spawn_blocking(move || {
-            operations::Operations::start(&watched, &operations, &host)
+            operations::Operations::start(&watched, &operations, &host, &gate)
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
         let access = access::Access::new(&config, operations.keys.clone())?;
-        let state = state::State::new(db, config, meter, operations, access);
+        let state = state::State::new(db, config, meter, operations, access, admission);
         Ok(Self { listener, state })
+    }
+
+    /// The routes without and with what every request goes through, to be called in the process: for
+    /// measuring what that costs.
+    #[must_use]
+    pub fn routers(&self) -> [axum::Router; 2] {
+        [routes::bare(self.state.clone()), routes::routes(self.state.clone())]
     }
 
     /// Whether requests need an API key.
@@ -141,13 +164,22 @@ impl Server {
     }
 
     /// Lets the server read its settings again when it is told to.
-    pub fn reload_from(&self, current: settings::Settings, read: Box<ReadSettings>) {
+    ///
+    /// `also` takes over what lies outside the server, such as what is logged; it goes first, and
+    /// when it fails nothing is changed.
+    pub fn reload_from(
+        &self,
+        current: settings::Settings,
+        read: Box<ReadSettings>,
+        also: Box<ApplySettings>,
+    ) {
         let weak = self.state.downgrade();
         let apply = move |settings: &settings::Settings| {
             let state = weak.upgrade().ok_or("the server is ending")?;
+            also(settings)?;
             let pipelines = &state.operations().pipelines;
             pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
-            state.reconfigure(settings.config());
+            state.reconfigure(settings.config())?;
             refresh_certificate(&state);
             Ok(())
         };

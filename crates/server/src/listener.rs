@@ -30,7 +30,9 @@ pub(crate) async fn serve(
     state: State,
     stop: impl Future<Output = ()> + Send,
 ) -> bool {
-    let router = router.layer(CatchPanicLayer::custom(panicked));
+    let router = router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(crate::observe::observe));
     let config = state.config();
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
@@ -68,8 +70,10 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         let routed = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
         let (http, watcher, state) = (http.clone(), graceful.watcher(), state.clone());
+        metrics::gauge!("mainstay_http_connections").increment(1.0);
         tokio::spawn(async move {
             converse(stream, routed, &http, watcher, &state).await;
+            metrics::gauge!("mainstay_http_connections").decrement(1.0);
             drop((permit, handle));
         });
     }
@@ -120,7 +124,8 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("without a message");
-    tracing::error!(message, "a handler panicked");
+    metrics::counter!("mainstay_http_panics_total").increment(1);
+    tracing::error!(panic = message, "a handler panicked");
     Problem::new(
         axum::http::StatusCode::INTERNAL_SERVER_ERROR,
         "internal",

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstay_db::{Db, Pipelines};
+use mainstay_ops::admission::{Admission, Class, Floor};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::flags::Flags;
 use mainstay_ops::handles::HandlePool;
@@ -24,7 +25,7 @@ use mainstay_ops::health::{Gate, GateConfig, HealthRegistry, Pulses, ServiceInfo
 use mainstay_ops::incidents::Incidents;
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::keys::Keys;
-use mainstay_ops::levels::{Levels, LevelsConfig};
+use mainstay_ops::levels::{Level, Levels, LevelsConfig};
 use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
 use mainstay_ops::slo::{Slo, SloConfig};
 use mainstay_ops::store::StateStore;
@@ -119,6 +120,7 @@ impl Operations {
         db: &Arc<Db>,
         config: &OperationsConfig,
         host: &Host,
+        admission: &Admission,
     ) -> Result<Self, StartFailure> {
         let (clock, wall) = (Clock::system(), WallClock::system());
         let files = db.state_files().map_err(|e| failed("state")(&e))?;
@@ -141,6 +143,8 @@ impl Operations {
         let memory = memory.map_err(|e| failed("memory")(&e))?;
         let queries = Arc::new(keeping::QueryCache(Arc::clone(db)));
         memory.register("queries", queries).map_err(|e| failed("memory")(&e))?;
+        let unwritten = Arc::new(keeping::Unwritten(Arc::clone(db)));
+        memory.register("views", unwritten).map_err(|e| failed("memory")(&e))?;
         let incidents = keeping::incidents(&store);
         let slo =
             Slo::open(config.slo.clone(), clock.clone(), wall.clone(), store, incidents.clone());
@@ -166,7 +170,8 @@ impl Operations {
             keys,
             tickers: Mutex::default(),
         };
-        operations.watch(db, config, &clock)?;
+        admission.guard_memory(operations.memory.budget());
+        operations.watch(db, config, &clock, admission)?;
         Ok(operations)
     }
 
@@ -175,6 +180,7 @@ impl Operations {
         db: &Arc<Db>,
         config: &OperationsConfig,
         clock: &Clock,
+        admission: &Admission,
     ) -> Result<(), StartFailure> {
         let asked = checks::Asked {
             db: Arc::clone(db),
@@ -200,10 +206,15 @@ impl Operations {
             health: self.health.clone(),
             memory: self.memory.clone(),
             slo: self.slo.clone(),
+            admission: admission.clone(),
         };
-        let levels = self.levels.clone();
+        let (levels, admission) = (self.levels.clone(), admission.clone());
         self.every("levels", LEVELS_EVERY, move || {
             let _ = levels.tick(&watched.signals());
+            // From the minimum on nothing is begun that nobody waits for.
+            let minimal = levels.standing().level >= Level::Minimal;
+            let from = if minimal { Class::Interactive } else { Class::Batch };
+            admission.admit_from(Floor::Level, from);
         })?;
         let (health, slo) = (self.health.clone(), self.slo.clone());
         let mut remedies =

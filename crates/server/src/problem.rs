@@ -26,6 +26,12 @@ pub struct Problem {
     /// Each fault of an invalid document: `field: reason`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<String>,
+    /// The policy that refused the request, such as `search-per-key` or `queue`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<String>,
+    /// Why it did, such as `key_rate` or `queue_full`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
     /// Milliseconds after which to try again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after_ms: Option<u64>,
@@ -42,6 +48,8 @@ impl Problem {
             detail: detail.into(),
             position: None,
             errors: Vec::new(),
+            policy: None,
+            reason: None,
             retry_after_ms: None,
         }
     }
@@ -58,7 +66,8 @@ impl Problem {
     }
 }
 
-/// How often a log on a full disk looks whether there is room again.
+/// How often a log on a full disk looks whether there is room again; a log whose queue is full has
+/// written it by then on any disk that works.
 const ROOM_CHECK_MS: u64 = 1_000;
 
 /// The one table from errors to status codes.
@@ -94,7 +103,7 @@ impl From<DbError> for Problem {
             DbError::Unanswered { retry_after_ms, .. } => problem.retry_after_ms = *retry_after_ms,
             _ => {}
         }
-        if status == StatusCode::INSUFFICIENT_STORAGE {
+        if status == StatusCode::INSUFFICIENT_STORAGE || error.code() == "write_queue_full" {
             problem.retry_after_ms = Some(ROOM_CHECK_MS);
         }
         problem

@@ -10,13 +10,13 @@ use crate::settings::{Change, Settings};
 /// Reads all sources; the error is every fault found.
 pub type ReadSettings = dyn Fn() -> Result<Settings, Vec<String>> + Send + Sync;
 /// Takes settings over; the error says why nothing was changed.
-type Apply = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
+pub type ApplySettings = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
 
 /// The settings that count, and where they come from.
 pub(crate) struct Reloader {
     current: Mutex<Settings>,
     read: Box<ReadSettings>,
-    apply: Box<Apply>,
+    apply: Box<ApplySettings>,
     audit: Audit,
 }
 
@@ -24,7 +24,7 @@ impl Reloader {
     pub(crate) fn new(
         current: Settings,
         read: Box<ReadSettings>,
-        apply: Box<Apply>,
+        apply: Box<ApplySettings>,
         audit: Audit,
     ) -> Self {
         Self { current: Mutex::new(current), read, apply, audit }

@@ -6,15 +6,32 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use utoipa::OpenApi;
 
+use crate::admit;
 use crate::http::{
-    admin, collections, config, dependencies, documents, flags, health, keys, levels, search, slo,
+    admin, admission, collections, config, dependencies, documents, flags, health, keys, levels,
+    search, slo,
 };
 use crate::problem::Problem;
 use crate::state::State;
 use crate::{authenticate, security_headers, standing};
 
-/// Every path, its methods and handlers.
+/// Every path behind the layers that each request goes through, the outermost last.
 pub(crate) fn routes(state: State) -> Router {
+    handlers()
+        .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
+        .with_state(state)
+}
+
+/// The same without them, to measure what they cost.
+pub(crate) fn bare(state: State) -> Router {
+    handlers().with_state(state)
+}
+
+/// Every path, its methods and handlers.
+fn handlers() -> Router<State> {
     Router::new()
         .route("/search", post(search::search))
         .route("/collections", get(collections::list).post(collections::create))
@@ -32,6 +49,7 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/admin/collections/{collection}/weights", put(admin::weights))
         .route("/admin/dependencies", get(dependencies::list))
         .route("/admin/dependencies/{*name}", get(dependencies::get).post(dependencies::act))
+        .route("/admin/admission", get(admission::get))
         .route("/admin/level", get(levels::get).put(levels::hold).delete(levels::release))
         .route("/admin/flags", get(flags::list))
         .route("/admin/flags/{name}", get(flags::evaluate).put(flags::set).delete(flags::remove))
@@ -52,10 +70,6 @@ pub(crate) fn routes(state: State) -> Router {
         .route("/openapi.json", get(openapi_json))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
-        .with_state(state)
 }
 
 /// The contract of this server.
@@ -86,6 +100,7 @@ pub(crate) fn routes(state: State) -> Router {
         dependencies::list,
         dependencies::get,
         dependencies::act,
+        admission::get,
         levels::get,
         levels::hold,
         levels::release,

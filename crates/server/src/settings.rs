@@ -22,12 +22,13 @@ pub use source::Origin;
 pub use table::{SETTINGS, Setting};
 pub use value::{Kind, Value};
 
+use mainstay_ops::admission::{AdmissionConfig, LineConfig};
 use mainstay_ops::handles::HandleConfig;
 use mainstay_ops::health::GateConfig;
 use mainstay_ops::levels::LevelsConfig;
 use mainstay_ops::memory::MemoryConfig;
 use mainstay_ops::slo::{Indicator, SloConfig};
-use mainstay_resilience::{Overrides, PipelinesConfig};
+use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
 use crate::config::{AuthMode, Config};
 use crate::operations::OperationsConfig;
@@ -104,7 +105,7 @@ impl Settings {
         &self.values[at.expect("the names in this file are in the table, as a test checks")].0
     }
 
-    /// A [`Kind::Text`] setting.
+    /// A [`Kind::Text`] or [`Kind::Choice`] setting.
     pub fn text(&self, name: &str) -> &str {
         match self.value(name) {
             Value::Text(text) => text,
@@ -161,6 +162,32 @@ impl Settings {
             slo: self.slo(),
             probe_every: self.duration("slo.probe_every"),
             probe_timeout: self.duration("slo.probe_timeout"),
+        }
+    }
+
+    fn admission(&self) -> AdmissionConfig {
+        let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
+        // A text that is in here was read before.
+        let rates = |name| value::rates(self.text(name)).unwrap_or_default();
+        AdmissionConfig {
+            rates: rates("admission.rates"),
+            key_rates: rates("admission.key_rates"),
+            keys_max: small("admission.keys_max"),
+            law: match self.text("admission.algorithm") {
+                "fixed" => None,
+                "aimd" => Some(Law::Aimd),
+                "vegas" => Some(Law::Vegas),
+                _ => Some(Law::Gradient2),
+            },
+            searches_min: small("admission.searches_min"),
+            searches_max: small("server.searches_max"),
+            latency_target: self.duration("admission.latency_target"),
+            writes_max: small("server.writes_max"),
+            line: LineConfig {
+                length: small("admission.queue_length"),
+                timeout: self.duration("admission.queue_timeout"),
+                target: self.duration("admission.queue_target"),
+            },
         }
     }
 
@@ -225,8 +252,7 @@ impl Settings {
         let count = |name| usize::try_from(self.number(name)).unwrap_or(usize::MAX);
         Config {
             listen: self.address("server.listen"),
-            searches_max: count("server.searches_max"),
-            writes_max: count("server.writes_max"),
+            admission: self.admission(),
             connections_max: count("server.connections_max"),
             body_bytes_max: count("server.body_bytes_max"),
             header_timeout: self.duration("server.header_timeout"),
@@ -245,6 +271,8 @@ impl Settings {
                 _ => None,
             },
             operations: self.operations(),
+            slow_search: self.duration("search.slow_threshold"),
+            slow_search_text_chars: count("search.slow_text_chars"),
         }
     }
 }
@@ -327,7 +355,7 @@ mod tests {
         assert!(of("server.searches_max").1.ends_with("mainstay.toml:2"));
         assert_eq!(of("server.writes_max"), ("9".into(), "MAINSTAY_SERVER_WRITES_MAX".into()));
         assert_eq!(of("server.body_timeout"), ("5s".into(), "command line".into()));
-        assert_eq!(settings.config().searches_max, 7);
+        assert_eq!(settings.config().admission.searches_max, 7);
     }
 
     /// Wrong configuration of every class of setting.

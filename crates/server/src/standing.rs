@@ -1,6 +1,8 @@
 //! What the present level of service and the flags mean for a request, and the level on every
 //! answer.
 
+use std::time::Instant;
+
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderName, HeaderValue, Method as Verb, StatusCode};
 use axum::middleware::Next;
@@ -13,6 +15,7 @@ use mainstay_ops::levels::{Level, Standing};
 use crate::caller::Caller;
 use crate::operations::{Operations, flag_names, method_flag};
 use crate::problem::Problem;
+use crate::route_kind::RouteKind;
 use crate::state::State;
 
 /// The level of service, on every answer.
@@ -59,24 +62,6 @@ pub(crate) fn gives_stale(operations: &Operations, caller: &Caller) -> bool {
     operations.flags.bool(flag_names::STALE_ANSWERS, true, &Subject::user(caller.name())).value
 }
 
-/// What kind of work a request is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Health, metrics, administration: outside every limit.
-    Control,
-    Read,
-    /// Removals as well: at level maintenance nothing changes.
-    Write,
-}
-
-fn kind(verb: &Verb, path: &str) -> Kind {
-    if !path.starts_with("/collections") && path != "/search" {
-        return Kind::Control;
-    }
-    let reads = verb == Verb::GET || verb == Verb::HEAD || path.ends_with("/search");
-    if reads { Kind::Read } else { Kind::Write }
-}
-
 /// Refuses what the level or a flag refuses, and puts the level on every answer.
 pub(crate) async fn apply(
     Shared(state): Shared<State>,
@@ -86,20 +71,31 @@ pub(crate) async fn apply(
 ) -> Response {
     let operations = state.operations();
     let standing = operations.levels.standing();
-    let refused = match kind(request.method(), request.uri().path()) {
-        Kind::Read if !standing.effects.reads => Some(closed("closed", &standing)),
-        Kind::Write if !standing.effects.writes => Some(closed("read_only", &standing)),
-        Kind::Write if *request.method() != Verb::DELETE && !writes(operations, &caller) => {
+    let kind = RouteKind::of(request.method(), request.uri().path());
+    let reads = matches!(kind, RouteKind::Search | RouteKind::Read);
+    let changes = matches!(kind, RouteKind::Write | RouteKind::Manage);
+    let removes = *request.method() == Verb::DELETE;
+    let refused = match () {
+        () if reads && !standing.effects.reads => Some(closed("closed", &standing)),
+        // Removals as well: at level maintenance nothing changes.
+        () if changes && !standing.effects.writes => Some(closed("read_only", &standing)),
+        () if changes && !removes && !writes(operations, &caller) => {
             let detail = "storing is switched off by the flag `writes`; removing is not";
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "read_only", detail);
             Some(Problem { retry_after_ms: Some(CLOSED_RETRY_MS), ..problem })
         }
-        _ => None,
+        () => None,
     };
+    let begun = Instant::now();
     let mut response = match refused {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
+    if kind == RouteKind::Search {
+        // Shed requests as well: to who asks they are no answer.
+        let failed = response.status().is_server_error();
+        operations.slo.request(failed, begun.elapsed());
+    }
     let level = HeaderValue::from_static(standing.level.as_str());
     response.headers_mut().insert(LEVEL, level);
     response

@@ -1,19 +1,20 @@
 //! [`State`]: what every handler shares, and the door to the blocking floors.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use mainstay_db::{Collection, Db, DbError};
+use mainstay_ops::admission::{Admission, Class, Group, Load, Refusal, RefusalKind};
 use mainstay_ops::meter::Meter;
-
-use tokio::sync::Semaphore;
+use mainstay_resilience::TokioSleeper;
 
 use crate::access::Access;
 use crate::answers::Answers;
-
 use crate::config::Config;
 use crate::operations::Operations;
 use crate::problem::Problem;
 use crate::reload::Reloader;
+use crate::ticket;
 use crate::tls::Tls;
 
 /// What every handler shares.
@@ -22,7 +23,8 @@ pub(crate) struct State(Arc<Shared>);
 
 struct Shared {
     db: Arc<Db>,
-    running: RwLock<Arc<Running>>,
+    config: RwLock<Arc<Config>>,
+    admission: Admission,
     meter: Option<&'static Meter>,
     operations: Operations,
     access: Access,
@@ -41,29 +43,33 @@ impl WeakState {
     }
 }
 
-/// What a reload replaces.
-struct Running {
-    config: Config,
-    searches: Arc<Semaphore>,
-    writes: Arc<Semaphore>,
-}
-
-impl Running {
-    fn new(config: Config) -> Arc<Self> {
-        let searches = Arc::new(Semaphore::new(config.searches_max));
-        let writes = Arc::new(Semaphore::new(config.writes_max));
-        Arc::new(Self { config, searches, writes })
-    }
-}
-
 /// Which bound a blocking call counts against.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Reading: searches, documents, lists.
     Search,
     /// Writing, rebuilding, verifying.
     Write,
 }
+
+impl Work {
+    fn as_str(self) -> &'static str {
+        match self {
+            Work::Search => "searches",
+            Work::Write => "writes",
+        }
+    }
+
+    fn group(self) -> Group {
+        match self {
+            Work::Search => Group::Read,
+            Work::Write => Group::Write,
+        }
+    }
+}
+
+/// Bytes that work needs which says nothing about it: one document and its answer.
+const PLAIN_BYTES: u64 = 64 << 10;
 
 impl State {
     pub(crate) fn new(
@@ -72,6 +78,7 @@ impl State {
         meter: Option<&'static Meter>,
         operations: Operations,
         access: Access,
+        admission: Admission,
     ) -> Self {
         Self(Arc::new(Shared {
             db,
@@ -80,7 +87,8 @@ impl State {
             access,
             tls: OnceLock::new(),
             reloader: OnceLock::new(),
-            running: RwLock::new(Running::new(config)),
+            config: RwLock::new(Arc::new(config)),
+            admission,
             meter,
         }))
     }
@@ -89,18 +97,23 @@ impl State {
         &self.0.db
     }
 
-    fn running(&self) -> Arc<Running> {
-        Arc::clone(&self.0.running.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.0.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn config(&self) -> Config {
-        self.running().config.clone()
+    /// Takes over another configuration. What runs or waits goes on.
+    ///
+    /// # Errors
+    /// What is wrong with it; then bounds and times are as they were.
+    pub(crate) fn reconfigure(&self, config: Config) -> Result<(), String> {
+        self.0.admission.reconfigure(&config.admission).map_err(|error| error.to_string())?;
+        *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
     }
 
-    /// Takes over another configuration. What runs keeps the bounds it was admitted under.
-    pub(crate) fn reconfigure(&self, config: Config) {
-        let running = Running::new(config);
-        *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = running;
+    /// Decides which requests are begun.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.0.admission
     }
 
     pub(crate) fn meter(&self) -> Option<&'static Meter> {
@@ -170,27 +183,56 @@ impl State {
             .map_err(|error| DbError::Internal(format!("the request's work ended: {error}")).into())
     }
 
-    /// Runs blocking work on a thread of its own, at most so many at a time; beyond that the caller
-    /// is told at once to come again.
+    /// Runs blocking work of the usual size on a thread of its own.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: Work,
         run: impl FnOnce(&Db) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let running = self.running();
-        let (permits, what, bound) = match work {
-            Work::Search => (&running.searches, "searches", running.config.searches_max),
-            Work::Write => (&running.writes, "writes", running.config.writes_max),
+        let load = Load { bytes: PLAIN_BYTES, ..Load::default() };
+        self.weighed(work, load, |_| true, move |db, _| run(db)).await
+    }
+
+    /// Runs blocking work on a thread of its own once it is admitted; `run` is told how long it
+    /// waited. `in_time` says whether an answer had the time that it needed: what had not lowers
+    /// the number of searches at a time.
+    ///
+    /// A caller that goes away leaves the queue; work that has begun ends by its own deadline and
+    /// gives its slot back then.
+    pub(crate) async fn weighed<T: Send + 'static>(
+        &self,
+        work: Work,
+        load: Load,
+        in_time: fn(&T) -> bool,
+        run: impl FnOnce(&Db, Duration) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let refused = |refusal: Box<Refusal>| {
+            if refusal.kind() == RefusalKind::Overloaded {
+                let what = work.as_str();
+                metrics::counter!("mainstay_requests_shed_total", "work" => what).increment(1);
+            }
+            Problem::from(&*refusal)
         };
-        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            metrics::counter!("mainstay_requests_shed_total", "work" => what).increment(1);
-            let detail = format!("{bound} {what} are running, which is the bound; try again");
-            return Err(Problem::busy(detail, 1000));
+        let ticket = match ticket::ticket() {
+            Some(ticket) => ticket,
+            None => {
+                let arrived = self.0.admission.arrive(Class::Interactive, work.group(), "");
+                Arc::new(arrived.map_err(refused)?)
+            }
         };
+        let permit = ticket.enter(&TokioSleeper, load).await.map_err(refused)?;
         let db = Arc::clone(&self.0.db);
+        // The span goes along, so that whatever the work logs and calls names its request.
+        let span = tracing::Span::current();
         let joined = tokio::task::spawn_blocking(move || {
-            let result = run(&db);
-            drop(permit);
+            let result = span.in_scope(|| run(&db, permit.waited()));
+            match &result {
+                // Only searches teach: a read of one document says nothing about them.
+                Ok(answer) if work == Work::Search && ticket.group() == Group::Search => {
+                    if in_time(answer) { permit.success() } else { permit.overloaded() }
+                }
+                _ => drop(permit),
+            }
             result
         });
         match joined.await {

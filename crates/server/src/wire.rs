@@ -407,10 +407,17 @@ pub struct LineJson {
     pub line: u32,
     /// The byte at which the first match begins; 1 is the first; 0 in a context line.
     pub column: u32,
-    /// The text.
+    /// The byte of the line at which `text` begins; absent while it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset: usize,
+    /// The text, 4 KiB of it at most.
     pub text: String,
     /// Byte ranges of `text` that match: begin and end.
     pub highlights: Vec<[usize; 2]>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What one method gave to one hit.
@@ -469,6 +476,7 @@ impl From<SearchHit> for SearchHitJson {
         let lines = hit.lines.into_iter().map(|line| LineJson {
             line: line.line,
             column: line.column,
+            offset: line.offset,
             text: line.text,
             highlights: pairs(line.highlights),
         });

@@ -19,11 +19,13 @@ use crate::context::{Context, Priority};
 use crate::error_kind::{ErrorKind, Verdict};
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
+use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::shares::Shares;
 use crate::slots::{QueueOrder, Slots};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::stripes::Events;
+use crate::sync::{Mutex, lock};
 use law::{Memory, Sample};
 use std::fmt;
 use std::ops::Deref;
@@ -149,12 +151,12 @@ const PRESSURE_PERCENT: u64 = 75;
 pub struct AdaptiveLimit(Arc<Shared>);
 
 struct Shared {
-    name: Arc<str>,
+    name: Name,
     clock: Clock,
     slots: Slots,
     teacher: Mutex<Teacher>,
     shares: Mutex<Shares>,
-    refused: AtomicU64,
+    refused: Events,
     listeners: Listeners,
 }
 
@@ -233,12 +235,12 @@ impl AdaptiveLimit {
         let window = WindowSum { began: clock.now(), ..WindowSum::default() };
         let (limit, memory) = (f64::from(config.initial), Memory::default());
         Ok(AdaptiveLimit(Arc::new(Shared {
-            name,
+            name: name.into(),
             clock,
             slots: Slots::new(config.initial),
             teacher: Mutex::new(Teacher { config, limit, memory, window }),
             shares: Mutex::new(Shares::default()),
-            refused: AtomicU64::new(0),
+            refused: Events::none(),
             listeners,
         })))
     }
@@ -293,7 +295,7 @@ impl AdaptiveLimit {
     /// Calls refused since it was built.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+        self.0.refused.count()
     }
 
     /// The name.
@@ -352,9 +354,8 @@ impl Shared {
 
     #[cold]
     fn refuse(&self, reason: Reason) -> Rejection {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        let name = Arc::clone(&self.name);
-        let rejection = Rejection::new(name, PolicyKind::AdaptiveLimit, reason, None);
+        self.refused.happened();
+        let rejection = Rejection::by(&self.name, PolicyKind::AdaptiveLimit, reason, None);
         self.listeners.emit(|| Event::Rejected(&rejection));
         rejection
     }
@@ -485,7 +486,7 @@ permit! {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for AdaptiveLimit {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),
@@ -497,7 +498,7 @@ impl<T: Send, E: Send> Strategy<T, E> for AdaptiveLimit {
 }
 
 impl<T, E> BlockingStrategy<T, E> for AdaptiveLimit {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),
@@ -512,7 +513,7 @@ impl Describe for AdaptiveLimit {
     fn part(&self) -> Part {
         let config = lock(&self.0.teacher).config;
         let text = format!("{:?}, {} to {} at a time", config.law, config.min, config.max);
-        Part::new(PolicyKind::AdaptiveLimit, Arc::clone(&self.0.name), text)
+        Part::new(PolicyKind::AdaptiveLimit, self.0.name.shared(), text)
             .sharing(&self.0)
             .on_clock(&self.0.clock)
             .precise(true)

@@ -4,7 +4,8 @@
 //! errors of the caller (they do not count here) and not as a rate limit.
 //!
 //! Cost: closed, with a time window, one coarse clock reading and one compare-and-swap per call;
-//! independent of the number of calls in the window. Open: one clock reading and two additions.
+//! independent of the number of calls in the window and of other threads. Open: one clock reading and
+//! one addition.
 //!
 //! Source: Nygard, *Release It!*, 2nd edition, chapter 5; the half-open probes follow resilience4j,
 //! the generations sony/gobreaker, the ramp Envoy's slow start.
@@ -70,7 +71,7 @@ use ticket::LazyNow;
 ///
 /// # Cost
 /// Closed with a time window: one coarse clock reading and one compare-and-swap, independent of the
-/// calls in the window. Count window: a short lock. Open: one clock reading and three additions.
+/// calls in the window. Count window: a short lock. Open: one clock reading and one addition.
 ///
 /// # Source
 /// Nygard, *Release It!*, 2nd edition, chapter 5; the half-open probes follow resilience4j, the

@@ -12,10 +12,12 @@ use crate::config_error::{ConfigError, check_range};
 use crate::context::Priority;
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
+use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
 use crate::slots::{Entered, QueueOrder, Slots, Waiter};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::fmt;
 use std::future::poll_fn;
@@ -106,13 +108,13 @@ impl BulkheadConfig {
 pub struct Bulkhead(Arc<Shared>);
 
 struct Shared {
-    name: Arc<str>,
+    name: Name,
     slots: Slots,
     config: Mutex<BulkheadConfig>,
     is_lifo: AtomicU64,
     queue_max: AtomicU64,
     wait_nanos: AtomicU64,
-    refused: AtomicU64,
+    refused: Events,
     listeners: Listeners,
 }
 
@@ -164,13 +166,13 @@ impl Bulkhead {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         let shared = Shared {
-            name,
+            name: name.into(),
             slots: Slots::new(config.limit),
             config: Mutex::new(config),
             is_lifo: AtomicU64::new(0),
             queue_max: AtomicU64::new(0),
             wait_nanos: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            refused: Events::none(),
             listeners,
         };
         shared.install(&config);
@@ -239,7 +241,7 @@ impl Bulkhead {
     /// Calls refused since it was built.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+        self.0.refused.count()
     }
 
     /// The configuration now.
@@ -299,22 +301,22 @@ impl Shared {
     fn try_take(&self) -> Result<(), Rejection> {
         match self.slots.try_take(self.slots.limit()) {
             Some(_) => Ok(()),
-            None => Err(self.full()),
+            None => self.full(),
         }
     }
 
-    fn full(&self) -> Rejection {
+    #[inline(never)]
+    fn full<T>(&self) -> Result<T, Rejection> {
         let (limit, waiting) = (self.slots.limit(), self.slots.waiting());
         self.refuse(Reason::Full { limit, waiting })
     }
 
-    #[cold]
-    fn refuse(&self, reason: Reason) -> Rejection {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        let name = Arc::clone(&self.name);
-        let rejection = Rejection::new(name, PolicyKind::Bulkhead, reason, None);
-        self.listeners.emit(|| Event::Rejected(&rejection));
-        rejection
+    #[inline]
+    fn refuse<T>(&self, reason: Reason) -> Result<T, Rejection> {
+        self.refused.happened();
+        let refused = Err(Rejection::by(&self.name, PolicyKind::Bulkhead, reason, None));
+        self.listeners.hear_refusal(&refused);
+        refused
     }
 
     /// A slot at once, or a place in the queue.
@@ -324,12 +326,12 @@ impl Shared {
         }
         let queue_max = self.queue_max.load(Ordering::Relaxed) as usize;
         if queue_max == 0 {
-            return Err(self.full());
+            return self.full();
         }
         match self.slots.enter(priority, queue_max) {
             Entered::Taken => Ok(None),
             Entered::Queued(waiter) => Ok(Some(Place { shared: self, waiter, granted: false })),
-            Entered::Full => Err(self.full()),
+            Entered::Full => self.full(),
         }
     }
 
@@ -360,7 +362,7 @@ impl Shared {
     }
 
     fn outcome(&self, granted: bool, waited: Duration) -> Result<(), Rejection> {
-        if granted { Ok(()) } else { Err(self.refuse(Reason::WaitedTooLong { waited })) }
+        if granted { Ok(()) } else { self.refuse(Reason::WaitedTooLong { waited }) }
     }
 
     /// How long a call in a chain may wait.
@@ -370,25 +372,31 @@ impl Shared {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Bulkhead {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let mut attempt = attempt;
-        if self.0.slots.try_take(self.0.slots.limit()).is_none() {
-            let wait = self.0.wait_of(&attempt);
-            let entered = self.0.enter(next.env().sleeper(), attempt.priority(), wait).await;
-            attempt.now = later(attempt.now, next.env().now());
-            if let Err(rejection) = entered {
-                return Done::rejected(rejection, attempt.began());
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
+    fn execute<N: Next<T, E>>(
+        &self,
+        mut attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        async move {
+            if self.0.slots.try_take(self.0.slots.limit()).is_none() {
+                let wait = self.0.wait_of(&attempt);
+                let entered = self.0.enter(next.env().sleeper(), attempt.priority(), wait).await;
+                attempt.now = later(attempt.now, next.env().now());
+                if let Err(rejection) = entered {
+                    return Done::rejected(rejection, attempt.began());
+                }
             }
+            let permit = BulkheadPermit(&self.0);
+            let done = next.run(attempt).await;
+            drop(permit);
+            done
         }
-        let permit = BulkheadPermit(&self.0);
-        let done = next.run(attempt).await;
-        drop(permit);
-        done
     }
 }
 
 impl<T, E> BlockingStrategy<T, E> for Bulkhead {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let mut attempt = attempt;
         if self.0.slots.try_take(self.0.slots.limit()).is_none() {
             let entered = self.0.enter_blocking(attempt.priority(), self.0.wait_of(&attempt));
@@ -413,7 +421,7 @@ impl Describe for Bulkhead {
     fn part(&self) -> Part {
         let config = self.config();
         let text = format!("{} at a time, {} waiting", config.limit, config.queue);
-        Part::new(PolicyKind::Bulkhead, Arc::clone(&self.0.name), text).sharing(&self.0)
+        Part::new(PolicyKind::Bulkhead, self.0.name.shared(), text).sharing(&self.0)
     }
 }
 

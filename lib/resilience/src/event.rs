@@ -131,7 +131,16 @@ impl Listeners {
         Listeners(Some(observer))
     }
 
+    /// Emits a refusal, where it lies.
+    #[inline]
+    pub(crate) fn hear_refusal<T>(&self, refused: &Result<T, Rejection>) {
+        if let (Some(observer), Err(rejection)) = (&self.0, refused) {
+            observer.on_event(&Event::Rejected(rejection));
+        }
+    }
+
     /// Builds and emits the event only if somebody listens.
+    #[inline]
     pub(crate) fn emit<'a>(&self, event: impl FnOnce() -> Event<'a>) {
         if let Some(observer) = &self.0 {
             observer.on_event(&event());

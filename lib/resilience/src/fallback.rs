@@ -87,14 +87,14 @@ impl<T: Send, E: Send, F> Strategy<T, E> for Fallback<F>
 where
     F: Fn(&Error<E>) -> Option<T> + Send + Sync,
 {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let done = next.run(attempt).await;
         if is_wanted(&done, next.judge(&done)) { self.replace(done) } else { done }
     }
 }
 
 impl<T, E, F: Fn(&Error<E>) -> Option<T>> BlockingStrategy<T, E> for Fallback<F> {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let done = next.run(attempt);
         if is_wanted(&done, next.judge(&done)) { self.replace(done) } else { done }
     }
@@ -176,7 +176,7 @@ where
     F: Fn(Attempt) -> Fut + Send + Sync,
     Fut: Future<Output = Result<T, E>> + Send,
 {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         self.deposit();
         let done = next.run(attempt).await;
         if !is_wanted(&done, next.judge(&done)) || !self.may_call() {
@@ -188,7 +188,7 @@ where
 }
 
 impl<T, E, F: Fn(Attempt) -> Result<T, E>> BlockingStrategy<T, E> for FallbackCall<F> {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         self.deposit();
         let done = next.run(attempt);
         if !is_wanted(&done, next.judge(&done)) || !self.may_call() {

@@ -243,7 +243,7 @@ impl<T, E, F: Future<Output = Done<T, E>>> Race<T, E, F> {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Hedge {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let shared = &*self.0;
         shared.deposit();
         let Some(delay) = self.delay() else {

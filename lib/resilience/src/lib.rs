@@ -79,6 +79,7 @@
 mod adaptive_limit;
 mod answer_cache;
 mod attempt;
+mod attempt_span;
 mod backoff;
 mod bounded_map;
 mod breaker;
@@ -102,8 +103,10 @@ mod histogram;
 pub mod human_duration;
 #[cfg(feature = "metrics")]
 mod metrics_observer;
+mod name;
 mod partial;
 mod pipeline;
+mod propagation;
 mod random;
 mod rate_limit;
 mod registry;
@@ -116,6 +119,7 @@ mod shares;
 mod sleeper;
 mod slots;
 mod strategy;
+mod stripes;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -141,6 +145,7 @@ pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
 pub use metrics_observer::MetricsObserver;
 pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
 pub use pipeline::{Bare, Chain, Optional, OrderError, Pipeline, PipelineBuilder};
+pub use propagation::{HeaderSource, propagated_headers, set_header_source};
 pub use retry::{Retry, RetryBuilder, RetryConfig, RetryStats};
 pub use retry_after::parse_retry_after;
 #[cfg(feature = "tokio")]

@@ -62,6 +62,7 @@ impl<T, E> Outcome<T, E> {
 
 /// Fewer steps succeeded than were asked for. Holds what did arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TooFew<T, E> {
     /// What arrived and what did not.
     pub outcome: Outcome<T, E>,

@@ -169,10 +169,10 @@ impl<C, S> Pipeline<C, S> {
     /// # Errors
     /// The operation's own error, or what a policy made of it.
     #[inline]
-    pub async fn call<T, E, F>(
+    pub fn call<T, E, F>(
         &self,
         operation: impl Fn(Attempt) -> F + Sync,
-    ) -> Result<T, Error<E>>
+    ) -> impl Future<Output = Result<T, Error<E>>>
     where
         T: Send,
         E: Classify + Send,
@@ -180,7 +180,7 @@ impl<C, S> Pipeline<C, S> {
         C: Strategy<T, E>,
         F: Future<Output = Result<T, E>> + Send,
     {
-        self.call_judged(Context::default(), Verdict::of_ref, operation).await
+        self.call_judged(Context::default(), Verdict::of_ref, operation)
     }
 
     /// As [`call`](Self::call), within a [`Context`] or [`Deadline`](crate::Deadline) that came from outside.
@@ -188,11 +188,11 @@ impl<C, S> Pipeline<C, S> {
     /// # Errors
     /// As [`call`](Self::call).
     #[inline]
-    pub async fn call_within<T, E, F>(
+    pub fn call_within<T, E, F>(
         &self,
         context: impl Into<Context>,
         operation: impl Fn(Attempt) -> F + Sync,
-    ) -> Result<T, Error<E>>
+    ) -> impl Future<Output = Result<T, Error<E>>>
     where
         T: Send,
         E: Classify + Send,
@@ -200,7 +200,7 @@ impl<C, S> Pipeline<C, S> {
         C: Strategy<T, E>,
         F: Future<Output = Result<T, E>> + Send,
     {
-        self.call_judged(context, Verdict::of_ref, operation).await
+        self.call_judged(context, Verdict::of_ref, operation)
     }
 
     /// As [`call_within`](Self::call_within), with `judge` concluding from each result: for errors
@@ -315,7 +315,7 @@ impl<C, S> PipelineBuilder<C, S> {
 pub struct Optional<P>(Option<P>);
 
 impl<T: Send, E: Send, P: Strategy<T, E>> Strategy<T, E> for Optional<P> {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         match &self.0 {
             Some(policy) => policy.execute(attempt, next).await,
             None => next.run(attempt).await,
@@ -324,7 +324,7 @@ impl<T: Send, E: Send, P: Strategy<T, E>> Strategy<T, E> for Optional<P> {
 }
 
 impl<T, E, P: BlockingStrategy<T, E>> BlockingStrategy<T, E> for Optional<P> {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         match &self.0 {
             Some(policy) => policy.execute_blocking(attempt, next),
             None => next.run(attempt),
@@ -337,7 +337,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Bare {
     fn execute<N: Next<T, E>>(
         &self,
         attempt: Attempt,
-        next: &N,
+        next: N,
     ) -> impl Future<Output = Done<T, E>> + Send {
         next.run(attempt)
     }
@@ -345,7 +345,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Bare {
 
 impl<T, E> BlockingStrategy<T, E> for Bare {
     #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         next.run(attempt)
     }
 }
@@ -358,8 +358,12 @@ where
     Inner: Strategy<T, E>,
 {
     #[inline]
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        self.outer.execute(attempt, &Behind { policy: &self.inner, next }).await
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        self.outer.execute(attempt, Behind { policy: &self.inner, next })
     }
 }
 
@@ -369,27 +373,34 @@ where
     Inner: BlockingStrategy<T, E>,
 {
     #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        self.outer.execute_blocking(attempt, &Behind { policy: &self.inner, next })
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
+        self.outer.execute_blocking(attempt, Behind { policy: &self.inner, next })
     }
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for CircuitBreaker {
     #[inline]
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let permit = match self.try_acquire_at(attempt.began()) {
-            Ok(permit) => permit,
-            Err(rejection) => return Done::rejected(rejection, attempt.began()),
-        };
-        let done = next.run(attempt).await;
-        permit.record_at(&next.judge(&done), done.at);
-        done
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        async move {
+            let permit = match self.try_acquire_at(attempt.began()) {
+                Ok(permit) => permit,
+                Err(rejection) => return Done::rejected(rejection, attempt.began()),
+            };
+            let done = next.run(attempt).await;
+            permit.record_at(&next.judge(&done), done.at);
+            done
+        }
     }
 }
 
 impl<T, E> BlockingStrategy<T, E> for CircuitBreaker {
     #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let permit = match self.try_acquire_at(attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),

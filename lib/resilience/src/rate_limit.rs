@@ -27,9 +27,11 @@ use crate::config_error::{ConfigError, check_range};
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration;
 use crate::human_duration::check_duration;
+use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use fixed_window::FixedWindow;
 use gcra::Gcra;
@@ -154,39 +156,55 @@ struct Rule {
     burst: u64,
     /// Sixteenths of nanoseconds in which one token drips in, computed once instead of per call.
     interval: u64,
+    /// Sixteenths of nanoseconds in which the burst drips in.
+    depth: u64,
 }
 
 impl Rule {
     fn new(limit: u32, period: u64, burst: u32) -> Self {
         let (limit, burst) = (u64::from(limit), u64::from(burst));
-        Rule { limit, period, burst, interval: gcra::interval(limit, period) }
+        let interval = gcra::interval(limit, period);
+        Rule { limit, period, burst, interval, depth: burst.saturating_mul(interval) }
     }
 }
 
 /// A rule that may change while it is read. Its figures change one after the other: a call that
 /// runs meanwhile may be measured by some of the old and some of the new.
-struct RuleCell([AtomicU64; 4]);
+struct RuleCell {
+    limit: AtomicU64,
+    period: AtomicU64,
+    burst: AtomicU64,
+    interval: AtomicU64,
+    depth: AtomicU64,
+}
 
 impl RuleCell {
     fn new(rule: Rule) -> Self {
-        RuleCell([rule.limit, rule.period, rule.burst, rule.interval].map(AtomicU64::new))
+        RuleCell {
+            limit: AtomicU64::new(rule.limit),
+            period: AtomicU64::new(rule.period),
+            burst: AtomicU64::new(rule.burst),
+            interval: AtomicU64::new(rule.interval),
+            depth: AtomicU64::new(rule.depth),
+        }
     }
 
     fn store(&self, rule: Rule) {
-        let figures = [rule.limit, rule.period, rule.burst, rule.interval];
-        for (cell, figure) in self.0.iter().zip(figures) {
-            cell.store(figure, Ordering::Relaxed);
-        }
+        self.limit.store(rule.limit, Ordering::Relaxed);
+        self.period.store(rule.period, Ordering::Relaxed);
+        self.burst.store(rule.burst, Ordering::Relaxed);
+        self.interval.store(rule.interval, Ordering::Relaxed);
+        self.depth.store(rule.depth, Ordering::Relaxed);
     }
 
     #[inline]
     fn load(&self) -> Rule {
-        let [limit, period, burst, interval] = &self.0;
         Rule {
-            limit: limit.load(Ordering::Relaxed),
-            period: period.load(Ordering::Relaxed),
-            burst: burst.load(Ordering::Relaxed),
-            interval: interval.load(Ordering::Relaxed),
+            limit: self.limit.load(Ordering::Relaxed),
+            period: self.period.load(Ordering::Relaxed),
+            burst: self.burst.load(Ordering::Relaxed),
+            interval: self.interval.load(Ordering::Relaxed),
+            depth: self.depth.load(Ordering::Relaxed),
         }
     }
 }
@@ -194,8 +212,8 @@ impl RuleCell {
 /// Why a meter refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// Enough will be free after this wait.
-    Later(Duration),
+    /// Enough will be free after so many nanoseconds.
+    Later(u64),
     /// It can never be admitted; the most that can.
     Never(u64),
 }
@@ -218,13 +236,23 @@ impl Meter {
     }
 
     /// Takes `cost` now, or books it for up to `wait_max` later where the algorithm can; returns
-    /// the wait.
+    /// the wait. All in nanoseconds.
     #[inline]
-    fn take(&self, rule: &Rule, cost: u64, now: Tick, wait_max: u64) -> Result<Duration, Refusal> {
+    fn take(&self, rule: &Rule, cost: u64, now: Tick, wait_max: u64) -> Result<u64, Refusal> {
         match self {
             Meter::Gcra(gcra) => gcra.take(rule, cost, now, wait_max),
-            Meter::Fixed(window) => lock(window).take(rule, cost, now).map(|()| Duration::ZERO),
-            Meter::Sliding(window) => lock(window).take(rule, cost, now).map(|()| Duration::ZERO),
+            Meter::Fixed(window) => lock(window).take(rule, cost, now).map(|()| 0),
+            Meter::Sliding(window) => lock(window).take(rule, cost, now).map(|()| 0),
+        }
+    }
+
+    /// Takes `cost` now, for a caller that nobody can get in the way of.
+    #[inline]
+    fn take_alone(&mut self, rule: &Rule, cost: u64, now: Tick) -> Result<(), Refusal> {
+        match self {
+            Meter::Gcra(gcra) => gcra.take_alone(rule, cost, now),
+            Meter::Fixed(window) => lock(window).take(rule, cost, now),
+            Meter::Sliding(window) => lock(window).take(rule, cost, now),
         }
     }
 
@@ -269,7 +297,7 @@ impl Meter {
 pub struct RateLimiter(Arc<Shared>);
 
 struct Shared {
-    name: Arc<str>,
+    name: Name,
     clock: Clock,
     meter: OwnLine<Meter>,
     algorithm: Algorithm,
@@ -277,7 +305,7 @@ struct Shared {
     precise: AtomicU64,
     wait_nanos: AtomicU64,
     config: Mutex<RateConfig>,
-    refused: AtomicU64,
+    refused: Events,
     listeners: Listeners,
 }
 
@@ -323,7 +351,7 @@ impl RateLimiter {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         let shared = Shared {
-            name,
+            name: name.into(),
             clock,
             meter: OwnLine(Meter::new(config.algorithm)),
             algorithm: config.algorithm,
@@ -331,7 +359,7 @@ impl RateLimiter {
             precise: AtomicU64::new(0),
             wait_nanos: AtomicU64::new(0),
             config: Mutex::new(config),
-            refused: AtomicU64::new(0),
+            refused: Events::none(),
             listeners,
         };
         shared.install(&config);
@@ -353,10 +381,16 @@ impl RateLimiter {
     /// The refusal, with the time after which there is enough; never, if it can never be.
     #[inline]
     pub fn try_acquire_cost(&self, cost: u32) -> Result<(), Rejection> {
-        let (shared, now) = (&*self.0, self.0.now());
+        self.take_at(cost, self.0.now())
+    }
+
+    /// Takes `cost` now, at a time that was read already.
+    #[inline]
+    fn take_at(&self, cost: u32, now: Tick) -> Result<(), Rejection> {
+        let shared = &*self.0;
         // A bucket that has enough is nearly every call; everything else is out of line.
         if let Meter::Gcra(bucket) = &*shared.meter
-            && bucket.take_at_once(&shared.rule.load(), u64::from(cost), now)
+            && bucket.take_at_once(&shared.rule, u64::from(cost), now)
         {
             return Ok(());
         }
@@ -365,7 +399,12 @@ impl RateLimiter {
 
     #[inline(never)]
     fn take_carefully(&self, cost: u32, now: Tick) -> Result<(), Rejection> {
-        self.take(cost, now, Duration::ZERO).map(drop)
+        let (shared, cost) = (&*self.0, u64::from(cost));
+        let rule = shared.rule.load();
+        match shared.meter.take(&rule, cost, now, 0) {
+            Ok(_) => Ok(()),
+            Err(refusal) => shared.refuse(&rule, cost, refusal),
+        }
     }
 
     /// Books `cost` and says how long to wait before using it, at most `wait_max`. The buckets book
@@ -464,18 +503,31 @@ impl RateLimiter {
     /// Calls refused since it was built.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+        self.0.refused.count()
     }
 
     #[inline]
     fn take(&self, cost: u32, now: Tick, wait_max: Duration) -> Result<Duration, Rejection> {
         let rule = self.0.rule.load();
-        let taken = self.0.meter.take(&rule, u64::from(cost), now, crate::clock::nanos(wait_max));
-        taken.map_err(|refusal| self.0.refuse(&rule, u64::from(cost), refusal))
+        match self.0.meter.take(&rule, u64::from(cost), now, crate::clock::nanos(wait_max)) {
+            Ok(wait) => Ok(Duration::from_nanos(wait)),
+            Err(refusal) => self.0.refuse(&rule, u64::from(cost), refusal),
+        }
     }
 
     /// The next turn of a caller that waits until `end` at most.
+    #[inline]
     fn turn(&self, cost: u32, now: Tick, end: Tick) -> Result<Turn, Rejection> {
+        if let Meter::Gcra(bucket) = &*self.0.meter
+            && bucket.take_at_once(&self.0.rule, u64::from(cost), now)
+        {
+            return Ok(Turn::Now);
+        }
+        self.turn_carefully(cost, now, end)
+    }
+
+    #[inline(never)]
+    fn turn_carefully(&self, cost: u32, now: Tick, end: Tick) -> Result<Turn, Rejection> {
         match self.take(cost, now, end.since(now)) {
             Ok(Duration::ZERO) => Ok(Turn::Now),
             Ok(wait) => Ok(Turn::Booked(wait)),
@@ -508,22 +560,24 @@ impl Shared {
         self.clock.read(if precise { Precision::Precise } else { Precision::Coarse })
     }
 
-    #[cold]
-    fn refuse(&self, rule: &Rule, cost: u64, refusal: Refusal) -> Rejection {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        let (reason, retry_after) = reason(rule, cost, refusal);
-        let name = Arc::clone(&self.name);
-        let rejection = Rejection::new(name, PolicyKind::RateLimiter, reason, retry_after);
-        self.listeners.emit(|| Event::Rejected(&rejection));
-        rejection
+    /// Made where it is returned: a refusal that is moved waits for its own stores.
+    #[inline]
+    fn refuse<T>(&self, rule: &Rule, cost: u64, refusal: Refusal) -> Result<T, Rejection> {
+        self.refused.happened();
+        let refused = Err(rejection(&self.name, rule, cost, refusal));
+        self.listeners.hear_refusal(&refused);
+        refused
     }
 }
 
-fn reason(rule: &Rule, cost: u64, refusal: Refusal) -> (Reason, Option<Duration>) {
-    let period = Duration::from_nanos(rule.period);
+#[inline]
+fn rejection(name: &Name, rule: &Rule, cost: u64, refusal: Refusal) -> Rejection {
     match refusal {
-        Refusal::Later(wait) => (Reason::RateExceeded { limit: rule.limit, period }, Some(wait)),
-        Refusal::Never(limit) => (Reason::CostAboveLimit { cost, limit }, None),
+        Refusal::Later(wait) => Rejection::rate_exceeded(name, rule.limit, rule.period, wait),
+        Refusal::Never(limit) => {
+            let reason = Reason::CostAboveLimit { cost, limit };
+            Rejection::by(name, PolicyKind::RateLimiter, reason, None)
+        }
     }
 }
 
@@ -534,30 +588,36 @@ impl fmt::Debug for RateLimiter {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for RateLimiter {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let mut attempt = attempt;
-        let end = self.end_of_wait(&attempt);
-        loop {
-            match self.turn(1, attempt.began(), end) {
-                Err(rejection) => return Done::rejected(rejection, attempt.began()),
-                Ok(Turn::Now) => break,
-                Ok(Turn::Booked(wait)) => {
-                    next.env().sleeper().sleep(wait).await;
-                    attempt.now = next.env().now();
-                    break;
-                }
-                Ok(Turn::Again(wait)) => {
-                    next.env().sleeper().sleep(wait).await;
-                    attempt.now = next.env().now();
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
+    fn execute<N: Next<T, E>>(
+        &self,
+        mut attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        async move {
+            let end = self.end_of_wait(&attempt);
+            loop {
+                match self.turn(1, attempt.began(), end) {
+                    Err(rejection) => return Done::rejected(rejection, attempt.began()),
+                    Ok(Turn::Now) => break,
+                    Ok(Turn::Booked(wait)) => {
+                        next.env().sleeper().sleep(wait).await;
+                        attempt.now = next.env().now();
+                        break;
+                    }
+                    Ok(Turn::Again(wait)) => {
+                        next.env().sleeper().sleep(wait).await;
+                        attempt.now = next.env().now();
+                    }
                 }
             }
+            next.run(attempt).await
         }
-        next.run(attempt).await
     }
 }
 
 impl<T, E> BlockingStrategy<T, E> for RateLimiter {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let mut attempt = attempt;
         let end = self.end_of_wait(&attempt);
         loop {
@@ -589,7 +649,7 @@ impl Describe for RateLimiter {
     fn part(&self) -> Part {
         let config = self.config();
         let text = format!("{} per {}", config.limit, human_duration::format(config.period));
-        Part::new(PolicyKind::RateLimiter, Arc::clone(&self.0.name), text)
+        Part::new(PolicyKind::RateLimiter, self.0.name.shared(), text)
             .sharing(&self.0)
             .on_clock(&self.0.clock)
             .precise(config.precision() == Precision::Precise)

@@ -10,6 +10,7 @@ mod environment;
 pub use config::{Overrides, PipelinesConfig, ServiceConfig};
 
 use crate::attempt::Attempt;
+use crate::attempt_span;
 use crate::breaker::{BreakerSnapshot, CircuitBreaker};
 use crate::budget::RetryBudget;
 use crate::bulkhead::Bulkhead;
@@ -206,8 +207,10 @@ impl<S: Clone> Pipelines<S> {
         context: Context,
         operation: impl Fn(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>> {
+        let names = (service, endpoint);
+        let within = |attempt| attempt_span::run(names, attempt, &operation);
         let (endpoint, began) = (self.endpoint(service, endpoint), self.0.clock.now());
-        let result = endpoint.pipeline.run_within(context, operation);
+        let result = endpoint.pipeline.run_within(context, within);
         endpoint.record(self.0.clock.now().since(began), &result);
         result
     }
@@ -230,8 +233,10 @@ impl<S: Clone> Pipelines<S> {
         S: Sleeper,
         F: Future<Output = Result<T, E>> + Send,
     {
+        let names = (service, endpoint);
+        let within = |attempt| attempt_span::call(names, attempt, &operation);
         let (endpoint, began) = (self.endpoint(service, endpoint), self.0.clock.now());
-        let result = endpoint.pipeline.call_within(context, operation).await;
+        let result = endpoint.pipeline.call_within(context, within).await;
         endpoint.record(self.0.clock.now().since(began), &result);
         result
     }

@@ -1,7 +1,9 @@
 //! A call that a policy did not let through: who refused it, why, with which figures, until when.
 
 use crate::breaker_state::Cause;
+use crate::clock::nanos;
 use crate::human_duration;
+use crate::name::{Label, Name};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,21 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// All kinds, in the order of their codes.
+    const ALL: [PolicyKind; 11] = [
+        PolicyKind::CircuitBreaker,
+        PolicyKind::Retry,
+        PolicyKind::Timeout,
+        PolicyKind::RateLimiter,
+        PolicyKind::Bulkhead,
+        PolicyKind::AdaptiveLimit,
+        PolicyKind::Throttle,
+        PolicyKind::Queue,
+        PolicyKind::Hedge,
+        PolicyKind::Fallback,
+        PolicyKind::Fault,
+    ];
+
     /// The name used in configuration, metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -221,55 +238,205 @@ impl fmt::Display for Reason {
 
 /// A call that a policy refused. Nothing was sent; it is safe to send the call elsewhere.
 ///
-/// Creating one does not allocate.
-#[derive(Clone, Debug, PartialEq)]
+/// Creating one neither allocates nor formats: it holds figures, which become text when shown.
+#[derive(Clone, PartialEq)]
 #[must_use]
 pub struct Rejection {
-    name: Arc<str>,
-    policy: PolicyKind,
-    reason: Reason,
-    retry_after: Option<Duration>,
+    name: Label,
+    /// What [`Reason`] tells, in two words that need no tag of their own.
+    figures: [u64; 2],
+    /// Nanoseconds; [`UNKNOWN`] when nobody knows.
+    retry_after: u64,
+    /// The reason's code below the policy's. Whole words throughout: on its way out of a chain a
+    /// refusal is moved as such, and smaller pieces would be read back before they are stored.
+    kinds: u64,
+}
+
+/// No time to try again is known.
+const UNKNOWN: u64 = u64::MAX;
+
+/// A [`Reason`] without its figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Code {
+    Open,
+    ProbesTaken,
+    Recovering,
+    Isolated,
+    RateExceeded,
+    LeaseSpent,
+    CostAboveLimit,
+    Full,
+    WaitedTooLong,
+    PriorityTooLow,
+    ShareExceeded,
+    Throttled,
+    DeadlinePassed,
+    TooManyKeys,
+    Closed,
+    Panicked,
+    Injected,
+}
+
+#[inline]
+fn kinds(policy: PolicyKind, code: Code) -> u64 {
+    (policy as u64) << 8 | code as u64
+}
+
+impl Code {
+    /// All codes, in order.
+    const ALL: [Code; 17] = [
+        Code::Open,
+        Code::ProbesTaken,
+        Code::Recovering,
+        Code::Isolated,
+        Code::RateExceeded,
+        Code::LeaseSpent,
+        Code::CostAboveLimit,
+        Code::Full,
+        Code::WaitedTooLong,
+        Code::PriorityTooLow,
+        Code::ShareExceeded,
+        Code::Throttled,
+        Code::DeadlinePassed,
+        Code::TooManyKeys,
+        Code::Closed,
+        Code::Panicked,
+        Code::Injected,
+    ];
+}
+
+impl Reason {
+    #[inline]
+    fn taken_apart(self) -> (Code, [u64; 2]) {
+        match self {
+            Reason::Open { cause, failed_percent } => {
+                (Code::Open, [cause.code(), failed_percent.into()])
+            }
+            Reason::ProbesTaken { permitted } => (Code::ProbesTaken, [permitted.into(), 0]),
+            Reason::Recovering { admitted_percent } => {
+                (Code::Recovering, [admitted_percent.into(), 0])
+            }
+            Reason::Isolated => (Code::Isolated, [0; 2]),
+            Reason::RateExceeded { limit, period } => (Code::RateExceeded, [limit, nanos(period)]),
+            Reason::LeaseSpent { portion } => (Code::LeaseSpent, [portion, 0]),
+            Reason::CostAboveLimit { cost, limit } => (Code::CostAboveLimit, [cost, limit]),
+            Reason::Full { limit, waiting } => (Code::Full, [limit, waiting]),
+            Reason::WaitedTooLong { waited } => (Code::WaitedTooLong, [nanos(waited), 0]),
+            Reason::PriorityTooLow { admitted_from } => {
+                (Code::PriorityTooLow, [admitted_from.into(), 0])
+            }
+            Reason::ShareExceeded { share } => (Code::ShareExceeded, [share, 0]),
+            Reason::Throttled { refused_percent } => (Code::Throttled, [refused_percent.into(), 0]),
+            Reason::DeadlinePassed => (Code::DeadlinePassed, [0; 2]),
+            Reason::TooManyKeys { limit } => (Code::TooManyKeys, [limit, 0]),
+            Reason::Closed => (Code::Closed, [0; 2]),
+            Reason::Panicked => (Code::Panicked, [0; 2]),
+            Reason::Injected => (Code::Injected, [0; 2]),
+        }
+    }
+
+    fn put_together(code: Code, [first, second]: [u64; 2]) -> Self {
+        match code {
+            Code::Open => {
+                Reason::Open { cause: Cause::from_code(first), failed_percent: second as u32 }
+            }
+            Code::ProbesTaken => Reason::ProbesTaken { permitted: first as u32 },
+            Code::Recovering => Reason::Recovering { admitted_percent: first as u32 },
+            Code::Isolated => Reason::Isolated,
+            Code::RateExceeded => {
+                Reason::RateExceeded { limit: first, period: Duration::from_nanos(second) }
+            }
+            Code::LeaseSpent => Reason::LeaseSpent { portion: first },
+            Code::CostAboveLimit => Reason::CostAboveLimit { cost: first, limit: second },
+            Code::Full => Reason::Full { limit: first, waiting: second },
+            Code::WaitedTooLong => Reason::WaitedTooLong { waited: Duration::from_nanos(first) },
+            Code::PriorityTooLow => Reason::PriorityTooLow { admitted_from: first as u32 },
+            Code::ShareExceeded => Reason::ShareExceeded { share: first },
+            Code::Throttled => Reason::Throttled { refused_percent: first as u32 },
+            Code::DeadlinePassed => Reason::DeadlinePassed,
+            Code::TooManyKeys => Reason::TooManyKeys { limit: first },
+            Code::Closed => Reason::Closed,
+            Code::Panicked => Reason::Panicked,
+            Code::Injected => Reason::Injected,
+        }
+    }
 }
 
 impl Rejection {
-    /// A refusal by the policy `name`.
+    /// A refusal by the policy `name`. Durations are kept in nanoseconds, up to 584 years.
     pub fn new(
         name: Arc<str>,
         policy: PolicyKind,
         reason: Reason,
         retry_after: Option<Duration>,
     ) -> Self {
-        Rejection { name, policy, reason, retry_after }
+        Rejection::labelled(name.into(), policy, reason, retry_after)
+    }
+
+    /// A refusal by a policy of this crate.
+    #[inline]
+    pub(crate) fn by(
+        name: &Name,
+        policy: PolicyKind,
+        reason: Reason,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Rejection::labelled(name.label(), policy, reason, retry_after)
+    }
+
+    /// A refusal by a rate limit; nanoseconds, which nobody has to turn into anything yet.
+    #[inline]
+    pub(crate) fn rate_exceeded(name: &Name, limit: u64, period: u64, wait: u64) -> Self {
+        Rejection {
+            name: name.label(),
+            figures: [limit, period],
+            retry_after: wait.min(UNKNOWN - 1),
+            kinds: kinds(PolicyKind::RateLimiter, Code::RateExceeded),
+        }
+    }
+
+    #[inline]
+    fn labelled(
+        name: Label,
+        policy: PolicyKind,
+        reason: Reason,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let (code, figures) = reason.taken_apart();
+        let retry_after = retry_after.map_or(UNKNOWN, |wait| nanos(wait).min(UNKNOWN - 1));
+        Rejection { name, figures, retry_after, kinds: kinds(policy, code) }
     }
 
     /// The name of the policy that refused.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_str()
     }
 
     /// The kind of the policy that refused.
     #[must_use]
     pub fn policy(&self) -> PolicyKind {
-        self.policy
+        // Always in range; the last kind stands for what cannot be.
+        PolicyKind::ALL[((self.kinds >> 8) as usize).min(PolicyKind::ALL.len() - 1)]
     }
 
     /// Why it refused.
     #[must_use]
-    pub fn reason(&self) -> &Reason {
-        &self.reason
+    pub fn reason(&self) -> Reason {
+        let code = Code::ALL[((self.kinds & 0xff) as usize).min(Code::ALL.len() - 1)];
+        Reason::put_together(code, self.figures)
     }
 
     /// When another call may be admitted, counted from the refusal; `None` when nobody knows.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        (self.retry_after != UNKNOWN).then(|| Duration::from_nanos(self.retry_after))
     }
 
     /// One sentence for an operator: which policy, its figures, when to try again.
     #[must_use]
     pub fn explain(&self) -> String {
-        match self.retry_after {
+        match self.retry_after() {
             Some(wait) => format!(
                 "{self}; the next call may be admitted in {}",
                 human_duration::format(Duration::from_millis(
@@ -283,8 +450,69 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} refused the call: {}", self.policy, self.name, self.reason)
+        write!(f, "{} {} refused the call: {}", self.policy(), self.name(), self.reason())
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("name", &self.name)
+            .field("policy", &self.policy())
+            .field("reason", &self.reason())
+            .field("retry_after", &self.retry_after())
+            .finish()
     }
 }
 
 impl std::error::Error for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_every_reason_with_the_figures_it_was_given() {
+        let (period, cause) = (Duration::new(86_400, 1), Cause::SlowCallRate);
+        for reason in [
+            Reason::Open { cause, failed_percent: 73 },
+            Reason::ProbesTaken { permitted: 4 },
+            Reason::Recovering { admitted_percent: 30 },
+            Reason::Isolated,
+            Reason::RateExceeded { limit: 10, period },
+            Reason::LeaseSpent { portion: 50 },
+            Reason::CostAboveLimit { cost: 11, limit: 10 },
+            Reason::Full { limit: 8, waiting: 3 },
+            Reason::WaitedTooLong { waited: period },
+            Reason::PriorityTooLow { admitted_from: 2 },
+            Reason::ShareExceeded { share: 5 },
+            Reason::Throttled { refused_percent: 40 },
+            Reason::DeadlinePassed,
+            Reason::TooManyKeys { limit: 16 },
+            Reason::Closed,
+            Reason::Panicked,
+            Reason::Injected,
+        ] {
+            let name: Arc<str> = "a name of more than twenty-two bytes".into();
+            let rejection = Rejection::new(name, PolicyKind::Queue, reason, Some(period));
+            assert_eq!((rejection.reason(), rejection.retry_after()), (reason, Some(period)));
+            assert_eq!(rejection.name(), "a name of more than twenty-two bytes");
+        }
+        let silent = Rejection::new("q".into(), PolicyKind::Queue, Reason::Closed, None);
+        assert_eq!(silent.retry_after(), None);
+    }
+
+    #[test]
+    fn a_refusal_tells_every_kind_of_policy() {
+        for policy in PolicyKind::ALL {
+            let rejection = Rejection::new("p".into(), policy, Reason::Closed, None);
+            assert_eq!(rejection.policy(), policy);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_no_larger_than_seven_words() {
+        // It is moved once per policy on the way out of a chain, and so is every result.
+        assert!(size_of::<Rejection>() <= 7 * size_of::<u64>());
+    }
+}

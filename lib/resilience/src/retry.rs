@@ -376,19 +376,25 @@ impl<R: Deref<Target = Shared>, E> Course<R, E> {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Retry {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let mut course = Course::begin(&*self.0);
-        let mut attempt = attempt;
-        loop {
-            let done = next.run(attempt).await;
-            let verdict = next.judge(&done);
-            match course.step(attempt, done, verdict) {
-                Step::Finish(done) => return done,
-                Step::Again { wait, attempt: again } => {
-                    attempt = again;
-                    if !wait.is_zero() {
-                        next.env().sleeper().sleep(wait).await;
-                        attempt.now = next.env().now();
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
+    fn execute<N: Next<T, E>>(
+        &self,
+        mut attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        async move {
+            let mut course = Course::begin(&*self.0);
+            loop {
+                let done = next.run(attempt).await;
+                let verdict = next.judge(&done);
+                match course.step(attempt, done, verdict) {
+                    Step::Finish(done) => return done,
+                    Step::Again { wait, attempt: again } => {
+                        attempt = again;
+                        if !wait.is_zero() {
+                            next.env().sleeper().sleep(wait).await;
+                            attempt.now = next.env().now();
+                        }
                     }
                 }
             }
@@ -397,7 +403,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Retry {
 }
 
 impl<T, E> BlockingStrategy<T, E> for Retry {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let mut course = Course::begin(&*self.0);
         let mut attempt = attempt;
         loop {

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum QueueOrder {
     /// The one that waits longest: fair.
     #[default]

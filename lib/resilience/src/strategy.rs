@@ -57,13 +57,14 @@ impl<S> Env<S> {
     }
 }
 
-/// The rest of a chain, down to the operation, to be awaited.
-pub trait Next<T: Send, E: Send>: Sync {
+/// The rest of a chain, down to the operation, to be awaited. A handle of a few words, so that a chain
+/// of any length is one future per policy.
+pub trait Next<T: Send, E: Send>: Copy + Send + Sync {
     /// How the chain waits.
     type Sleeper: Sleeper;
 
     /// Runs the rest of the chain once.
-    fn run(&self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send;
+    fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send;
 
     /// What to conclude from a result.
     fn judge(&self, done: &Done<T, E>) -> Verdict;
@@ -72,10 +73,10 @@ pub trait Next<T: Send, E: Send>: Sync {
     fn env(&self) -> &Env<Self::Sleeper>;
 }
 
-/// The rest of a chain, down to the operation, blocking.
-pub trait BlockingNext<T, E> {
+/// The rest of a chain, down to the operation, blocking. A handle of a few words.
+pub trait BlockingNext<T, E>: Copy {
     /// Runs the rest of the chain once.
-    fn run(&self, attempt: Attempt) -> Done<T, E>;
+    fn run(self, attempt: Attempt) -> Done<T, E>;
 
     /// What to conclude from a result.
     fn judge(&self, done: &Done<T, E>) -> Verdict;
@@ -93,14 +94,14 @@ pub trait Strategy<T: Send, E: Send>: Send + Sync {
     fn execute<N: Next<T, E>>(
         &self,
         attempt: Attempt,
-        next: &N,
+        next: N,
     ) -> impl Future<Output = Done<T, E>> + Send;
 }
 
 /// A policy in a chain that blocks its thread.
 pub trait BlockingStrategy<T, E> {
     /// Runs `next` as often as the policy says.
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E>;
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E>;
 }
 
 /// What a policy says of itself when a chain is built.
@@ -182,7 +183,7 @@ pub(crate) struct Operation<'a, S, F, J> {
     pub(crate) judge: J,
 }
 
-impl<T, E, S, F, Fut, J> Next<T, E> for Operation<'_, S, F, J>
+impl<T, E, S, F, Fut, J> Next<T, E> for &Operation<'_, S, F, J>
 where
     T: Send,
     E: Send,
@@ -194,7 +195,7 @@ where
     type Sleeper = S;
 
     #[inline]
-    fn run(&self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
+    fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
         // Called here and not inside the block, so that the operation's future is all it holds.
         let future = (self.operation)(attempt);
         async move {
@@ -212,13 +213,13 @@ where
     }
 }
 
-impl<T, E, S, F, J> BlockingNext<T, E> for Operation<'_, S, F, J>
+impl<T, E, S, F, J> BlockingNext<T, E> for &Operation<'_, S, F, J>
 where
     F: Fn(Attempt) -> Result<T, E>,
     J: Fn(Result<&T, &E>) -> Verdict,
 {
     #[inline]
-    fn run(&self, attempt: Attempt) -> Done<T, E> {
+    fn run(self, attempt: Attempt) -> Done<T, E> {
         let result = (self.operation)(attempt).map_err(Error::Operation);
         Done { result, at: self.env.now() }
     }
@@ -247,8 +248,16 @@ fn judged<T, E>(judge: impl Fn(Result<&T, &E>) -> Verdict, done: &Done<T, E>) ->
 /// One policy with the rest of the chain behind it.
 pub(crate) struct Behind<'a, P, N> {
     pub(crate) policy: &'a P,
-    pub(crate) next: &'a N,
+    pub(crate) next: N,
 }
+
+impl<P, N: Copy> Clone for Behind<'_, P, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P, N: Copy> Copy for Behind<'_, P, N> {}
 
 impl<T, E, P, N> Next<T, E> for Behind<'_, P, N>
 where
@@ -260,7 +269,7 @@ where
     type Sleeper = N::Sleeper;
 
     #[inline]
-    fn run(&self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
+    fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
         self.policy.execute(attempt, self.next)
     }
 
@@ -279,7 +288,7 @@ where
     N: BlockingNext<T, E>,
 {
     #[inline]
-    fn run(&self, attempt: Attempt) -> Done<T, E> {
+    fn run(self, attempt: Attempt) -> Done<T, E> {
         self.policy.execute_blocking(attempt, self.next)
     }
 

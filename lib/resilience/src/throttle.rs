@@ -12,10 +12,12 @@ use crate::config_error::{ConfigError, check_range};
 use crate::error_kind::Verdict;
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
+use crate::name::Name;
 use crate::random::Random;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::stripes::Events;
+use crate::sync::{Mutex, lock};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,11 +147,11 @@ impl Counts {
 pub struct Throttle(Arc<Shared>);
 
 struct Shared {
-    name: Arc<str>,
+    name: Name,
     clock: Clock,
     random: Random,
     state: Mutex<(ThrottleConfig, Counts)>,
-    refused: AtomicU64,
+    refused: Events,
     listeners: Listeners,
 }
 
@@ -197,8 +199,15 @@ impl Throttle {
         config.validate()?;
         let state = Mutex::new((config, Counts::default()));
         let random = Random::from_seed(seed);
-        let refused = AtomicU64::new(0);
-        Ok(Throttle(Arc::new(Shared { name, clock, random, state, refused, listeners })))
+        let refused = Events::none();
+        Ok(Throttle(Arc::new(Shared {
+            name: name.into(),
+            clock,
+            random,
+            state,
+            refused,
+            listeners,
+        })))
     }
 
     /// Asks for one call. Counts it as a request, refused or not.
@@ -232,7 +241,7 @@ impl Throttle {
     /// Calls refused since it was built.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+        self.0.refused.count()
     }
 
     /// The configuration now.
@@ -274,10 +283,9 @@ impl Throttle {
         if refusal == 0.0 || shared.random.unit() >= refusal {
             return Ok(());
         }
-        shared.refused.fetch_add(1, Ordering::Relaxed);
+        shared.refused.happened();
         let reason = Reason::Throttled { refused_percent: (refusal * 100.0) as u32 };
-        let name = Arc::clone(&shared.name);
-        let rejection = Rejection::new(name, PolicyKind::Throttle, reason, None);
+        let rejection = Rejection::by(&shared.name, PolicyKind::Throttle, reason, None);
         shared.listeners.emit(|| Event::Rejected(&rejection));
         Err(rejection)
     }
@@ -292,7 +300,7 @@ impl Throttle {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Throttle {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         if let Err(rejection) = self.admit(attempt.began()) {
             return Done::rejected(rejection, attempt.began());
         }
@@ -303,7 +311,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Throttle {
 }
 
 impl<T, E> BlockingStrategy<T, E> for Throttle {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         if let Err(rejection) = self.admit(attempt.began()) {
             return Done::rejected(rejection, attempt.began());
         }
@@ -316,7 +324,7 @@ impl<T, E> BlockingStrategy<T, E> for Throttle {
 impl Describe for Throttle {
     fn part(&self) -> Part {
         let text = format!("{} requests per accepted one", lock(&self.0.state).0.k);
-        Part::new(PolicyKind::Throttle, Arc::clone(&self.0.name), text)
+        Part::new(PolicyKind::Throttle, self.0.name.shared(), text)
             .sharing(&self.0)
             .on_clock(&self.0.clock)
     }

@@ -147,38 +147,45 @@ fn checked_nanos(limit: Duration) -> Result<u64, ConfigError> {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Timeout {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
-        let attempt = match self.begin(attempt) {
-            Ok(attempt) => attempt,
-            Err(rejection) => return Done::rejected(rejection, attempt.began()),
-        };
-        let mut work = pin!(next.run(attempt));
-        // Most calls that do no input or output are ready at once and need no timer.
-        let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-        if let Poll::Ready(done) = first {
-            return done;
-        }
-        let left = attempt.deadline().remaining(next.env().now());
-        let mut timer = pin!(next.env().sleeper().sleep(left));
-        let mut polled = true;
-        let finished = poll_fn(|cx| {
-            // The work was polled in this very turn before the timer was made.
-            if !std::mem::take(&mut polled)
-                && let Poll::Ready(done) = work.as_mut().poll(cx)
-            {
-                return Poll::Ready(Some(done));
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        async move {
+            let attempt = match self.begin(attempt) {
+                Ok(attempt) => attempt,
+                Err(rejection) => return Done::rejected(rejection, attempt.began()),
+            };
+            let mut work = pin!(next.run(attempt));
+            // Most calls that do no input or output are ready at once and need no timer.
+            let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+            if let Poll::Ready(done) = first {
+                return done;
             }
-            timer.as_mut().poll(cx).map(|()| None)
-        });
-        match finished.await {
-            Some(done) => done,
-            None => Done { result: Err(self.timed_out(attempt)), at: next.env().now() },
+            let left = attempt.deadline().remaining(next.env().now());
+            let mut timer = pin!(next.env().sleeper().sleep(left));
+            let mut polled = true;
+            let finished = poll_fn(|cx| {
+                // The work was polled in this very turn before the timer was made.
+                if !std::mem::take(&mut polled)
+                    && let Poll::Ready(done) = work.as_mut().poll(cx)
+                {
+                    return Poll::Ready(Some(done));
+                }
+                timer.as_mut().poll(cx).map(|()| None)
+            });
+            match finished.await {
+                Some(done) => done,
+                None => Done { result: Err(self.timed_out(attempt)), at: next.env().now() },
+            }
         }
     }
 }
 
 impl<T, E> BlockingStrategy<T, E> for Timeout {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         match self.begin(attempt) {
             Ok(attempt) => next.run(attempt),
             Err(rejection) => Done::rejected(rejection, attempt.began()),

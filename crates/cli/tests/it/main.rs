@@ -5,10 +5,12 @@ mod config;
 mod eval;
 mod index;
 mod kill;
+mod memory;
 mod operate;
 mod search;
 mod server;
 mod shutdown;
+mod telemetry;
 mod unreadable;
 mod watch;
 

@@ -152,3 +152,24 @@ fn the_lines_shown_are_those_that_say_most_of_the_query() {
     let answer = docs.search(&request).unwrap();
     assert_eq!(answer.hits[0].lines[0].line, 3);
 }
+
+#[test]
+fn a_line_without_end_is_shown_around_its_first_match() {
+    let fixture = Fixture::new();
+    let docs = fixture.docs();
+    let body = format!("{} zebra {}", "é".repeat(100_000), "x".repeat(100_000));
+    put(&docs, vec![document("1", &body)]);
+    for (methods, from) in [(vec![Method::Native], 200_001), (vec![Method::Bm25], 200_001)] {
+        let request = SearchRequest { methods, ..SearchRequest::new("zebra") };
+        let answer = docs.search(&request).unwrap();
+        for line in &answer.hits[0].lines {
+            assert!(line.text.len() <= 4 << 10, "{} bytes", line.text.len());
+            for highlight in &line.highlights {
+                assert_eq!(&line.text[highlight.clone()], "zebra");
+                assert_eq!(line.offset + highlight.start, from);
+            }
+        }
+    }
+    let request = SearchRequest { methods: vec![Method::Native], ..SearchRequest::new("zebra") };
+    assert_eq!(docs.search(&request).unwrap().hits[0].lines[0].highlights.len(), 1);
+}

@@ -324,3 +324,20 @@ fn readers_see_all_of_a_change_or_nothing_of_it() {
         }
     });
 }
+
+// D1
+#[test]
+fn what_another_process_saved_is_taken_over_whole_or_not_at_all() {
+    let world = world(&format!(r#"{{"rerank":{}}}"#, switch("")));
+    let declared = definitions(&format!(r#"{{"rerank":{}}}"#, switch("")));
+    let other = open(declared, &world.store, &world.wall, &world.audit).unwrap();
+    let on = definition(&switch("").replace(r#""default":"off""#, r#""default":"on""#));
+    other.set("rerank", on, "ada", "").unwrap();
+    assert!(!is_on(&world.flags, "rerank", &NOBODY));
+    assert!(world.flags.refresh().unwrap());
+    assert!(is_on(&world.flags, "rerank", &NOBODY));
+    assert!(!world.flags.refresh().unwrap(), "nothing has changed since");
+    world.store.save("flags", b"garbage").unwrap();
+    assert!(world.flags.refresh().is_err());
+    assert!(is_on(&world.flags, "rerank", &NOBODY), "what was known stays");
+}

@@ -1,6 +1,7 @@
 //! The operations floor, through its public interface.
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod audit;
 mod flags;
 mod handles;

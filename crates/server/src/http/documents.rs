@@ -3,7 +3,8 @@
 use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mainstay_db::{Collection, DOCUMENT_LINE_BYTES_MAX, Document, Written};
+use mainstay_db::{Collection, DOCUMENT_LINE_BYTES_MAX, Db, Document, Written};
+use mainstay_ops::admission::{Load, write_bytes, write_units};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -84,6 +85,11 @@ pub(crate) async fn put(
         }
     }
     bulk.finish().await.map(Json)
+}
+
+/// What a write costs, from its bytes.
+fn written_load(bytes: u64) -> Load {
+    Load { cost: write_units(bytes), bytes: write_bytes(bytes), ..Load::default() }
 }
 
 #[derive(Deserialize)]
@@ -177,10 +183,12 @@ impl Bulk {
         }
         let batch = std::mem::take(&mut self.batch);
         let places = std::mem::take(&mut self.places);
-        self.batch_bytes = 0;
+        let bytes = std::mem::take(&mut self.batch_bytes) as u64;
         let ids: Vec<String> = batch.iter().map(|document| document.id.clone()).collect();
         let collection = self.collection.clone();
-        let written = self.state.blocking(Work::Write, move |_| collection.put(batch)).await;
+        let load = written_load(bytes);
+        let put = move |_: &Db, _| collection.put(batch);
+        let written = self.state.weighed(Work::Write, load, |_| true, put).await;
         let Written { seq, documents } = written.map_err(|problem| self.broken(problem))?;
         self.written.seq = self.written.seq.max(seq);
         for ((outcome, place), id) in documents.into_iter().zip(places).zip(ids) {
@@ -335,7 +343,9 @@ pub(crate) async fn put_one(
     }
     let document = Document::try_from(json).map_err(Problem::bad_request)?;
     let collection = state.collection(&name)?;
-    let seq = state.blocking(Work::Write, move |_| collection.put_one(document)).await?;
+    let load = written_load((document.body.len() + document.title.len()) as u64);
+    let put = move |_: &Db, _| collection.put_one(document);
+    let seq = state.weighed(Work::Write, load, |_| true, put).await?;
     Ok(Json(WrittenJson { stored: 1, seq, failed: Vec::new(), failed_total: 0 }))
 }
 

@@ -113,6 +113,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>, headers: HeaderMap) ->
     let exposition = Exposition::preferred(accept.unwrap_or_default());
     // A scrape asks every collection and the kernel, so it stays off the threads that serve.
     let text = tokio::task::spawn_blocking(move || {
+        state.admission().show();
         crate::gauges::record(state.db());
         state.meter().map(|meter| meter.render(exposition)).unwrap_or_default()
     });

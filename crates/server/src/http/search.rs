@@ -1,15 +1,18 @@
 //! `POST /search`.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use axum::extract::State as Shared;
-use mainstay_db::COLLECTION_DEFAULT;
+use mainstay_db::search_answer::MethodStatus;
+use mainstay_db::{COLLECTION_DEFAULT, Method, SearchAnswer, SearchRequest, Syntax};
+use mainstay_ops::admission::{Load, SearchCost};
 
 use super::{Json, Path};
 use crate::authenticate;
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::search_json::SearchRequestJson;
+use crate::slow_search;
 use crate::standing;
 use crate::state::{State, Work};
 use crate::wire::SearchAnswerJson;
@@ -56,21 +59,24 @@ pub(crate) async fn search_collection(
     run(state, &caller, name, &json).await
 }
 
-async fn run(
-    state: State,
-    caller: &Caller,
-    name: String,
-    json: &SearchRequestJson,
-) -> Result<Json<SearchAnswerJson>, Problem> {
-    let begun = Instant::now();
-    let answered = answer(&state, caller, name, json).await;
-    let failed = answered.as_ref().err().is_some_and(|problem| problem.status >= 500);
-    state.operations().slo.request(failed, begun.elapsed());
-    answered
+/// What is left at least for a search that waited: enough for one method to say something.
+const TIMEOUT_LEFT_MIN: Duration = Duration::from_millis(5);
+
+/// What a search costs, from what it asks for.
+fn load(request: &SearchRequest) -> Load {
+    let methods = request.methods();
+    let cost = SearchCost {
+        methods: methods.len(),
+        semantic: methods.contains(&Method::Semantic),
+        regex: request.pattern.syntax == Syntax::Regex && methods.contains(&Method::Native),
+        hits: request.offset.saturating_add(request.limit),
+        bodies: request.with_body,
+    };
+    Load { cost: cost.units(), bytes: cost.bytes(), patience: request.timeout }
 }
 
-async fn answer(
-    state: &State,
+async fn run(
+    state: State,
     caller: &Caller,
     name: String,
     json: &SearchRequestJson,
@@ -87,7 +93,21 @@ async fn answer(
     {
         return Ok(Json(answer));
     }
-    let found = state.blocking(Work::Search, move |_| collection.search(&request)).await;
+    let in_time = |answer: &SearchAnswer| {
+        answer.methods.iter().all(|method| method.status != MethodStatus::TimedOut)
+    };
+    // What is wrong with it is told before it waits or is charged for what it asks.
+    request.validate()?;
+    let (load, config) = (load(&request), state.config());
+    let found = state
+        .weighed(Work::Search, load, in_time, move |_, waited| {
+            // The caller's time runs while it waits.
+            request.timeout = request.timeout.saturating_sub(waited).max(TIMEOUT_LEFT_MIN);
+            let answer = collection.search(&request)?;
+            slow_search::note(&config, &name, &request, &answer);
+            Ok(answer)
+        })
+        .await;
     match (found, kept) {
         (Ok(answer), key) => {
             let answer = SearchAnswerJson::from(answer);

@@ -53,8 +53,9 @@ pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value>
     responses((status = 200, description = "YAML for rule_files", body = String, content_type = "application/yaml"))
 )]
 pub(crate) async fn rules(Shared(state): Shared<State>) -> Response {
-    let objectives = state.config().operations.slo.objectives;
-    let text = prometheus_rules(&objectives, RUNBOOK);
+    let config = state.config();
+    let objectives = &config.operations.slo.objectives;
+    let text = prometheus_rules(objectives, RUNBOOK);
     ([(header::CONTENT_TYPE, "application/yaml")], text).into_response()
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_db::{Db, StateFiles};
 use mainstay_ops::audit::{AuditEvent, AuditSink};
@@ -44,6 +45,24 @@ impl Shrinker for QueryCache {
 
     fn shrink(&self, keep: f64) -> u64 {
         self.0.shrink_query_cache(keep)
+    }
+}
+
+/// What views hold in memory, as the memory guard sees it.
+pub(super) struct Unwritten(pub(super) Arc<Db>);
+
+/// How long views keep little in memory after they were asked to.
+const SHORT_FOR: Duration = Duration::from_secs(5);
+
+impl Shrinker for Unwritten {
+    fn bytes(&self) -> u64 {
+        self.0.unwritten_bytes()
+    }
+
+    /// Writing takes its time, so nothing is free yet when this returns.
+    fn shrink(&self, _keep: f64) -> u64 {
+        self.0.write_soon(SHORT_FOR);
+        0
     }
 }
 

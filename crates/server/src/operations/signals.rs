@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mainstay_db::{Db, DependencyKind, Method, Pipelines};
+use mainstay_ops::admission::{Admission, Group};
 use mainstay_ops::health::{Health, HealthRegistry};
 use mainstay_ops::levels::Signals;
 use mainstay_ops::memory::MemoryGuard;
@@ -19,6 +20,7 @@ pub(super) struct Watched {
     pub(super) health: HealthRegistry,
     pub(super) memory: MemoryGuard,
     pub(super) slo: Slo,
+    pub(super) admission: Admission,
 }
 
 impl Watched {
@@ -32,6 +34,7 @@ impl Watched {
             // disk, is no reason to search less thoroughly.
             health: documents,
             memory: self.memory.step(),
+            queue_age_ms: self.admission.report(Group::Search).oldest_ms,
             burning,
             exhausted,
             ..Signals::default()

@@ -18,7 +18,7 @@ pub fn to_text(settings: &Settings, origins: bool) -> String {
             section = of;
         }
         let plain = value.to_string();
-        let quoted = match plain.parse::<u64>() {
+        let quoted = match plain.parse::<f64>() {
             Ok(_) => plain,
             Err(_) => format!("{plain:?}"),
         };

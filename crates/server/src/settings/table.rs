@@ -62,13 +62,13 @@ pub const SETTINGS: &[Setting] = &[
         "server.searches_max",
         Kind::Count(1, 100_000),
         "128",
-        "Searches and reads that run at a time; more are told to come again.",
+        "Searches and reads that run at a time at most; admission.algorithm finds how many are good, and more wait in a queue.",
     ),
     live(
         "server.writes_max",
         Kind::Count(1, 100_000),
         "64",
-        "Writes that run at a time; more are told to come again.",
+        "Writes that run at a time; more wait in a queue.",
     ),
     fixed(
         "server.connections_max",
@@ -314,6 +314,60 @@ pub const SETTINGS: &[Setting] = &[
             "How long it stays open before a call may try again.",
         )
     },
+    live(
+        "admission.rates",
+        Kind::Rates,
+        "none",
+        "Rates that all callers share, by group of routes (search, read, write, all), separated by ;. Each is NAME = NUMBER/PERIOD, and may say burst NUMBER, an algorithm (token_bucket, leaky_bucket, fixed_window, sliding_window) and by cost.",
+    ),
+    live(
+        "admission.key_rates",
+        Kind::Rates,
+        "none",
+        "The same for each API key, or for each address without one.",
+    ),
+    live(
+        "admission.keys_max",
+        Kind::Count(16, 1_000_000),
+        "10000",
+        "Keys that each of those rates remembers; then the least recently used is forgotten.",
+    ),
+    live(
+        "admission.algorithm",
+        Kind::Choice(&["gradient2", "aimd", "vegas", "fixed"]),
+        "gradient2",
+        "How the number of searches and reads at a time is found; fixed takes server.searches_max.",
+    ),
+    live(
+        "admission.searches_min",
+        Kind::Count(1, 100_000),
+        "8",
+        "Searches and reads at a time at least, however slow they are.",
+    ),
+    live(
+        "admission.latency_target",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        "250ms",
+        "Searches that take longer than this are never taken for normal by the algorithm; with 0s it learns what is normal by itself.",
+    ),
+    live(
+        "admission.queue_length",
+        Kind::Count(0, 100_000),
+        "512",
+        "Requests that wait for a slot, in one queue for searches and reads and one for writes; with 0 what does not fit is told to come again.",
+    ),
+    live(
+        "admission.queue_timeout",
+        Kind::Duration(Duration::from_millis(1), MINUTE),
+        "1s",
+        "How long a request waits at most.",
+    ),
+    live(
+        "admission.queue_target",
+        Kind::Duration(Duration::from_millis(1), MINUTE),
+        "500ms",
+        "The age from which waiting requests are told to come again while the queue stands, that is, has not been empty for twice this time.",
+    ),
     Setting {
         also: &["MODEL_PATH"],
         ..fixed(
@@ -359,10 +413,79 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         "Threads of each search method; 0 takes as many as there are cores.",
     ),
+    live(
+        "search.slow_threshold",
+        Kind::Duration(Duration::ZERO, MINUTE),
+        "1s",
+        "Searches that take longer are logged with their plan; 0s for none.",
+    ),
+    live(
+        "search.slow_text_chars",
+        Kind::Count(0, 4096),
+        "0",
+        "How many characters of a slow search's text are logged; 0 logs its length alone.",
+    ),
     fixed(
         "log.compact_interval",
         Kind::Duration(Duration::ZERO, Duration::from_secs(86_400)),
         "1m",
         "How often a log is looked at for compaction; 0s for never.",
+    ),
+    Setting {
+        also: &["MAINSTAY_LOG"],
+        ..live(
+            "log.filter",
+            Kind::Text,
+            "info",
+            "What the program logs: a level (error, warn, info, debug, trace, off) or directives such as info,mainstay_db=debug.",
+        )
+    },
+    fixed(
+        "log.format",
+        Kind::Choice(&["auto", "human", "json"]),
+        "auto",
+        "How lines look; auto is human on a terminal and json elsewhere.",
+    ),
+    Setting {
+        also: &["OTEL_EXPORTER_OTLP_ENDPOINT"],
+        ..fixed(
+            "telemetry.endpoint",
+            Kind::Text,
+            "",
+            "The OpenTelemetry collector that spans are sent to, such as http://127.0.0.1:4317; empty sends none.",
+        )
+    },
+    Setting {
+        also: &["OTEL_EXPORTER_OTLP_PROTOCOL"],
+        ..fixed(
+            "telemetry.protocol",
+            Kind::Choice(&["grpc", "http/protobuf"]),
+            "grpc",
+            "How spans are sent: gRPC, usually to port 4317, or HTTP with protobuf, usually to port 4318.",
+        )
+    },
+    Setting {
+        also: &["OTEL_TRACES_SAMPLER_ARG"],
+        ..live(
+            "telemetry.sample_ratio",
+            Kind::Number(0.0, 1.0),
+            "1",
+            "The share of traces that is recorded; a request that brings a traceparent has been decided by its caller.",
+        )
+    },
+    Setting {
+        also: &["OTEL_SERVICE_NAME"],
+        ..fixed(
+            "telemetry.service_name",
+            Kind::Text,
+            "mainstay",
+            "The name of this service in traces.",
+        )
+    },
+    fixed(
+        "telemetry.timeout",
+        Kind::Duration(Duration::from_millis(100), MINUTE),
+        "5s",
+        "The time of one attempt to send spans.",
     ),
 ];

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mainstay_ops::admission::{RateRule, RateRuleFault};
 use mainstay_resilience::human_duration;
 
 const UNITS: [(&str, u64); 4] =
@@ -28,12 +29,14 @@ pub enum Kind {
     Number(f64, f64),
     /// A time with its unit.
     Duration(Duration, Duration),
+    /// Rate limits, or `none`.
+    Rates,
 }
 
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Of [`Kind::Text`] and [`Kind::Choice`].
+    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Rates`].
     Text(String),
     /// Of [`Kind::Address`].
     Address(SocketAddr),
@@ -74,8 +77,18 @@ impl Kind {
                 Ok(_) => Err(allowed()),
                 Err(_) => Err("a number and a unit such as 250ms, 1.5s or 5m".to_string()),
             },
+            Self::Rates => match rates(text) {
+                Ok(rules) if rules.is_empty() => Ok(Value::Text("none".to_string())),
+                Ok(rules) => Ok(Value::Text(RateRule::format_list(&rules))),
+                Err(fault) => Err(format!("{self}: {fault}")),
+            },
         }
     }
+}
+
+/// Rate limits as they are written in settings.
+pub(super) fn rates(text: &str) -> Result<Vec<RateRule>, RateRuleFault> {
+    if text == "none" { Ok(Vec::new()) } else { RateRule::parse_list(text) }
 }
 
 fn bytes(text: &str) -> Option<u64> {
@@ -107,6 +120,7 @@ impl fmt::Display for Kind {
             Self::Duration(min, max) => {
                 write!(f, "{} to {}", human_duration::format(min), human_duration::format(max))
             }
+            Self::Rates => f.write_str("none, or rates such as search = 100/s burst 200"),
         }
     }
 }
@@ -134,6 +148,8 @@ mod tests {
             (Kind::Text, "auto"),
             (Kind::Choice(&["auto", "never"]), "never"),
             (Kind::Address, "127.0.0.1:8080"),
+            (Kind::Rates, "none"),
+            (Kind::Rates, "search = 5/1s leaky_bucket; all = 9/1m burst 20 token_bucket"),
             (Kind::Count(0, 9), "7"),
             (Kind::Bytes(0, u64::MAX), "64MiB"),
             (Kind::Bytes(0, u64::MAX), "1000"),

@@ -79,12 +79,3 @@ fn a_client_that_never_finishes_its_headers_is_given_up() {
     // The server closes; waiting for ever would fail by the read timeout.
     stream.read_to_end(&mut rest).unwrap();
 }
-
-#[test]
-fn beyond_the_bound_on_searches_callers_are_told_to_come_again() {
-    let server = Running::start_with(Config { searches_max: 0, ..Config::default() });
-    let answer = server.post("/search", &json!({"query": "x"}));
-    assert_eq!((answer.status, answer.problem().as_str()), (503, "overloaded"));
-    assert!(answer.retry_after.is_some());
-    assert_eq!(server.get("/health").status, 200);
-}

@@ -1,6 +1,7 @@
 //! The server over real sockets on loopback: one binary, one module a theme.
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod bad_input;
 mod contract;
 mod disk_full;
@@ -10,6 +11,7 @@ mod search;
 mod security;
 mod shutdown;
 mod smuggling;
+mod telemetry;
 mod tls;
 
 use std::net::SocketAddr;
@@ -149,6 +151,7 @@ struct Answer {
     status: u16,
     kind: String,
     retry_after: Option<String>,
+    headers: ureq::http::HeaderMap,
     body: String,
 }
 
@@ -160,8 +163,14 @@ impl Answer {
         };
         let (kind, retry_after) =
             (header("content-type").unwrap_or_default(), header("retry-after"));
-        let status = response.status().as_u16();
-        Self { status, kind, retry_after, body: response.body_mut().read_to_string().unwrap() }
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response.body_mut().read_to_string().unwrap();
+        Self { status, kind, retry_after, headers, body }
+    }
+
+    /// The text of a header; empty without one.
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     fn json(&self) -> Value {

@@ -3,13 +3,17 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use mainstay_db::{InjectedFault, Method};
+use mainstay_server::Config;
 
 use crate::Running;
 
 /// O6: a request that runs when the server is told to stop gets its answer.
 #[test]
 fn a_running_request_is_answered_before_the_server_ends() {
-    let mut server = Running::start();
+    // Its own searches would meet the fault as well.
+    let mut config = Config::default();
+    config.operations.probe_every = Duration::ZERO;
+    let mut server = Running::start_with(config);
     server.break_method(Method::Bm25, InjectedFault::Hang);
     let docs = server.db.collection("default").unwrap();
     let faults = docs.dependency(Method::Bm25).faults().clone();

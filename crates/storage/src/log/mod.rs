@@ -146,6 +146,11 @@ impl Log {
         self.inner.refuses(Class::Ordinary)
     }
 
+    /// Bytes that wait for the disk, and that may wait: what tells writers to slow down.
+    pub fn queued_bytes(&self) -> (u64, u64) {
+        self.queue.depth()
+    }
+
     /// The last durable record; 0 in an empty log.
     pub fn durable_seq(&self) -> u64 {
         self.inner.durable_seq()

@@ -138,6 +138,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Bytes that wait, and that may wait.
+    pub(crate) fn depth(&self) -> (u64, u64) {
+        (self.lock().bytes, self.bytes_max)
+    }
+
     /// Takes what waits, up to `bytes_max`, at least one append. Waits for something, no longer
     /// than `timeout` where one is given.
     pub(crate) fn take(&self, bytes_max: u64, timeout: Option<Duration>) -> Taken {

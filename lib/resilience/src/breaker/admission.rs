@@ -5,10 +5,8 @@ use super::state::{Cause, State};
 use super::ticket::{LazyNow, Ticket};
 use super::word::Word;
 use crate::clock::{Precision, Tick};
-use crate::event::Event;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sync::{Ordering, lock};
-use std::sync::Arc;
 use std::time::Duration;
 
 impl Machine {
@@ -30,7 +28,7 @@ impl Machine {
         let until = self.gate.open_until.load(Ordering::Acquire);
         let at = now.get(Precision::Coarse);
         if at.as_nanos() < until {
-            return Err(self.reject(self.open_reason(), Some(Tick::from_nanos(until).since(at))));
+            return self.reject(self.open_reason(), Some(Tick::from_nanos(until).since(at)));
         }
         self.admit_carefully(LazyNow::at(&self.clock, at))
     }
@@ -81,7 +79,7 @@ impl Machine {
         changes.into_iter().flatten().for_each(|change| self.report(&Effect::Changed(change)));
         match admitted {
             Ok(()) => Ok(ticket),
-            Err((reason, retry_after)) => Err(self.reject(reason, retry_after)),
+            Err((reason, retry_after)) => self.reject(reason, retry_after),
         }
     }
 
@@ -131,11 +129,12 @@ impl Machine {
         Tick::from_nanos(self.gate.open_until.load(Ordering::Acquire)).since(now)
     }
 
-    fn reject(&self, reason: Reason, retry_after: Option<Duration>) -> Rejection {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-        let name = Arc::clone(&self.name);
-        let rejection = Rejection::new(name, PolicyKind::CircuitBreaker, reason, retry_after);
-        self.listeners.emit(|| Event::Rejected(&rejection));
-        rejection
+    #[inline]
+    fn reject<T>(&self, reason: Reason, retry_after: Option<Duration>) -> Result<T, Rejection> {
+        self.rejected.happened();
+        let kind = PolicyKind::CircuitBreaker;
+        let refused = Err(Rejection::by(&self.name, kind, reason, retry_after));
+        self.listeners.hear_refusal(&refused);
+        refused
     }
 }

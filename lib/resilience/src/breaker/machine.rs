@@ -24,7 +24,9 @@ use super::window::History;
 use super::word::Word;
 use crate::clock::{Clock, Precision, Tick};
 use crate::event::Listeners;
+use crate::name::Name;
 use crate::random::Random;
+use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use std::sync::Arc;
 
@@ -122,13 +124,13 @@ pub(super) enum Effect {
 /// A breaker's shared state.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) clock: Clock,
     pub(super) listeners: Listeners,
     pub(super) random: Random,
     pub(super) gate: OwnLine<Gate>,
     pub(super) hot: OwnLine<Hot>,
-    pub(super) rejected: OwnLine<AtomicU64>,
+    pub(super) rejected: Events,
     pub(super) would_reject: AtomicU64,
     pub(super) cold: Mutex<Cold>,
 }
@@ -145,7 +147,7 @@ impl Machine {
         let now = clock.now();
         let history = History::new(config.window, now);
         let machine = Machine {
-            name,
+            name: name.into(),
             clock,
             listeners,
             random: Random::from_seed(seed),
@@ -167,7 +169,7 @@ impl Machine {
                 turning: AtomicU64::new(0),
                 frozen: std::array::from_fn(|_| AtomicU64::new(0)),
             }),
-            rejected: OwnLine(AtomicU64::new(0)),
+            rejected: Events::none(),
             would_reject: AtomicU64::new(0),
             cold: Mutex::new(Cold {
                 config,

@@ -191,7 +191,7 @@ impl Machine {
         if total < self.gate.min_calls.load(Ordering::Relaxed) {
             return None;
         }
-        // Counts stay below 2^39 (120 slices of 2^32), so the products fit 64 bits.
+        // Counts stay below 2^43 (120 slices of 11 counters of 2^32), so the products fit 64 bits.
         let reaches =
             |part: u64, ppm: u64| part > 0 && ppm != PPM_OFF && part * 1_000_000 >= ppm * total;
         if reaches(counts.failed(), self.gate.failure_ppm.load(Ordering::Relaxed)) {

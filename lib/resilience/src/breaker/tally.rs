@@ -4,11 +4,14 @@
 //! - Each word holds a tag (the generation's low 32 bits) above a 32-bit count. A count changes
 //!   only by compare-and-swap against a word with the caller's own tag, so a result of an older
 //!   generation can never be added to a newer one.
-//! - One outcome changes exactly one of the four class counters, so their sum is exact at any time.
+//! - One outcome changes exactly one counter, so their sum is exact at any time. Successes have one
+//!   counter per stripe: threads that all succeed write to no common cache line. Everything else
+//!   has one counter per class.
 //! - Moving a count to the frozen slices (under the machine's lock) swaps the word for the same tag
 //!   with count zero: an addition lands before or after the swap, never in neither.
 
-use crate::sync::{AtomicU64, Ordering, load_in_order};
+use crate::stripes::{self, STRIPES};
+use crate::sync::{AtomicU64, Ordering, OwnLine, load_in_order};
 
 /// What an outcome counts as: failed or not, slow or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +96,9 @@ pub(crate) enum Counted {
 /// The counters of the current slice and of consecutive failures.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    classes: [AtomicU64; 4],
+    successes: [OwnLine<AtomicU64>; STRIPES],
+    /// By class, from [`Class::Failed`] on.
+    others: [AtomicU64; 3],
     streak: AtomicU64,
 }
 
@@ -118,7 +123,8 @@ fn check(tag: u32, seen: u64) -> Result<u64, Counted> {
 impl Tally {
     pub(crate) fn new(tag: u32) -> Self {
         Tally {
-            classes: std::array::from_fn(|_| AtomicU64::new(word(tag, 0))),
+            successes: std::array::from_fn(|_| OwnLine(AtomicU64::new(word(tag, 0)))),
+            others: std::array::from_fn(|_| AtomicU64::new(word(tag, 0))),
             streak: AtomicU64::new(word(tag, 0)),
         }
     }
@@ -132,9 +138,13 @@ impl Tally {
     /// Counts one outcome.
     #[inline]
     pub(crate) fn add(&self, tag: u32, class: Class) -> Counted {
-        // Sequentially consistent, so that of two threads counting in different classes at least
+        // Sequentially consistent, so that of two threads counting in different counters at least
         // one sees the other's count when it judges afterwards.
-        Self::change(&self.classes[class as usize], tag, |count| (count + 1).min(COUNT_MASK))
+        let cell = match class {
+            Class::Ok => &*self.successes[stripes::mine()],
+            other => &self.others[other as usize - 1],
+        };
+        Self::change(cell, tag, |count| (count + 1).min(COUNT_MASK))
     }
 
     /// Counts one failure in a row.
@@ -174,7 +184,14 @@ impl Tally {
 
     /// The counts now, whatever their generation.
     pub(crate) fn counts(&self) -> Counts {
-        Counts(std::array::from_fn(|i| load_in_order(&self.classes[i]) & COUNT_MASK))
+        self.collect(load_in_order)
+    }
+
+    fn collect(&self, read: impl Fn(&AtomicU64) -> u64) -> Counts {
+        let count = |cell: &AtomicU64| read(cell) & COUNT_MASK;
+        let successes = self.successes.iter().map(|stripe| count(stripe)).sum();
+        let [failed, slow_ok, slow_failed] = &self.others;
+        Counts([successes, count(failed), count(slow_ok), count(slow_failed)])
     }
 
     /// Failures in a row.
@@ -184,15 +201,14 @@ impl Tally {
 
     /// Takes the counts out, leaving zero under the same tag. Only under the machine's lock.
     pub(crate) fn take(&self, tag: u32) -> Counts {
-        Counts(std::array::from_fn(|i| {
-            self.classes[i].swap(word(tag, 0), Ordering::SeqCst) & COUNT_MASK
-        }))
+        self.collect(|cell| cell.swap(word(tag, 0), Ordering::SeqCst))
     }
 
     /// Starts a generation at zero. Only under the machine's lock.
     pub(crate) fn restart(&self, tag: u32) {
         // Swapped rather than stored, so that no addition can be ordered after it unseen.
-        for cell in self.classes.iter().chain([&self.streak]) {
+        let successes = self.successes.iter().map(|stripe| &**stripe);
+        for cell in successes.chain(&self.others).chain([&self.streak]) {
             cell.swap(word(tag, 0), Ordering::SeqCst);
         }
     }
@@ -200,6 +216,8 @@ impl Tally {
 
 #[cfg(all(test, not(resilience_loom)))]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -209,6 +227,28 @@ mod tests {
         assert_eq!(tally.add(6, Class::Ok), Counted::Stale);
         assert_eq!(tally.add(8, Class::Ok), Counted::Early);
         assert_eq!(tally.counts().total(), 1);
+    }
+
+    #[test]
+    fn b5_counts_of_every_thread_are_seen_taken_and_dropped_together() {
+        let tally = Tally::new(7);
+        let count = |tag| {
+            for _ in 0..2 * STRIPES {
+                let add = || tally.add(tag, Class::Ok);
+                std::thread::scope(|scope| scope.spawn(add).join()).unwrap();
+            }
+            tally.add(tag, Class::SlowFailed);
+        };
+        count(7);
+        let expected = Counts([2 * STRIPES as u64, 0, 0, 1]);
+        assert_eq!(tally.counts(), expected);
+        assert_eq!(tally.take(7), expected);
+        assert_eq!(tally.counts().total(), 0);
+        count(7);
+        tally.restart(8);
+        assert_eq!(tally.counts().total(), 0);
+        count(7);
+        assert_eq!(tally.counts().total(), 0, "every thread's count is of the next generation");
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::config_error::ConfigError;
 use crate::event::Event;
 use crate::rejection::PolicyKind;
 use crate::sync::{Ordering, load_in_order, lock};
-use std::sync::Arc;
 use std::time::Duration;
 
 impl Machine {
@@ -197,7 +196,7 @@ impl Machine {
         let stands_still = matches!(state, State::Open | State::HalfOpen | State::Isolated);
         let counts = if stands_still { cold.final_counts } else { self.counts(&cold) };
         BreakerSnapshot {
-            name: Arc::clone(&self.name),
+            name: self.name.shared(),
             state,
             generation: self.word().generation(),
             error_rate: counts.failure_rate(),
@@ -205,7 +204,7 @@ impl Machine {
             calls: counts.total(),
             consecutive_failures: self.hot.tally.streak(),
             failure_rate_threshold: failure_rate(&cold),
-            rejected: self.rejected.load(Ordering::Relaxed),
+            rejected: self.rejected.count(),
             would_reject: self.would_reject.load(Ordering::Relaxed),
             transitions: cold.transitions,
             opens_in_a_row: cold.opens_in_a_row,

@@ -5,7 +5,6 @@
 
 use super::{Refusal, Rule};
 use crate::clock::Tick;
-use std::time::Duration;
 
 /// The state of one window. Starts in a window that is over.
 #[derive(Debug, Default)]
@@ -24,7 +23,7 @@ impl FixedWindow {
         }
         self.enter(rule, now);
         if self.used + cost > rule.limit {
-            return Err(Refusal::Later(Duration::from_nanos(self.end - now.as_nanos())));
+            return Err(Refusal::Later(self.end - now.as_nanos()));
         }
         self.used += cost;
         Ok(())

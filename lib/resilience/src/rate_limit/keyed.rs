@@ -1,13 +1,15 @@
 //! One rate limit per key, with a hard bound on keys.
 
-use super::{Meter, RateConfig, Refusal, Rule, RuleCell, reason};
+use super::{Meter, RateConfig, RuleCell, rejection};
 use crate::bounded_map::BoundedMap;
 use crate::clock::{Clock, Precision, Tick};
 use crate::config_error::{ConfigError, check_range};
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
+use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::stripes::Events;
+use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -120,16 +122,19 @@ struct Entry {
 #[derive(Clone)]
 pub struct KeyedRateLimiter(Arc<Shared>);
 
+type Shard = Mutex<BoundedMap<Box<str>, Entry>>;
+
 struct Shared {
-    name: Arc<str>,
+    name: Name,
     clock: Clock,
     config: Mutex<KeyedConfig>,
     /// Copies of what every call needs of the configuration.
     rule: RuleCell,
     precise: AtomicU64,
-    seed: u64,
-    shards: [Mutex<BoundedMap<Box<str>, Entry>>; SHARDS],
-    refused: AtomicU64,
+    /// Of all shards: a key is hashed once, for its shard and for its place there.
+    hasher: RandomState,
+    shards: [OwnLine<Shard>; SHARDS],
+    refused: Events,
     listeners: Listeners,
 }
 
@@ -174,16 +179,17 @@ impl KeyedRateLimiter {
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let keys = keys_of_shard(&config);
+        let (keys, hasher) = (keys_of_shard(&config), RandomState::new());
+        let shard = || Mutex::new(BoundedMap::with_hasher(keys, hasher.clone()));
         Ok(KeyedRateLimiter(Arc::new(Shared {
-            name,
+            name: name.into(),
             clock,
             config: Mutex::new(config),
             rule: RuleCell::new(config.rate.rule()),
             precise: AtomicU64::new(u64::from(config.rate.precision() == Precision::Precise)),
-            seed: RandomState::new().hash_one(0),
-            shards: std::array::from_fn(|_| Mutex::new(BoundedMap::new(keys))),
-            refused: AtomicU64::new(0),
+            shards: std::array::from_fn(|_| OwnLine(shard())),
+            hasher,
+            refused: Events::none(),
             listeners,
         })))
     }
@@ -195,8 +201,9 @@ impl KeyedRateLimiter {
     pub fn try_acquire(&self, key: &str, cost: u32) -> Result<(), Rejection> {
         let shared = &*self.0;
         let (rule, now) = (shared.rule.load(), shared.now());
-        let mut shard = lock(shared.shard(key));
-        let entry = match shard.touch(key) {
+        let hash = shared.hasher.hash_one(key);
+        let mut shard = lock(shared.shard(hash));
+        let entry = match shard.touch_hashed(hash, key) {
             Some(entry) => entry,
             None => {
                 // The configuration's lock inside a shard's; nobody takes them the other way.
@@ -204,21 +211,21 @@ impl KeyedRateLimiter {
                 if !make_room(&mut shard, &config, now) {
                     drop(shard);
                     let limit = u64::from(config.keys_max);
-                    return Err(shared.refuse(Reason::TooManyKeys { limit }, None));
+                    let reason = Reason::TooManyKeys { limit };
+                    let kind = PolicyKind::RateLimiter;
+                    return shared.refuse(Rejection::by(&shared.name, kind, reason, None));
                 }
                 let meter = Meter::new(config.rate.algorithm);
-                shard.insert(key.into(), Entry { meter, used_at: now })
+                shard.insert_hashed(hash, key.into(), Entry { meter, used_at: now })
             }
         };
         entry.used_at = now;
-        let taken = entry.meter.take(&rule, u64::from(cost), now, 0);
+        let taken = entry.meter.take_alone(&rule, u64::from(cost), now);
         drop(shard);
-        taken.map(drop).map_err(|refusal| self.refuse(&rule, cost, refusal))
-    }
-
-    fn refuse(&self, rule: &Rule, cost: u32, refusal: Refusal) -> Rejection {
-        let (reason, retry_after) = reason(rule, u64::from(cost), refusal);
-        self.0.refuse(reason, retry_after)
+        match taken {
+            Ok(()) => Ok(()),
+            Err(refusal) => shared.refuse(rejection(&shared.name, &rule, u64::from(cost), refusal)),
+        }
     }
 
     /// Keys remembered now, at most the bound.
@@ -231,8 +238,9 @@ impl KeyedRateLimiter {
     #[must_use]
     pub fn available(&self, key: &str) -> u64 {
         let (rule, now) = (self.0.rule.load(), self.0.now());
-        let mut shard = lock(self.0.shard(key));
-        shard.touch(key).map_or(rule.burst, |entry| entry.meter.available(&rule, now))
+        let hash = self.0.hasher.hash_one(key);
+        let mut shard = lock(self.0.shard(hash));
+        shard.touch_hashed(hash, key).map_or(rule.burst, |entry| entry.meter.available(&rule, now))
     }
 
     /// The name.
@@ -244,7 +252,7 @@ impl KeyedRateLimiter {
     /// Calls refused since it was built.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+        self.0.refused.count()
     }
 
     /// The configuration now.
@@ -313,24 +321,18 @@ impl Shared {
         self.clock.read(if precise { Precision::Precise } else { Precision::Coarse })
     }
 
-    /// The shard of a key, by a seeded FNV-1a: quick, and guessing keys of one shard wins nothing
-    /// but that shard's places. The map inside hashes anew, against collisions.
-    fn shard(&self, key: &str) -> &Mutex<BoundedMap<Box<str>, Entry>> {
-        let hash = key
-            .bytes()
-            .fold(self.seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        // The last byte has reached few bits of the sum; a multiplication spreads it over the top.
-        let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.shards[(mixed >> 60) as usize % SHARDS]
+    /// The shard of a key with this hash. The map inside looks at the lowest and the highest bits.
+    #[inline]
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[(hash >> 40) as usize % SHARDS]
     }
 
-    #[cold]
-    fn refuse(&self, reason: Reason, retry_after: Option<Duration>) -> Rejection {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        let name = Arc::clone(&self.name);
-        let rejection = Rejection::new(name, PolicyKind::RateLimiter, reason, retry_after);
-        self.listeners.emit(|| Event::Rejected(&rejection));
-        rejection
+    #[inline]
+    fn refuse(&self, rejection: Rejection) -> Result<(), Rejection> {
+        self.refused.happened();
+        let refused = Err(rejection);
+        self.listeners.hear_refusal(&refused);
+        refused
     }
 }
 

@@ -108,7 +108,7 @@ impl<E> Faults<E> {
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Faults<E> {
-    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         match self.next_fault() {
             None => {}
             Some(Fault::Error) => return self.failed(next.env().now()),
@@ -120,7 +120,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Faults<E> {
 }
 
 impl<T, E> BlockingStrategy<T, E> for Faults<E> {
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: &N) -> Done<T, E> {
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         match self.next_fault() {
             None => next.run(attempt),
             Some(Fault::Error) => self.failed(next.now()),

@@ -129,7 +129,7 @@ fn b3_open_refuses_without_calling_and_says_when_to_come_back() {
         breaker.run(|| -> Result<(), ErrorKind> { panic!("the operation ran") }).unwrap_err();
     let rejection = refused.rejection().unwrap();
     let opened = Reason::Open { cause: Cause::ByHand, failed_percent: 0 };
-    assert_eq!(rejection.reason(), &opened);
+    assert_eq!(rejection.reason(), opened);
     assert_eq!(rejection.retry_after(), Some(secs(3)));
     assert_eq!(
         rejection.explain(),
@@ -147,7 +147,7 @@ fn b3_half_open_admits_a_bounded_number_of_probes() {
     let probes: Vec<_> = (0..64).filter_map(|_| breaker.try_acquire().ok()).collect();
     assert_eq!(probes.len(), 4);
     let refused = breaker.try_acquire().unwrap_err();
-    assert_eq!(refused.reason(), &Reason::ProbesTaken { permitted: 4 });
+    assert_eq!(refused.reason(), Reason::ProbesTaken { permitted: 4 });
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn b3_probes_are_judged_by_their_ratio() {
 fn b3_manual_control_holds_until_reset() {
     let breaker = CircuitBreaker::search_method("dep");
     breaker.isolate();
-    assert_eq!(breaker.try_acquire().unwrap_err().reason(), &Reason::Isolated);
+    assert_eq!(breaker.try_acquire().unwrap_err().reason(), Reason::Isolated);
     breaker.disable();
     pass(&breaker, 100, false);
     assert_eq!(breaker.state(), State::Disabled);
@@ -211,6 +211,21 @@ fn slow_probes_with_little_traffic_are_not_given_up() {
         clock.advance(secs(60));
     }
     assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn b5_the_deciding_failure_counts_the_successes_of_every_thread() {
+    let breaker = by_rate(&ManualClock::new());
+    for _ in 0..20 {
+        std::thread::scope(|scope| scope.spawn(|| pass(&breaker, 10, true)).join()).unwrap();
+    }
+    assert_eq!(breaker.snapshot().calls, 200);
+    pass(&breaker, 199, false);
+    assert_eq!(breaker.state(), State::Closed, "199 of 399 are less than half");
+    pass(&breaker, 1, false);
+    assert_eq!(breaker.state(), State::Open);
+    breaker.reset();
+    assert_eq!(breaker.snapshot().calls, 0, "a transition empties every thread's count");
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn a_bulkhead_never_lets_more_through_than_its_limit() {
     let permits: Vec<_> = (0..5).filter_map(|_| bulkhead.try_acquire().ok()).collect();
     assert_eq!(permits.len(), 3);
     let refused = bulkhead.try_acquire().unwrap_err();
-    assert_eq!(refused.reason(), &Reason::Full { limit: 3, waiting: 0 });
+    assert_eq!(refused.reason(), Reason::Full { limit: 3, waiting: 0 });
     drop(permits);
     assert_eq!(bulkhead.in_use(), 0);
 }
@@ -57,7 +57,7 @@ fn a_full_queue_and_a_long_wait_are_refused_and_leave_nothing_behind() {
     let reasons = Mutex::new(Vec::new());
     time.run_all((0..2).map(|_| async {
         let refused = bulkhead_ref.acquire(sleeper, Priority::Normal).await.unwrap_err();
-        reasons.lock().unwrap().push(*refused.reason());
+        reasons.lock().unwrap().push(refused.reason());
     }));
     assert_eq!(
         reasons.into_inner().unwrap(),
@@ -175,12 +175,12 @@ fn under_load_the_least_important_and_the_greediest_are_refused_first() {
     assert_eq!(held.len(), 14);
     let refused = ask(Priority::Low, "b").unwrap_err();
     let normal = Priority::Normal.level();
-    assert_eq!(refused.reason(), &Reason::PriorityTooLow { admitted_from: normal });
+    assert_eq!(refused.reason(), Reason::PriorityTooLow { admitted_from: normal });
     assert!(ask(Priority::High, "b").is_ok());
     let b: Vec<_> = (0..2).filter_map(|_| ask(Priority::High, "b").ok()).collect();
     assert_eq!(b.len(), 2);
     let greedy = ask(Priority::High, "a").unwrap_err();
-    assert_eq!(greedy.reason(), &Reason::ShareExceeded { share: 10 });
+    assert_eq!(greedy.reason(), Reason::ShareExceeded { share: 10 });
     assert!(ask(Priority::High, "c").is_ok());
     assert!(limit.pressure() > 0.7);
 }
@@ -237,7 +237,7 @@ fn o5_a_queue_serves_by_priority_bounds_its_depth_and_shows_its_pressure() {
     ];
     assert_eq!(queue.pressure().level, 1.0);
     let refused = queue.submit(5, Priority::Critical).unwrap_err();
-    assert_eq!(refused.reason(), &Reason::Full { limit: 1, waiting: 4 });
+    assert_eq!(refused.reason(), Reason::Full { limit: 1, waiting: 4 });
     drop(gate);
     first.wait().unwrap();
     later.into_iter().for_each(|handle| handle.wait().unwrap());
@@ -274,7 +274,7 @@ fn o5_old_jobs_are_refused_and_an_old_queue_sheds_new_ones() {
     running.wait().unwrap();
     important.wait().unwrap();
     let refused = old.wait().unwrap_err();
-    assert_eq!(refused.reason(), &Reason::WaitedTooLong { waited: secs(31) });
+    assert_eq!(refused.reason(), Reason::WaitedTooLong { waited: secs(31) });
     assert_eq!(runs.load(Ordering::SeqCst), 2);
     drop(queue);
     workers.join();
@@ -322,7 +322,7 @@ fn o5_callers_take_turns_and_deadlines_hold_in_a_queue() {
     clock.advance(ms(20));
     assert!(queue.submit(98, Context::from(deadline)).is_err(), "its deadline has passed");
     open.send(()).unwrap();
-    assert_eq!(late.wait().unwrap_err().reason(), &Reason::DeadlinePassed);
+    assert_eq!(late.wait().unwrap_err().reason(), Reason::DeadlinePassed);
     handles.into_iter().for_each(|handle| handle.wait().unwrap());
     assert_eq!(*order.lock().unwrap(), [0, 1, 10, 2, 3]);
     config.capacity = 1;

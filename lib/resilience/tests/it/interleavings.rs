@@ -140,6 +140,42 @@ fn b5_a_success_that_completes_the_minimum_and_a_failure_beside_it_open() {
 }
 
 #[test]
+fn b5_a_success_and_a_failure_side_by_side_open_by_the_counts_of_every_thread() {
+    check(|| {
+        let breaker = breaker(&ManualClock::new(), |config| {
+            config.consecutive_failures = 0;
+            config.failure_rate = Some(0.3);
+            config.min_calls = 3;
+        });
+        breaker.try_acquire().unwrap().success();
+        let other = breaker.clone();
+        let thread = thread::spawn(move || other.try_acquire().unwrap().success());
+        breaker.try_acquire().unwrap().failure();
+        thread.join().unwrap();
+        // One of three calls failed, on three counters; whoever came last must have seen all.
+        assert_eq!(breaker.state(), State::Open);
+    });
+}
+
+#[test]
+fn b5_a_slice_is_frozen_with_the_successes_of_every_thread() {
+    check(|| {
+        let clock = ManualClock::new();
+        let breaker = breaker(&clock, |config| config.consecutive_failures = 0);
+        breaker.try_acquire().unwrap().success();
+        let other = breaker.clone();
+        let thread = thread::spawn(move || {
+            other.try_acquire().unwrap().success();
+            clock.advance(SECOND / 2);
+            other.snapshot().calls
+        });
+        breaker.try_acquire().unwrap().success();
+        assert!(thread.join().unwrap() >= 2);
+        assert_eq!(breaker.snapshot().calls, 3);
+    });
+}
+
+#[test]
 fn b5_a_failure_is_judged_although_a_snapshot_freezes_its_slice_meanwhile() {
     check(|| {
         let clock = ManualClock::new();

@@ -69,7 +69,7 @@ fn o4_a_request_costs_what_it_says() {
         assert!(limiter.try_acquire_cost(3).is_ok());
         assert!(limiter.try_acquire_cost(0).is_ok(), "nothing is free");
         let never = limiter.try_acquire_cost(11).unwrap_err();
-        assert_eq!(never.reason(), &Reason::CostAboveLimit { cost: 11, limit: 10 });
+        assert_eq!(never.reason(), Reason::CostAboveLimit { cost: 11, limit: 10 });
         assert_eq!(never.retry_after(), None);
     }
 }

@@ -98,7 +98,7 @@ fn check(law: Law, steps: &[Step]) {
                         assert_eq!(said, None);
                         held.push((permit, caller));
                     }
-                    Err(rejection) => assert_eq!(said, Some(*rejection.reason())),
+                    Err(rejection) => assert_eq!(said, Some(rejection.reason())),
                 }
             }
             Step::Succeed(at) => take(at).into_iter().for_each(AdaptivePermit::success),

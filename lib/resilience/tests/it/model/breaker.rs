@@ -14,6 +14,7 @@ use std::time::Duration;
 enum Step {
     Acquire,
     Succeed(usize),
+    SucceedElsewhere(usize),
     Fail(usize),
     FailAsking(usize, u64),
     Ignore(usize),
@@ -35,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         16 => Just(Step::Acquire),
         8 => (0..8usize).prop_map(Step::Succeed),
+        1 => (0..8usize).prop_map(Step::SucceedElsewhere),
         12 => (0..8usize).prop_map(Step::Fail),
         2 => (0..8usize, 0..5_000u64).prop_map(|(at, wait)| Step::FailAsking(at, wait)),
         2 => (0..8usize).prop_map(Step::Ignore),
@@ -486,6 +488,13 @@ impl<'a> Pair<'a> {
         match *step {
             Step::Acquire => self.acquire(),
             Step::Succeed(at) => self.settle(at, |_, _| Some(false), None, Permit::success),
+            Step::SucceedElsewhere(at) => {
+                // Another thread counts on a cache line of its own.
+                let end = |permit: Permit<'a>| {
+                    std::thread::scope(|scope| scope.spawn(|| permit.success()).join()).unwrap();
+                };
+                self.settle(at, |_, _| Some(false), None, end);
+            }
             Step::Fail(at) => self.settle(at, |_, _| Some(true), None, Permit::failure),
             Step::FailAsking(at, wait) => {
                 let end = |permit: Permit<'a>| permit.failure_with_retry_after(ms(wait));

@@ -1,0 +1,122 @@
+//! O2: a process with a hard limit of memory, driven to its edge.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, agent};
+
+/// What the process may have: some four times what it has when it does nothing.
+const LIMIT_BYTES: u64 = 400 << 20;
+/// A document of which a dozen at a time, with their copies, fill that.
+const BODY_BYTES: usize = 16 << 20;
+const WRITERS: usize = 40;
+const WRITES: usize = 160;
+
+/// A control group of its own; removed when dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// Makes one with a hard limit; nothing where control groups cannot be written.
+    fn new(limit_bytes: u64) -> Option<Self> {
+        let name = format!("mainstay-drill-{}", std::process::id());
+        let one = |parent: &str, file: &str| {
+            let path = Path::new(parent).join(&name);
+            fs::create_dir(&path).ok()?;
+            let group = Self(path);
+            fs::write(group.0.join(file), limit_bytes.to_string()).ok()?;
+            // Without this the process would be swapped out instead of killed.
+            let _ = fs::write(group.0.join("memory.memsw.limit_in_bytes"), limit_bytes.to_string());
+            let _ = fs::write(group.0.join("memory.swap.max"), "0");
+            Some(group)
+        };
+        one("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            .or_else(|| one("/sys/fs/cgroup", "memory.max"))
+    }
+
+    fn take_in(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// O2: no OOM kill, refusals that say what they are, and full service after release.
+#[test]
+fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
+    let data = tempfile::tempdir().unwrap();
+    let limit = format!("memory.limit_bytes={LIMIT_BYTES}");
+    let fast = ["--set", "levels.recover_after=1s", "--set", &limit];
+    // Declared before the server, so that the server is gone when the group is removed.
+    let group = Group::new(LIMIT_BYTES);
+    let server = Server::start_with(data.path(), &fast, &[]);
+    if let Some(group) = &group {
+        group.take_in(server.child.id());
+    }
+    let (next, statuses) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let text = "memory is short and the night is long ".repeat(BODY_BYTES / 38);
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                let agent = agent();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= WRITES {
+                        return;
+                    }
+                    let url = format!("{}/collections/default/documents/{number}", server.url);
+                    let sent = agent.put(url).send_json(json!({ "body": text }));
+                    let told = match sent {
+                        Ok(mut answer) => {
+                            let problem = answer.body_mut().read_to_string().unwrap_or_default();
+                            (answer.status().as_u16(), problem)
+                        }
+                        // A refused body may be cut off before its answer is read.
+                        Err(error) => (0, error.to_string()),
+                    };
+                    statuses.lock().unwrap().push(told);
+                }
+            });
+        }
+    });
+    let statuses = statuses.into_inner().unwrap();
+    let of = |wanted: u16| statuses.iter().filter(|(status, _)| *status == wanted).count();
+    let (stored, refused) = (of(200) + of(201), of(503));
+    assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
+    for (status, told) in &statuses {
+        assert!([0, 200, 201, 503].contains(status), "{status}: {told}");
+        if *status == 503 {
+            assert!(told.contains("memory") || told.contains("overloaded"), "{told}");
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let calm = || {
+        let shown = server.mainstay(&["level", "--json"]);
+        let shown: Value = serde_json::from_str(&shown.out).unwrap_or_default();
+        shown["standing"]["level"] == "full"
+    };
+    while !calm() {
+        assert!(Instant::now() < deadline, "{}", server.mainstay(&["health", "--verbose"]).out);
+    }
+    let url = format!("{}/collections/default/documents/last", server.url);
+    let last = agent().put(url).send_json(json!({"body": "zebra"})).unwrap();
+    assert_eq!(last.status(), 200);
+    let body = json!({"query": "night", "limit": 1, "timeout_ms": 30_000, "lines": 0});
+    let mut found = agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
+    assert_eq!(found.status(), 200);
+    let found: Value = found.body_mut().read_json().unwrap();
+    assert_eq!(found["results"].as_array().map(Vec::len), Some(1));
+    let audit = server.mainstay(&["audit", "-n", "1000"]).ok().out;
+    assert!(audit.contains("memory.step"), "{audit}");
+}

@@ -1,0 +1,332 @@
+//! What `mainstay serve` says of itself: spans over OTLP, lines, slow searches (V5).
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::text;
+
+/// How long anything here may take; far beyond what it does.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A server in a process of its own with these settings; killed when dropped.
+struct Node {
+    child: Child,
+    url: String,
+    lines: Arc<Mutex<Vec<String>>>,
+    _data: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(settings: &[&str], config: Option<&Path>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command
+            .args(["serve", "--data", text(data.path()), "--listen", "127.0.0.1:0"])
+            .args(["--model", "static"])
+            .args(settings.iter().flat_map(|setting| ["--set", *setting]));
+        if let Some(config) = config {
+            command.args(["--config", text(config)]);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = Arc::clone(&lines);
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let mut node = Self { child, url: String::new(), lines, _data: data };
+        let listening = node.await_line("listening on http://");
+        let address = listening.split("http://").nth(1).unwrap();
+        node.url = format!("http://{}", address.split_whitespace().next().unwrap());
+        node
+    }
+
+    fn await_line(&self, part: &str) -> String {
+        self.await_that(part, || {
+            self.lines.lock().unwrap().iter().find(|line| line.contains(part)).cloned()
+        })
+    }
+
+    fn await_that<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            let lines = || self.lines.lock().unwrap().join("\n");
+            assert!(Instant::now() < until, "waited for {what:?} in vain:\n{}", lines());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    fn search(&self, correlation: &str, traceparent: Option<&str>) -> u16 {
+        let mut request =
+            ureq::post(format!("{}/search", self.url)).header("x-correlation-id", correlation);
+        if let Some(traceparent) = traceparent {
+            request = request.header("traceparent", traceparent);
+        }
+        request.send_json(json!({"query": "zebra"})).unwrap().status().as_u16()
+    }
+
+    /// The value of a sample.
+    fn metric(&self, sample: &str) -> Option<f64> {
+        let text = ureq::get(format!("{}/metrics", self.url)).call().unwrap();
+        let text = text.into_body().read_to_string().unwrap();
+        text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Taker(Sender<ExportTraceServiceRequest>);
+
+#[tonic::async_trait]
+impl TraceService for Taker {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let _ = self.0.send(request.into_inner());
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// A collector that takes spans over gRPC.
+fn grpc_collector() -> (String, Receiver<ExportTraceServiceRequest>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let incoming = tonic::transport::server::TcpIncoming::from(listener);
+            let service = TraceServiceServer::new(Taker(tell));
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+    });
+    (url, told)
+}
+
+/// A collector that answers HTTP with `status` and `answer`.
+fn http_collector(
+    status: &'static str,
+    answer: Vec<u8>,
+) -> (String, Receiver<ExportTraceServiceRequest>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while reader.read_line(&mut head).is_ok_and(|read| read > 2) {
+                let last = head.lines().last().unwrap_or_default().to_ascii_lowercase();
+                if let Some(value) = last.strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            assert!(head.starts_with("POST /v1/traces "), "{head}");
+            assert!(head.to_ascii_lowercase().contains("content-type: application/x-protobuf"));
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let _ = tell.send(ExportTraceServiceRequest::decode(body.as_slice()).unwrap());
+            let length = answer.len();
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close");
+            let _ = stream.write_all(&[head.as_bytes(), b"\r\n\r\n", &answer].concat());
+        }
+    });
+    (url, told)
+}
+
+fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a Any> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
+    found.value.as_ref()?.value.as_ref()
+}
+
+fn is_text(span: &Span, name: &str, expected: &str) -> bool {
+    matches!(attribute(span, name), Some(Any::StringValue(found)) if found == expected)
+}
+
+const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+
+/// One search with a caller's trace: the request and its four methods.
+fn the_tree_of_a_search_arrives(
+    protocol: &str,
+    url: &str,
+    told: &Receiver<ExportTraceServiceRequest>,
+) {
+    let endpoint = format!("telemetry.endpoint={url}");
+    let protocol = format!("telemetry.protocol={protocol}");
+    let settings =
+        [endpoint.as_str(), &protocol, "telemetry.service_name=books", "telemetry.sample_ratio=0"];
+    let node = Node::start(&settings, None);
+    assert_eq!(node.search("the-tree", Some(GIVEN)), 200);
+    assert_eq!(node.search("not-recorded", None), 200);
+    let mut spans: Vec<Span> = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while spans.len() < 5 {
+        let request = told.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap();
+        for resource in request.resource_spans {
+            let attributes = resource.resource.unwrap().attributes;
+            assert!(attributes.iter().any(|it| it.key == "service.name"
+                && it.value.as_ref().unwrap().value == Some(Any::StringValue("books".into()))));
+            spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
+        }
+    }
+    assert!(spans.iter().all(|span| span.trace_id == TRACE.to_be_bytes()), "{spans:#?}");
+    assert!(spans.iter().all(|span| is_text(span, "correlation_id", "the-tree")), "{spans:#?}");
+    let root = spans.iter().find(|span| span.name == "POST /search").unwrap();
+    assert_eq!(root.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
+    assert_eq!(root.kind, 2, "it is a server's");
+    assert!(is_text(root, "http.route", "/search"));
+    assert_eq!(attribute(root, "http.response.status_code"), Some(&Any::IntValue(200)));
+    let mut methods: Vec<&Span> =
+        spans.iter().filter(|span| span.name == "search.method").collect();
+    methods.retain(|span| span.parent_span_id == root.span_id);
+    for method in ["bm25", "tantivy", "native", "semantic"] {
+        assert!(methods.iter().any(|span| is_text(span, "method", method)), "{method}");
+    }
+    for span in &spans {
+        assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+        assert!(root.start_time_unix_nano <= span.start_time_unix_nano);
+    }
+    node.await_that("exported spans", || {
+        node.metric("mainstay_spans_exported_total").filter(|count| *count >= 5.0)
+    });
+}
+
+#[test]
+fn the_tree_of_a_search_arrives_over_grpc() {
+    let (url, told) = grpc_collector();
+    the_tree_of_a_search_arrives("grpc", &url, &told);
+}
+
+#[test]
+fn the_tree_of_a_search_arrives_over_http() {
+    let (url, told) = http_collector("200 OK", Vec::new());
+    the_tree_of_a_search_arrives("http/protobuf", &url, &told);
+}
+
+/// Searches are answered, the spans are counted as lost, and the log says it once.
+fn a_useless_collector_costs_spans_alone(protocol: &str, url: &str) {
+    let endpoint = format!("telemetry.endpoint={url}");
+    let protocol = format!("telemetry.protocol={protocol}");
+    let node = Node::start(&[&endpoint, &protocol, "telemetry.timeout=200ms"], None);
+    let lost = "mainstay_spans_dropped_total{reason=\"export_failed\"}";
+    node.await_that("lost spans", || {
+        assert_eq!(node.search("lost", None), 200);
+        node.metric(lost).filter(|count| *count > 20.0)
+    });
+    node.await_line("the collector takes no spans");
+    assert_eq!(node.metric("mainstay_spans_exported_total"), Some(0.0));
+    let lines = node.lines.lock().unwrap();
+    let said = lines.iter().filter(|line| line.contains("the collector takes no spans")).count();
+    assert_eq!(said, 1, "{lines:#?}");
+    assert!(lines.len() < 20, "{lines:#?}");
+}
+
+#[test]
+fn a_collector_that_is_gone_costs_spans_alone() {
+    // Nobody listens there any more.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    a_useless_collector_costs_spans_alone("grpc", &format!("http://{gone}"));
+    a_useless_collector_costs_spans_alone("http/protobuf", &format!("http://{gone}"));
+}
+
+#[test]
+fn a_collector_that_answers_nonsense_costs_spans_alone() {
+    let (url, _told) = http_collector("200 OK", vec![0xff; 100]);
+    a_useless_collector_costs_spans_alone("http/protobuf", &url);
+    let (url, _told) = http_collector("500 Internal Server Error", b"oh".to_vec());
+    a_useless_collector_costs_spans_alone("http/protobuf", &url);
+    // No gRPC at all.
+    a_useless_collector_costs_spans_alone("grpc", &url);
+}
+
+#[test]
+fn a_slow_search_is_logged_with_its_plan_and_without_its_text() {
+    let node = Node::start(&["search.slow_threshold=1ms", "server.searches_max=9"], None);
+    // A millisecond is short of no search, but one in a few is longer, on any machine.
+    let line = node.await_that("a slow search", || {
+        assert_eq!(node.search("a-slow-one", None), 200);
+        let lines = node.lines.lock().unwrap();
+        lines.iter().find(|line| line.contains("slow search")).cloned()
+    });
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["correlation_id"]), (&"WARN".into(), &"a-slow-one".into()));
+    let fields = &line["fields"];
+    for method in ["bm25", "tantivy", "native", "semantic"] {
+        assert!(fields["plan"].as_str().unwrap().contains(method), "{line}");
+    }
+    assert_eq!(fields["limit"], 10);
+    assert_eq!((&fields["query_bytes"], &fields["query_text"]), (&5.into(), &"".into()));
+    assert!(node.metric("mainstay_slow_searches_total").unwrap() >= 1.0);
+}
+
+#[test]
+fn the_filter_changes_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mainstay.toml");
+    std::fs::write(&config, "[log]\nfilter = \"warn\"\nformat = \"human\"\n").unwrap();
+    let node = Node::start(&[], Some(&config));
+    node.search("before", None);
+    std::fs::write(&config, "[log]\nfilter = \"debug\"\nformat = \"human\"\n").unwrap();
+    node.signal("-HUP");
+    node.await_line("log.filter is now debug (was warn)");
+    node.search("after", None);
+    let line = node.await_line("request answered");
+    assert!(line.contains(" DEBUG mainstay_server::observe: request answered method=POST"));
+    assert!(line.contains("correlation_id=after"), "{line}");
+    std::fs::write(&config, "[log]\nfilter = \"what=ever=\"\nformat = \"human\"\n").unwrap();
+    node.signal("-HUP");
+    node.await_line("not reloaded, nothing was changed: the log filter");
+}
+
+#[test]
+fn a_filter_or_an_endpoint_that_cannot_be_used_is_told_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    for (setting, told) in [
+        ("log.filter=what=ever=", "the log filter \"what=ever=\" cannot be read"),
+        ("log.format=xml", "allowed is auto, human, json"),
+        ("telemetry.sample_ratio=2", "allowed is 0 to 1"),
+        ("telemetry.endpoint=nowhere at all", "telemetry.endpoint cannot be used"),
+    ] {
+        let ran = crate::mainstay(&["serve", "--data", text(data.path()), "--set", setting]);
+        assert_eq!(ran.code, 2, "{setting}: {}", ran.err);
+        assert!(ran.err.contains(told), "{setting}: {}", ran.err);
+    }
+}

@@ -1,0 +1,204 @@
+//! Admission of requests: refused before their bodies are read, or given a ticket that their work
+//! is begun under.
+//!
+//! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
+//! through [`State::blocking`] counts against the limits of the request that it serves.
+
+use axum::extract::{Request, State as Shared};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
+
+use crate::caller::Caller;
+use crate::problem::Problem;
+use crate::route_kind::RouteKind;
+use crate::state::State;
+use crate::ticket::under;
+
+/// The limits that count for the caller: draft-ietf-httpapi-ratelimit-headers-10.
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// What is left of them.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// How full the way of a write is, on every answer to one.
+const WRITE_QUEUE: HeaderName = HeaderName::from_static("x-mainstay-write-queue");
+
+/// Urgencies of RFC 9218 from which nobody waits for the answer; 3 is the default, 7 the lowest.
+const BATCH_FROM: u8 = 5;
+
+/// Refuses what is not begun now; everything else runs under its ticket.
+pub(crate) async fn apply(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(group) = group(request.method(), request.uri().path()) else {
+        return control(&state, request, next).await;
+    };
+    let (parts, body) = request.into_parts();
+    let (class, key) = (class_of(&parts), caller.key());
+    let declared = declared_bytes(&parts.headers);
+    let collection = (group == Group::Write).then(|| collection_of(parts.uri.path()));
+    let admitted = state.admission().arrive(class, group, &key).and_then(|ticket| {
+        // A body that is read whole counts before its first byte is there.
+        let memory = ticket.reserve(write_bytes(declared))?;
+        Ok((ticket, memory))
+    });
+    let mut response = match admitted {
+        Ok((ticket, memory)) => {
+            let request = Request::from_parts(parts, body);
+            let response = under(ticket, next.run(request)).await;
+            drop(memory);
+            response
+        }
+        Err(refusal) => Problem::from(&*refusal).into_response(),
+    };
+    let headers = response.headers_mut();
+    show_rates(headers, &state.admission().policies(group, &key));
+    if let Some(collection) = collection {
+        show_write_queue(headers, &state, collection);
+    }
+    response
+}
+
+/// Health, metrics and administration pass every limit.
+async fn control(state: &State, request: Request, next: Next) -> Response {
+    match state.admission().arrive(Class::Control, Group::Read, "") {
+        Ok(ticket) => under(ticket, next.run(request)).await,
+        Err(refusal) => Problem::from(&*refusal).into_response(),
+    }
+}
+
+/// What a request asks for; nothing for control calls.
+fn group(verb: &Verb, path: &str) -> Option<Group> {
+    match RouteKind::of(verb, path) {
+        RouteKind::Search => Some(Group::Search),
+        RouteKind::Read => Some(Group::Read),
+        RouteKind::Write | RouteKind::Manage => Some(Group::Write),
+        RouteKind::Open | RouteKind::Metrics | RouteKind::Admin | RouteKind::Unknown => None,
+    }
+}
+
+/// Batch when the caller says so (RFC 9218: `Priority: u=5` to `u=7`), or sends a stream.
+fn class_of(parts: &Parts) -> Class {
+    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let urgency = text(HeaderName::from_static("priority")).and_then(|priority| {
+        let member = priority.split(',').find_map(|member| member.trim().strip_prefix("u="));
+        member.and_then(|urgency| urgency.split(';').next()?.trim().parse::<u8>().ok())
+    });
+    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+    let streams = ["application/x-ndjson", "application/jsonl"];
+    let is_batch = urgency.map(|urgency| (BATCH_FROM..=7).contains(&urgency));
+    if is_batch.unwrap_or_else(|| streams.iter().any(|stream| kind.starts_with(stream))) {
+        Class::Batch
+    } else {
+        Class::Interactive
+    }
+}
+
+/// Bytes of a body that is read whole, as far as its sender says; a stream is read in parts that
+/// count when they are written.
+fn declared_bytes(headers: &HeaderMap) -> u64 {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if kind.starts_with(b"application/x-ndjson") || kind.starts_with(b"application/jsonl") {
+        return 0;
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
+}
+
+fn collection_of(path: &str) -> String {
+    path.split('/').nth(2).unwrap_or_default().to_string()
+}
+
+fn show_rates(headers: &mut HeaderMap, policies: &[PolicyState]) {
+    if policies.is_empty() {
+        return;
+    }
+    let list = |each: fn(&PolicyState) -> String| {
+        let members: Vec<String> = policies.iter().map(each).collect();
+        HeaderValue::try_from(members.join(", ")).ok()
+    };
+    let policy = list(|it| match it.window.subsec_nanos() {
+        // The draft counts whole seconds only.
+        0 => format!("\"{}\";q={};w={}", it.name, it.quota, it.window.as_secs()),
+        _ => format!("\"{}\";q={}", it.name, it.quota),
+    });
+    let left = list(|it| {
+        let reset = it.reset.as_millis().div_ceil(1000);
+        format!("\"{}\";r={};t={reset}", it.name, it.remaining)
+    });
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// A structured dictionary (RFC 8941): writers slow down before they are refused.
+fn show_write_queue(headers: &mut HeaderMap, state: &State, collection: String) {
+    let gate = state.admission().report(Group::Write);
+    let log = state.db().collection(&collection).map(|it| it.queued_bytes());
+    let (bytes, bytes_max) = log.unwrap_or((0, 0));
+    let text = format!(
+        "waiting={}, waiting-max={}, log-bytes={bytes}, log-bytes-max={bytes_max}",
+        gate.waiting, gate.waiting_max,
+    );
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(WRITE_QUEUE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parts(headers: &[(&str, &str)]) -> Parts {
+        let mut request = axum::http::Request::builder().uri("/search");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn o5_routes_fall_into_groups_and_control_calls_into_none() {
+        for (verb, path, expected) in [
+            (Verb::POST, "/search", Some(Group::Search)),
+            (Verb::POST, "/collections/a/search", Some(Group::Search)),
+            (Verb::GET, "/collections", Some(Group::Read)),
+            (Verb::GET, "/collections/a/documents/x/search", Some(Group::Read)),
+            (Verb::PUT, "/collections/a/documents/x/search", Some(Group::Write)),
+            (Verb::POST, "/collections/a/documents/delete", Some(Group::Write)),
+            (Verb::DELETE, "/collections/a", Some(Group::Write)),
+            (Verb::POST, "/admin/collections/a/verify", None),
+            (Verb::GET, "/health", None),
+            (Verb::GET, "/metrics", None),
+            (Verb::GET, "/searching", None),
+        ] {
+            assert_eq!(group(&verb, path), expected, "{verb} {path}");
+        }
+    }
+
+    #[test]
+    fn o5_a_caller_may_call_its_request_unimportant_and_never_important() {
+        for (headers, expected) in [
+            (&[][..], Class::Interactive),
+            (&[("priority", "u=1")], Class::Interactive),
+            (&[("priority", "u=5, i")], Class::Batch),
+            (&[("priority", "i, u=7;x=1")], Class::Batch),
+            (&[("priority", "u=8")], Class::Interactive),
+            (&[("priority", "u=\u{1}")], Class::Interactive),
+            (&[("content-type", "application/x-ndjson; charset=utf-8")], Class::Batch),
+            (&[("content-type", "application/x-ndjson"), ("priority", "u=3")], Class::Interactive),
+        ] {
+            if headers.iter().any(|(_, value)| value.contains('\u{1}')) {
+                continue;
+            }
+            assert_eq!(class_of(&parts(headers)), expected, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The outermost layer of every request: its correlation id and its place in a trace, its span, its
+//! figures.
+//!
+//! What the span begins follows the request through every thread that enters it; see
+//! `mainstay_ops::correlation`.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use mainstay_ops::correlation::{
+    CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
+    is_correlation_id, random_id, with_current,
+};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+/// The route of a request that no path of ours matches; its own path would be an unbounded label.
+const UNMATCHED: &str = "unmatched";
+
+/// Answers a request inside its span, and measures it.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let headers = request.headers();
+    let given = text(headers, CORRELATION_HEADER);
+    let ids = Ids::of_request(Incoming {
+        correlation: given,
+        traceparent: text(headers, TRACEPARENT_HEADER),
+        tracestate: text(headers, TRACESTATE_HEADER),
+    });
+    let malformed =
+        headers.contains_key(CORRELATION_HEADER) && !given.is_some_and(is_correlation_id);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str).to_string();
+    let method = known_method(request.method());
+    let correlation = HeaderValue::from_str(&ids.correlation);
+    let fallback = ids.clone();
+    let span = begin(ids, || span(method, &route));
+    let traceparent = span.in_scope(|| {
+        if malformed {
+            metrics::counter!("mainstay_correlation_ids_replaced_total").increment(1);
+            tracing::warn!(
+                "malformed X-Correlation-ID replaced; it has at most 64 letters, digits and -"
+            );
+        }
+        with_current(|ids, span_id| ids.traceparent(span_id))
+    });
+    let traceparent = traceparent.unwrap_or_else(|| fallback.traceparent(random_id()));
+    let in_flight = InFlight::begin();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    drop(in_flight);
+    span.in_scope(|| measure(&span, method, route, response.status().as_u16(), begun));
+    let headers = response.headers_mut();
+    // Both are of digits, letters and hyphens by construction.
+    if let Ok(correlation) = correlation {
+        headers.insert(HeaderName::from_static(CORRELATION_HEADER), correlation);
+    }
+    if let Ok(traceparent) = HeaderValue::from_str(&traceparent) {
+        headers.insert(HeaderName::from_static(TRACEPARENT_HEADER), traceparent);
+    }
+    response
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn span(method: &'static str, route: &str) -> Span {
+    tracing::info_span!(
+        parent: None,
+        "http.request",
+        "otel.name" = format!("{method} {route}"),
+        "otel.kind" = "server",
+        "http.request.method" = method,
+        "http.route" = route,
+        "http.response.status_code" = Empty,
+        failed = Empty,
+    )
+}
+
+/// The method as a label: those that a server may be asked with, and nothing of a caller's making.
+fn known_method(method: &Method) -> &'static str {
+    let known = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
+    known.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
+}
+
+fn measure(span: &Span, method: &'static str, route: String, status: u16, begun: Instant) {
+    let took = begun.elapsed();
+    span.record("http.response.status_code", status);
+    let class = match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    };
+    let took_ms = took.as_secs_f64() * 1000.0;
+    if status >= 500 {
+        span.record("failed", true);
+        tracing::warn!(method, route, status, took_ms, "request failed");
+    } else {
+        tracing::debug!(method, route, status, took_ms, "request answered");
+    }
+    metrics::histogram!(
+        "mainstay_http_request_duration_seconds", "route" => route.clone(), "method" => method
+    )
+    .record(took);
+    metrics::counter!(
+        "mainstay_http_requests_total",
+        "route" => route, "method" => method, "status_class" => class
+    )
+    .increment(1);
+}
+
+/// Counts a request while it is being answered, also one whose caller goes away.
+struct InFlight;
+
+impl InFlight {
+    fn begin() -> Self {
+        metrics::gauge!("mainstay_http_requests_in_flight").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!("mainstay_http_requests_in_flight").decrement(1.0);
+    }
+}

@@ -1,0 +1,297 @@
+//! [`Collector`]: sends spans to an OpenTelemetry collector over OTLP, by gRPC or by HTTP with
+//! protobuf.
+//!
+//! The collector is a dependency like any other: it has a pipeline with retries and a breaker, so
+//! one that is gone is asked rarely. Everything here runs on the thread that exports spans.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Uri;
+use mainstay_ops::span_export::SpanSink;
+use mainstay_ops::spans::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
+use mainstay_resilience::{
+    Attempt, Classify, Clock, Context, Deadline, ErrorKind, FanOut, MetricsObserver, NoSleeper,
+    Pipelines, PipelinesConfig, Priority, TracingObserver, Verdict, classify_http_status,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{
+    ResourceSpans, ScopeSpans, Span, Status, span, status,
+};
+use prost::Message;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+/// The collector's name among the dependencies.
+const SERVICE: &str = "telemetry";
+/// The longest answer that is read, in bytes; a collector answers with some counts.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// Bit 0 of a span's flags: its trace is recorded.
+const SAMPLED: u32 = 1;
+
+/// How spans are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC, usually on port 4317.
+    Grpc,
+    /// HTTP with protobuf bodies, usually on port 4318.
+    Http,
+}
+
+/// Sends spans to a collector.
+pub struct Collector {
+    wire: Wire,
+    resource: Resource,
+    pipelines: Pipelines,
+    timeout: Duration,
+}
+
+enum Wire {
+    Grpc { runtime: tokio::runtime::Runtime, client: TraceServiceClient<Channel> },
+    Http { agent: ureq::Agent, address: String },
+}
+
+/// Why a batch was not taken.
+#[derive(Debug)]
+struct Refusal {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Classify for Refusal {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    fn verdict(&self) -> Verdict {
+        Verdict::failure(self.kind)
+    }
+}
+
+impl Collector {
+    /// A collector at `endpoint`, such as `http://127.0.0.1:4317`; nothing is sent yet. `timeout`
+    /// bounds one attempt.
+    ///
+    /// # Errors
+    /// What is wrong with the endpoint.
+    pub fn new(
+        endpoint: &str,
+        protocol: Protocol,
+        service_name: &str,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let uri: Uri = endpoint.parse().map_err(|_| "it is no address".to_string())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err("write http://HOST:PORT or https://HOST:PORT".to_string());
+        }
+        let wire = match protocol {
+            Protocol::Grpc => Wire::grpc(endpoint)?,
+            Protocol::Http => Wire::http(endpoint),
+        };
+        let observer = FanOut::new(vec![Arc::new(MetricsObserver), Arc::new(TracingObserver)]);
+        let pipelines = Pipelines::with(
+            PipelinesConfig::default(),
+            Clock::system(),
+            NoSleeper,
+            Arc::new(observer),
+        );
+        let attributes = vec![
+            attribute("service.name", &SpanValue::Text(service_name.to_string())),
+            attribute("service.version", &SpanValue::Text(env!("CARGO_PKG_VERSION").into())),
+            attribute("process.pid", &SpanValue::Whole(i64::from(std::process::id()))),
+        ];
+        Ok(Self {
+            wire,
+            resource: Resource { attributes, ..Resource::default() },
+            pipelines: pipelines.map_err(|error| error.to_string())?,
+            timeout,
+        })
+    }
+
+    fn request(&self, spans: Vec<FinishedSpan>) -> ExportTraceServiceRequest {
+        let scope = InstrumentationScope {
+            name: "mainstay".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..InstrumentationScope::default()
+        };
+        let scope_spans = ScopeSpans {
+            scope: Some(scope),
+            spans: spans.into_iter().map(encoded).collect(),
+            ..ScopeSpans::default()
+        };
+        ExportTraceServiceRequest {
+            resource_spans: vec![ResourceSpans {
+                resource: Some(self.resource.clone()),
+                scope_spans: vec![scope_spans],
+                ..ResourceSpans::default()
+            }],
+        }
+    }
+}
+
+impl SpanSink for Collector {
+    fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
+        let request = self.request(spans);
+        let send = |_: Attempt| self.wire.send(&request, self.timeout);
+        // Two attempts and a wait between them fit.
+        let deadline = Deadline::after(&Clock::system(), self.timeout.saturating_mul(3));
+        let context = Context::within(deadline).priority(Priority::Background);
+        let answer = self.pipelines.run(SERVICE, "otlp", context, send);
+        let answer = answer.map_err(|error| error.to_string())?;
+        let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
+        Ok(u64::try_from(rejected).unwrap_or(0))
+    }
+}
+
+impl Wire {
+    fn grpc(endpoint: &str) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let mut at = Endpoint::from_shared(endpoint.to_string()).map_err(|e| e.to_string())?;
+        if endpoint.starts_with("https:") {
+            let tls = ClientTlsConfig::new().with_webpki_roots();
+            at = at.tls_config(tls).map_err(|error| error.to_string())?;
+        }
+        // The channel's work runs on the runtime in whose context it is made.
+        let channel = {
+            let _inside = runtime.enter();
+            at.connect_lazy()
+        };
+        Ok(Self::Grpc { runtime, client: TraceServiceClient::new(channel) })
+    }
+
+    fn http(endpoint: &str) -> Self {
+        let base = endpoint.trim_end_matches('/');
+        let address = match base.ends_with("/v1/traces") {
+            true => base.to_string(),
+            false => format!("{base}/v1/traces"),
+        };
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .build()
+            .new_agent();
+        Self::Http { agent, address }
+    }
+
+    fn send(
+        &self,
+        request: &ExportTraceServiceRequest,
+        timeout: Duration,
+    ) -> Result<ExportTraceServiceResponse, Refusal> {
+        match self {
+            Self::Grpc { runtime, client } => runtime.block_on(async {
+                let mut client = client.clone();
+                let answer = tokio::time::timeout(timeout, client.export(request.clone())).await;
+                match answer {
+                    Ok(Ok(answer)) => Ok(answer.into_inner()),
+                    Ok(Err(status)) => {
+                        let message = format!("{}: {}", status.code(), status.message());
+                        Err(Refusal { kind: status.kind(), message })
+                    }
+                    Err(_) => {
+                        let message = format!("no answer within {timeout:?}");
+                        Err(Refusal { kind: ErrorKind::Timeout, message })
+                    }
+                }
+            }),
+            Self::Http { agent, address } => post(agent, address, request, timeout),
+        }
+    }
+}
+
+fn post(
+    agent: &ureq::Agent,
+    address: &str,
+    request: &ExportTraceServiceRequest,
+    timeout: Duration,
+) -> Result<ExportTraceServiceResponse, Refusal> {
+    let failed = |error: ureq::Error| Refusal {
+        kind: match error {
+            ureq::Error::Timeout(_) => ErrorKind::Timeout,
+            _ => ErrorKind::Connection,
+        },
+        message: error.to_string(),
+    };
+    let sent = agent
+        .post(address)
+        .config()
+        .timeout_global(Some(timeout))
+        .build()
+        .header("content-type", "application/x-protobuf")
+        .send(request.encode_to_vec());
+    let mut answer = sent.map_err(failed)?;
+    let status = answer.status().as_u16();
+    if status != 200 {
+        let kind = classify_http_status(status).unwrap_or(ErrorKind::BadRequest);
+        return Err(Refusal { kind, message: format!("the collector answered {status}") });
+    }
+    let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+    let body = body.map_err(failed)?;
+    ExportTraceServiceResponse::decode(body.as_slice()).map_err(|error| Refusal {
+        kind: ErrorKind::BadRequest,
+        message: format!("the collector's answer cannot be read: {error}"),
+    })
+}
+
+fn encoded(finished: FinishedSpan) -> Span {
+    let id = |id: u64| if id == 0 { Vec::new() } else { id.to_be_bytes().to_vec() };
+    let kind = match finished.kind {
+        SpanKind::Internal => span::SpanKind::Internal,
+        SpanKind::Server => span::SpanKind::Server,
+        SpanKind::Client => span::SpanKind::Client,
+    };
+    let code = if finished.failed { status::StatusCode::Error } else { status::StatusCode::Unset };
+    Span {
+        trace_id: finished.trace_id.to_be_bytes().to_vec(),
+        span_id: id(finished.span_id),
+        parent_span_id: id(finished.parent_span_id),
+        trace_state: finished.state,
+        flags: SAMPLED,
+        name: finished.name,
+        kind: kind.into(),
+        start_time_unix_nano: finished.begun_ns,
+        end_time_unix_nano: finished.ended_ns,
+        attributes: finished.attributes.iter().map(|(name, it)| attribute(name, it)).collect(),
+        events: finished.events.into_iter().map(event).collect(),
+        status: Some(Status { code: code.into(), ..Status::default() }),
+        ..Span::default()
+    }
+}
+
+fn event(event: SpanEvent) -> span::Event {
+    span::Event {
+        time_unix_nano: event.at_ns,
+        name: event.message,
+        attributes: event.attributes.iter().map(|(name, it)| attribute(name, it)).collect(),
+        ..span::Event::default()
+    }
+}
+
+fn attribute(name: &str, value: &SpanValue) -> KeyValue {
+    let value = match value {
+        SpanValue::Text(text) => any_value::Value::StringValue(text.clone()),
+        SpanValue::Whole(number) => any_value::Value::IntValue(*number),
+        SpanValue::Number(number) => any_value::Value::DoubleValue(*number),
+        SpanValue::Truth(truth) => any_value::Value::BoolValue(*truth),
+    };
+    KeyValue {
+        key: name.to_string(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}

@@ -1,0 +1,232 @@
+//! O4, O5 over HTTP: what is refused, how it is said, who is not touched by it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use mainstay_db::{InjectedFault, Method};
+use mainstay_server::Config;
+use mainstay_server::admission::{AdmissionConfig, Class, Floor, LineConfig, RateRule};
+use serde_json::{Value, json};
+
+use crate::{Running, agent};
+
+fn limited(rates: &str, key_rates: &str) -> Running {
+    Running::start_with(Config {
+        admission: AdmissionConfig {
+            rates: RateRule::parse_list(rates).unwrap(),
+            key_rates: RateRule::parse_list(key_rates).unwrap(),
+            ..AdmissionConfig::default()
+        },
+        ..Config::default()
+    })
+}
+
+/// One search at a time, and so many waiting.
+fn narrow(queue: u32) -> Running {
+    let minute = Duration::from_secs(60);
+    Running::start_with(Config {
+        admission: AdmissionConfig {
+            law: None,
+            searches_max: 1,
+            line: LineConfig { length: queue, timeout: minute, target: minute },
+            ..AdmissionConfig::default()
+        },
+        ..Config::default()
+    })
+}
+
+/// A search on a connection of its own, sent and not yet answered.
+fn begin_search(server: &Running) -> TcpStream {
+    let body = br#"{"query": "x", "methods": ["bm25"], "timeout_ms": 30000}"#;
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(
+        stream,
+        "POST /search HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    stream.write_all(body).unwrap();
+    stream
+}
+
+fn status_of(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_string()
+}
+
+/// Waits until the gate of searches shows what it should; a control call, so it always answers.
+fn until(server: &Running, holds: impl Fn(&Value) -> bool) {
+    while !holds(&server.get("/admin/admission").json()["reads"]) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn o4_beyond_its_rate_a_caller_gets_429_with_what_the_limit_is_and_when_to_come_again() {
+    let server = limited("read = 1000/m sliding_window", "search = 2/m fixed_window; write = 1/h");
+    let search = || server.post("/search", &json!({"query": "x"}));
+    let first = search();
+    assert_eq!(first.status, 200);
+    assert_eq!(first.header("ratelimit-policy"), "\"search-per-key\";q=2;w=60");
+    let left = first.header("ratelimit");
+    assert!(left.starts_with("\"search-per-key\";r=1;t="), "{left}");
+    assert_eq!(search().status, 200);
+    let refused = search();
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate_limited"));
+    assert!(refused.header("ratelimit").contains("r=0"));
+    let json = refused.json();
+    assert_eq!((&json["policy"], &json["reason"]), (&json!("search-per-key"), &json!("key_rate")));
+    let wait: u64 = refused.retry_after.as_ref().unwrap().parse().unwrap();
+    let wait_ms = json["retry_after_ms"].as_u64().unwrap();
+    assert!((1..=60).contains(&wait) && wait_ms <= wait * 1000, "{wait} s, {wait_ms} ms");
+
+    let broken = server.send("POST", "/search", "application/json", b"{");
+    assert_eq!(broken.status, 429, "refused before the body is read");
+    let listed = server.get("/collections/default/documents");
+    assert_eq!(listed.status, 200, "another group");
+    assert!(listed.header("ratelimit").starts_with("\"read\";r="), "{:?}", listed.headers);
+    assert!(server.get("/health").header("ratelimit").is_empty());
+
+    let document = json!({"id": "1", "body": "x"});
+    assert_eq!(server.put("/collections/default/documents/1", &document).status, 200);
+    assert_eq!(server.put("/collections/default/documents/1", &document).status, 429);
+    let metrics = server.get("/metrics").body;
+    assert!(metrics.contains("mainstay_admission_refused_total{"), "{metrics}");
+    assert!(metrics.contains("reason=\"key_rate\""));
+}
+
+#[test]
+fn o4_without_limits_no_answer_speaks_of_any() {
+    let server = Running::start();
+    let answer = server.post("/search", &json!({"query": "x"}));
+    assert_eq!((answer.status, answer.header("ratelimit-policy")), (200, ""));
+}
+
+#[test]
+fn o4_a_search_is_charged_by_what_it_asks_for() {
+    let server = limited("search = 10/h by cost", "");
+    let left = |body: Value| {
+        let answer = server.post("/search", &body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let text = answer.header("ratelimit").to_string();
+        text.split("r=").nth(1).unwrap().split(';').next().unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(left(json!({"query": "x", "methods": ["bm25"]})), 9);
+    assert_eq!(left(json!({"query": "x", "methods": ["native"], "regex": true})), 6);
+    assert_eq!(left(json!({"query": "x"})), 1, "four methods, one of them semantic");
+}
+
+/// O5, C2: what does not fit waits, what does not fit the queue is told so, control calls pass.
+#[test]
+fn o5_beyond_the_queue_callers_get_503_and_control_calls_pass() {
+    let server = narrow(1);
+    server.break_method(Method::Bm25, InjectedFault::Hang);
+    let docs = server.db.collection("default").unwrap();
+    let faults = docs.dependency(Method::Bm25).faults().clone();
+    let running = begin_search(&server);
+    until(&server, |reads| reads["in_use"] == 1);
+    let waiting = begin_search(&server);
+    until(&server, |reads| reads["waiting"] == 1);
+    let refused = server.send("POST", "/search", "application/json", b"{");
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!(refused.json()["reason"], "queue_full");
+    assert!(refused.retry_after.is_some());
+    for path in ["/health/live", "/metrics", "/admin/level", "/openapi.json"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    let verified = server.post("/admin/collections/default/verify", &json!({}));
+    assert_eq!(verified.status, 200);
+    faults.clear();
+    assert!(status_of(running).contains(" 200 "));
+    assert!(status_of(waiting).contains(" 200 "), "it had its turn");
+    until(&server, |reads| reads["in_use"] == 0 && reads["waiting"] == 0);
+}
+
+#[test]
+fn o5_a_client_that_goes_away_leaves_the_queue_and_shutdown_serves_the_rest() {
+    let mut server = narrow(8);
+    server.break_method(Method::Bm25, InjectedFault::Hang);
+    let docs = server.db.collection("default").unwrap();
+    let faults = docs.dependency(Method::Bm25).faults().clone();
+    let running = begin_search(&server);
+    until(&server, |reads| reads["in_use"] == 1);
+    let (gone, stays) = (begin_search(&server), begin_search(&server));
+    until(&server, |reads| reads["waiting"] == 2);
+    drop(gone);
+    until(&server, |reads| reads["waiting"] == 1);
+    let release = std::thread::spawn(move || faults.clear());
+    assert!(server.stop(), "drained in time");
+    release.join().unwrap();
+    assert!(status_of(running).contains(" 200 "));
+    assert!(status_of(stays).contains(" 200 "));
+}
+
+#[test]
+fn o5_what_is_below_the_floor_is_not_begun() {
+    let server = Running::start();
+    server.control().admission().admit_from(Floor::Hand, Class::Interactive);
+    let line = b"{\"id\": \"1\", \"body\": \"x\"}\n";
+    let path = "/collections/default/documents";
+    let stream = server.send("PUT", path, "application/x-ndjson", line);
+    assert_eq!((stream.status, stream.json()["reason"].clone()), (503, json!("priority")));
+    let search = agent().post(server.url("/search")).header("priority", "u=7");
+    let search = crate::Answer::of(search.send_json(json!({"query": "x"})));
+    assert_eq!(search.json()["reason"], "priority");
+    assert_eq!(server.post("/search", &json!({"query": "x"})).status, 200);
+    server.control().admission().admit_from(Floor::Hand, Class::Control);
+    assert_eq!(server.post("/search", &json!({"query": "x"})).status, 503);
+    assert_eq!(server.get("/admin/admission").json()["admits_from"], "control");
+    server.control().admission().admit_from(Floor::Hand, Class::Batch);
+    assert_eq!(server.send("PUT", path, "application/x-ndjson", line).status, 200);
+}
+
+#[test]
+fn o5_writers_see_how_full_the_way_is() {
+    let server = Running::start();
+    let written = server.put("/collections/default/documents/1", &json!({"body": "x"}));
+    assert_eq!(written.status, 200);
+    let queue = written.header("x-mainstay-write-queue");
+    assert_eq!(queue, "waiting=0, waiting-max=512, log-bytes=0, log-bytes-max=67108864");
+    assert!(server.get("/metrics").body.contains("mainstay_log_queue_bytes{"));
+}
+
+/// O2: a body that would not fit is refused by what its sender declares.
+#[test]
+fn o2_a_body_whose_memory_is_not_there_is_refused_before_it_is_read() {
+    let server = Running::start_with(Config { body_bytes_max: 1 << 30, ..Config::default() });
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(
+        stream,
+        "PUT /collections/default/documents HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: 900000000\r\n\r\n[",
+    )
+    .unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"reason\":\"memory\""), "{answer}");
+}
+
+/// C3: a thousand clients at once; each is answered or told to come again.
+#[test]
+fn c3_o5_a_thousand_clients_at_once_are_all_answered() {
+    let server = Running::start_with(Config {
+        admission: AdmissionConfig {
+            line: LineConfig { length: 200, ..AdmissionConfig::default().line },
+            ..AdmissionConfig::default()
+        },
+        ..Config::default()
+    });
+    let streams: Vec<TcpStream> = (0..1_000).map(|_| begin_search(&server)).collect();
+    let statuses: Vec<String> = streams.into_iter().map(status_of).collect();
+    let of = |status: &str| statuses.iter().filter(|line| line.contains(status)).count();
+    let (ok, shed) = (of(" 200 "), of(" 503 "));
+    assert_eq!(ok + shed, 1_000, "{statuses:?}");
+    assert!(ok > 0);
+    until(&server, |reads| reads["in_use"] == 0 && reads["waiting"] == 0);
+}
