@@ -4,5 +4,6 @@
 //! A failed check panics with the name of the rule.
 
 pub mod file_system;
+pub mod postgres;
 pub mod texts;
 pub mod view;
