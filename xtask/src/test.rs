@@ -11,6 +11,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
+    ("initdb", "postgresql"),
 ];
 
 /// What is tested: the workspace, and the toolkit's places for other crates' errors, which are behind
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 
 /// Installs the programs that are missing, with the system's package manager.
 fn install() -> Result<(), String> {
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !command::exists(program)).collect();
+    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !is_there(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -67,6 +68,13 @@ fn install() -> Result<(), String> {
     apt(&["update"]).and_then(|()| apt(&arguments)).map_err(|e| {
         format!("{e}; the tests need {}: install it and run this again", packages.join(", "))
     })
+}
+
+/// Debian keeps the programs of PostgreSQL's server off the path, in a folder for each version.
+fn is_there(program: &str) -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders = versions.map(|version| version.path().join("bin"));
+    folders.any(|folder| folder.join(program).is_file()) || command::exists(program)
 }
 
 #[derive(Default)]
