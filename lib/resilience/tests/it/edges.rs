@@ -47,6 +47,22 @@ fn b5_a_limit_moves_after_ten_results_and_not_after_nine() {
 }
 
 #[test]
+fn b5_an_answer_to_a_mistake_teaches_a_limit_nothing() {
+    let clock = ManualClock::new();
+    let limit = adaptive(&clock, Law::Aimd, 5);
+    let take = |_| limit.try_acquire(Context::from(Priority::Critical)).unwrap();
+    for _ in 0..10 {
+        let permits: Vec<_> = (0..5).map(take).collect();
+        clock.advance(ms(200));
+        permits.into_iter().for_each(|permit| permit.record(ErrorKind::NotFound));
+    }
+    assert_eq!(limit.limit(), 5);
+    window(&limit, &clock, 5, 0, ms(1));
+    window(&limit, &clock, 5, 0, ms(1));
+    assert_eq!(limit.limit(), 6);
+}
+
+#[test]
 fn b5_overloads_count_from_more_than_a_tenth_of_the_successes() {
     let clock = ManualClock::new();
     let limit = adaptive(&clock, Law::Aimd, 100);
@@ -96,7 +112,9 @@ fn b5_vegas_forgets_the_shortest_round_trip_after_ten_minutes() {
 fn held(config: QueueConfig, clock: Clock) -> (WorkQueue<u32, ()>, impl Drop, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let work = move |_| drop(gate.lock().unwrap().recv());
+    let work = move |_| {
+        let _ = gate.lock().unwrap().recv();
+    };
     let (queue, workers) = WorkQueue::start("q", config, clock, work).unwrap();
     drop(queue.submit(0, Priority::Critical).unwrap());
     while queue.pressure().depth > 0 {
@@ -195,7 +213,9 @@ fn first_calls_fill_the_budget_of_hedges_and_of_fallback_calls() {
 fn a_hedge_says_nothing_without_a_hedge_and_waits_for_all_that_run() {
     let events = Arc::new(AtomicU32::new(0));
     let heard = Arc::clone(&events);
-    let observer = Arc::new(move |_: &Event<'_>| drop(heard.fetch_add(1, Ordering::Relaxed)));
+    let observer = Arc::new(move |_: &Event<'_>| {
+        heard.fetch_add(1, Ordering::Relaxed);
+    });
     let time = VirtualTime::new();
     let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(ms(10))).observer(observer);
     let hedge = hedge.build().unwrap();
