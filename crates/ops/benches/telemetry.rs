@@ -21,6 +21,8 @@ use mainstay_ops::telemetry::{Telemetry, TelemetryConfig};
 const REQUESTS: u32 = 200;
 /// Rounds of each part.
 const ROUNDS: usize = 500;
+/// Only spans of our crates are followed.
+const TARGET: &str = "mainstay_server";
 const METHODS: [&str; 4] = ["bm25", "tantivy", "native", "semantic"];
 
 struct Taken;
@@ -82,6 +84,7 @@ fn request(correlation: Option<&str>) {
     let ids = Ids::of_request(Incoming { correlation: Some(correlation), ..Incoming::default() });
     let span = begin(ids, || {
         tracing::info_span!(
+            target: TARGET,
             parent: None,
             "http.request",
             "otel.name" = "POST /search",
@@ -97,12 +100,13 @@ fn request(correlation: Option<&str>) {
     }
     let inside = span.enter();
     for method in METHODS {
-        let span = tracing::info_span!("search.method", method, indexed_through = 7);
+        let span =
+            tracing::info_span!(target: TARGET, "search.method", method, indexed_through = 7);
         let _inside = span.enter();
     }
     drop(inside);
     span.record("http.response.status_code", 200);
-    tracing::debug!(method = "POST", "request answered");
+    tracing::debug!(target: TARGET, method = "POST", "request answered");
 }
 
 /// What one hybrid search and its request record.
