@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mainstay_ops::correlation::{Ids, Incoming, begin};
+use mainstay_ops::finished_span::FinishedSpan;
 use mainstay_ops::log_lines::LogFormat;
 use mainstay_ops::meter::Meter;
 use mainstay_ops::metric_table::METRICS;
 use mainstay_ops::span_export::SpanSink;
-use mainstay_ops::spans::FinishedSpan;
 use mainstay_ops::telemetry::{Telemetry, TelemetryConfig};
 
 /// Requests in one round: a millisecond or less, so that most rounds are not interrupted by others.

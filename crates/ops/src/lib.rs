@@ -27,6 +27,7 @@ pub mod admission;
 pub mod audit;
 pub mod correlation;
 pub mod exposition;
+pub mod finished_span;
 pub mod flags;
 pub mod handles;
 pub mod health;

@@ -10,7 +10,7 @@ use std::sync::mpsc::{
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::spans::FinishedSpan;
+use crate::finished_span::FinishedSpan;
 
 /// Spans that wait: two seconds of 200 searches a second, at five spans each.
 const QUEUE_MAX: usize = 2048;

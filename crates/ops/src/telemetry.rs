@@ -120,7 +120,8 @@ impl Telemetry {
         let (filter, handle) = reload::Layer::new(log_filter(&config.log_filter)?);
         let export = config.sink.map(SpanExport::start).transpose();
         let export = export.map_err(TelemetryError::Thread)?;
-        let sample_ratio = SampleRatio::new(config.sample_ratio);
+        // Nothing is said to be recorded that nobody records.
+        let sample_ratio = SampleRatio::new(export.as_ref().map_or(0.0, |_| config.sample_ratio));
         let spans = SpanLayer::new(export.as_ref().map(SpanExport::queue), sample_ratio.clone());
         let lines = LogLayer::new(config.log_format, config.log_writer);
         let subscriber = tracing_subscriber::registry()
@@ -140,10 +141,12 @@ impl Telemetry {
         Ok(())
     }
 
-    /// The share of traces that are recorded where no caller has decided.
-    #[must_use]
-    pub fn sample_ratio(&self) -> SampleRatio {
-        self.sample_ratio.clone()
+    /// Changes the share of traces that are recorded where no caller has decided; without a sink
+    /// none is.
+    pub fn set_sample_ratio(&self, ratio: f64) {
+        if self.export.is_some() {
+            self.sample_ratio.set(ratio);
+        }
     }
 
     /// Sends the spans that wait, at most for `patience`; answers whether that was enough.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
+use mainstay_ops::finished_span::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
 use mainstay_ops::span_export::SpanSink;
-use mainstay_ops::spans::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
 use mainstay_resilience::{
     Attempt, Classify, Clock, Context, Deadline, ErrorKind, FanOut, MetricsObserver, NoSleeper,
     Pipelines, PipelinesConfig, Priority, TracingObserver, Verdict, classify_http_status,

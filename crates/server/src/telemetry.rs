@@ -97,7 +97,7 @@ impl Telemetry {
     pub fn reconfigure(&self, settings: &Settings) -> Result<(), TelemetryFault> {
         let filter = settings.text("log.filter");
         self.0.set_log_filter(filter).map_err(TelemetryFault::Receiver)?;
-        self.0.sample_ratio().set(settings.share("telemetry.sample_ratio"));
+        self.0.set_sample_ratio(settings.share("telemetry.sample_ratio"));
         Ok(())
     }
 
