@@ -11,7 +11,11 @@ const NEEDED: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
+    ("postgres", "postgresql"),
 ];
+
+/// Where Debian keeps the programs of PostgreSQL, which are not on the path.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
 
 /// What is tested: the workspace, and the toolkit's places for other crates' errors, which are behind
 /// features that the workspace does not use.
@@ -43,7 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 
 /// Installs the programs that are missing, with the system's package manager.
 fn install() -> Result<(), String> {
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !command::exists(program)).collect();
+    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !is_there(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -67,6 +71,13 @@ fn install() -> Result<(), String> {
     apt(&["update"]).and_then(|()| apt(&arguments)).map_err(|e| {
         format!("{e}; the tests need {}: install it and run this again", packages.join(", "))
     })
+}
+
+/// Whether a program can be started, from the path or from where PostgreSQL keeps its own.
+fn is_there(program: &str) -> bool {
+    let versions = std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    let mut kept = versions.map(|version| version.path().join("bin").join(program));
+    command::exists(program) || kept.any(|path| path.is_file())
 }
 
 #[derive(Default)]

@@ -4,7 +4,7 @@
 //! process that started it, however that one ends: a shell beside it waits for the closing of a pipe.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -110,19 +110,19 @@ impl Postgres {
     }
 
     fn create(&self) {
+        let password = self.folder.join("password");
+        std::fs::write(&password, PASSWORD).expect("the folder is writable");
         let mut initdb = self.command(&program("initdb"));
-        let mut child = initdb
-            .args(["--auth=scram-sha-256", "--no-sync", "--username", USER])
-            .args(["--pwfile=/dev/stdin", "--encoding=UTF8", "--pgdata"])
+        let output = initdb
+            .args(["--auth=scram-sha-256", "--no-sync", "--username", USER, "--encoding=UTF8"])
+            .arg("--pwfile")
+            .arg(&password)
+            .arg("--pgdata")
             .arg(self.folder.join("data"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
+            .output()
             .expect("initdb of the package postgresql is installed");
-        let mut stdin = child.stdin.take().expect("it is piped");
-        writeln!(stdin, "{PASSWORD}").expect("initdb reads the password");
-        drop(stdin);
-        assert!(child.wait().expect("initdb ends").success(), "initdb failed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::remove_file(&password).expect("it was just written");
     }
 
     /// Starts a server that was killed, on the same port with the same data.
