@@ -11,11 +11,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
-    ("postgres", "postgresql"),
+    ("initdb", "postgresql"),
 ];
-
-/// Where Debian keeps the programs of PostgreSQL, which are not on the path.
-const POSTGRESQL: &str = "/usr/lib/postgresql";
 
 /// What is tested: the workspace, and the toolkit's places for other crates' errors, which are behind
 /// features that the workspace does not use.
@@ -73,11 +70,11 @@ fn install() -> Result<(), String> {
     })
 }
 
-/// Whether a program can be started, from the path or from where PostgreSQL keeps its own.
+/// Debian keeps the programs of PostgreSQL's server off the path, in a folder for each version.
 fn is_there(program: &str) -> bool {
-    let versions = std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
-    let mut kept = versions.map(|version| version.path().join("bin").join(program));
-    command::exists(program) || kept.any(|path| path.is_file())
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders = versions.map(|version| version.path().join("bin"));
+    folders.any(|folder| folder.join(program).is_file()) || command::exists(program)
 }
 
 #[derive(Default)]

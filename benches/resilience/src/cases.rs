@@ -16,7 +16,6 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tower::{Layer, Service};
@@ -316,28 +315,24 @@ fn take(limiter: RateLimiter) -> Calls {
     })
 }
 
-/// Takes from limiters in turn that each fill in 50 ms, which only the precise clock can measure. One
-/// alone would be empty soon, since calls come faster than the fastest rate; by the time its turn comes
-/// again it is full.
-fn take_precisely(threads: usize) -> Calls {
-    const CHUNK: u64 = 100_000;
+/// Takes from limiters in turn, each for a millisecond, that each fill in 50 ms, which only the
+/// precise clock can measure. One alone would be empty soon, since calls come faster than the fastest
+/// rate; by the time its turn comes again it is full. Turns go by time, so that all threads are with
+/// the same limiter.
+fn take_precisely() -> Calls {
+    const CHUNK: u64 = 1_000;
     let config = RateConfig::per_second(Algorithm::TokenBucket, 10_000_000).with_burst(500_000);
     let limiters: Vec<RateLimiter> =
         (0..64).map(|_| RateLimiter::new("bench", config).expect("valid")).collect();
-    let runs = AtomicUsize::new(0);
+    let origin = Instant::now();
     Box::new(move |calls| {
-        // The threads of one run begin with the same limiter.
-        let first = runs.fetch_add(1, Ordering::Relaxed) / threads;
         let mut left = calls;
-        for turn in first.. {
-            let limiter = &limiters[turn % limiters.len()];
+        while left > 0 {
+            let limiter = &limiters[origin.elapsed().as_millis() as usize % limiters.len()];
             for _ in 0..left.min(CHUNK) {
                 let _ = black_box(limiter.try_acquire());
             }
             left -= left.min(CHUNK);
-            if left == 0 {
-                break;
-            }
         }
     })
 }
@@ -363,7 +358,8 @@ fn bucket(threads: usize) -> Vec<Entry> {
     let coarse = limiter(fast.with_burst(1_000_000_000));
     let spent = limiter(RateConfig::new(Algorithm::TokenBucket, 1, HOUR));
     let _ = spent.try_acquire();
-    let quota = Quota::per_second(NonZeroU32::MAX);
+    let number = |number| NonZeroU32::new(number).expect("not zero");
+    let quota = Quota::per_second(number(10_000_000)).allow_burst(number(1_000_000_000));
     let one = Quota::with_period(HOUR).expect("not zero");
     let peer_spent = Governor::direct_with_clock(one, QuantaClock::default());
     let _ = peer_spent.check();
@@ -384,7 +380,7 @@ fn bucket(threads: usize) -> Vec<Entry> {
             threads,
             check!(Governor::direct_with_clock(quota, same_clock)),
         ),
-        entry(PRECISE, "mainstay (precise clock)", threads, take_precisely(threads)),
+        entry(PRECISE, "mainstay (precise clock)", threads, take_precisely()),
         entry(
             PRECISE,
             "governor (Instant)",

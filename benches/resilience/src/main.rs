@@ -3,13 +3,15 @@
 //! `cargo run --release --manifest-path benches/resilience/Cargo.toml -- [--quick] [--json]`
 //!
 //! Criterion measures each case in several passes over all cases, so that a busy machine disturbs
-//! all alike; a row shows the pass in which the median call was quickest. Two threads: both share
-//! one policy, and a call's time is the wall time over the calls of one thread. With `--bench` the
-//! arguments are criterion's own, and its report is printed instead.
+//! all alike; a row shows the pass in which the median call was quickest. Two threads on one policy are
+//! measured by `two_threads`, and a row shows the median with the least and the most; `--two-threads`
+//! measures nothing else. With `--bench` the arguments are criterion's own, and its report is printed
+//! instead.
 
 mod cases;
 mod meter;
 mod report;
+mod two_threads;
 
 use criterion::Criterion;
 use std::process::{Command, ExitCode, Stdio};
@@ -21,6 +23,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (passes, measurement_seconds) = if has("--quick") { (2, "0.1") } else { (5, "0.4") };
+    if has("--two-threads") {
+        report::print_pairs(rounds(has("--quick")));
+        return ExitCode::SUCCESS;
+    }
     for pass in 0..passes {
         eprintln!("pass {} of {passes}", pass + 1);
         if let Err(error) = run_pass(pass, measurement_seconds) {
@@ -28,7 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let rows = report::rows(passes);
+    let rows = report::rows(passes, rounds(has("--quick")));
     if has("--json") {
         report::print_json(&rows)
     } else {
@@ -37,13 +43,18 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Hands every case to criterion.
+/// Rounds with two threads, each 10 ms for every library.
+fn rounds(is_quick: bool) -> usize {
+    if is_quick { 25 } else { 101 }
+}
+
+/// Hands every case of one thread to criterion.
 fn measure() {
     let mut criterion = Criterion::default().configure_from_args();
-    for entry in cases::all() {
+    for entry in cases::all().iter().filter(|entry| entry.threads == 1) {
         let mut group = criterion.benchmark_group(entry.group());
         group.bench_function(entry.library, |bencher| {
-            bencher.iter_custom(|calls| entry.time(calls))
+            bencher.iter_custom(|calls| (entry.run)(calls))
         });
         group.finish();
     }

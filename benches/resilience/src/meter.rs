@@ -2,7 +2,6 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::Barrier;
 use std::time::Duration;
 
 thread_local! {
@@ -44,26 +43,6 @@ impl Entry {
     /// The case with its threads, as it stands in the table.
     pub fn group(&self) -> String {
         format!("{} x{}", self.case, self.threads)
-    }
-
-    /// How long `calls` calls took on each of the entry's threads: the slowest of them.
-    pub fn time(&self, calls: u64) -> Duration {
-        if self.threads == 1 {
-            return (self.run)(calls);
-        }
-        let barrier = Barrier::new(self.threads);
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.threads)
-                .map(|_| {
-                    scope.spawn(|| {
-                        barrier.wait();
-                        (self.run)(calls)
-                    })
-                })
-                .collect();
-            let times = threads.into_iter().map(|thread| thread.join().unwrap_or_default());
-            times.max().unwrap_or_default()
-        })
     }
 
     /// Allocations per call on one thread.

@@ -115,7 +115,7 @@ impl Catalogue {
     /// # Errors
     /// The database cannot be asked, or a later release has changed the tables.
     pub async fn prepare(&self) -> Result<(), CatalogueError> {
-        self.0.migrated.get_or_try_init(|| self.migrate()).await.map(|()| ())
+        self.0.migrated.get_or_try_init(|| self.migrate()).await.copied()
     }
 
     /// Asks the database for nothing.

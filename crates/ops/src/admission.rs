@@ -15,6 +15,8 @@
 //! | requests that wait | the fattest key's newest request is refused | overload: 503 |
 //! | time in the queue | refused | overload: 503 |
 //!
+//! Rates may be [shared](Admission::share_rates) by several nodes through Redis, by leases.
+//!
 //! Control calls pass every one of them and are only counted.
 //!
 //! | metric | kind | labels |
@@ -32,17 +34,21 @@ mod class;
 mod cost;
 mod counts;
 mod gate;
+mod leases;
 mod line;
 mod rate_rule;
 mod rates;
+mod redis_store;
 mod refusal;
 mod ticket;
 
 pub use class::{Class, Group};
 pub use cost::{SearchCost, write_bytes, write_units};
 pub use gate::{GateReport, LineConfig};
+pub use leases::SharedQuota;
 pub use rate_rule::{RateRule, RateRuleFault};
 pub use rates::{PolicyState, RateReport};
+pub use redis_store::RedisConfig;
 pub use refusal::{Refusal, RefusalKind, RefusalReason};
 pub use ticket::{Load, Permit, Ticket};
 
@@ -50,7 +56,8 @@ use crate::memory::Budget;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use counts::Counts;
 use gate::Gate;
-use mainstay_resilience::{AdaptiveConfig, Clock, ConfigError, Law};
+use leases::Leases;
+use mainstay_resilience::{AdaptiveConfig, Clock, ConfigError, Law, Pipelines};
 use rates::{Asked, Rates};
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -151,6 +158,7 @@ struct Shared {
     writes: Arc<Gate>,
     floors: [AtomicU8; FLOORS],
     memory: ArcSwapOption<Budget>,
+    leases: ArcSwapOption<Leases>,
     seed: RandomState,
     counts: Counts,
 }
@@ -167,6 +175,7 @@ impl Admission {
             clock,
             floors: Default::default(),
             memory: ArcSwapOption::empty(),
+            leases: ArcSwapOption::empty(),
             seed: RandomState::new(),
             counts: Counts::default(),
         })))
@@ -237,7 +246,30 @@ impl Admission {
         if rates.is_empty() {
             return Ok(());
         }
-        rates.take(Asked { group, class, key }, 0, 1)
+        rates.take(Asked { group, class, key }, self.0.leases.load().as_deref(), 0, 1)
+    }
+
+    /// Shares every rate with the other nodes that use the same Redis, from now on. Portions are
+    /// taken by a thread of its own, through the pipeline of the service `redis`; no request waits
+    /// for it. While Redis is away each of `nodes` keeps to its share.
+    ///
+    /// # Errors
+    /// The address cannot be read, or the thread cannot be started.
+    pub fn share_rates(
+        &self,
+        config: RedisConfig,
+        nodes: u32,
+        pipelines: &Pipelines,
+    ) -> Result<(), ConfigError> {
+        let leases = Leases::start(config, nodes, pipelines, self.0.clock.clone())?;
+        self.0.leases.store(Some(Arc::new(leases)));
+        Ok(())
+    }
+
+    /// How this node stands towards each quota that is shared.
+    #[must_use]
+    pub fn shared_report(&self) -> Vec<SharedQuota> {
+        self.0.leases.load().as_ref().map(|leases| leases.report()).unwrap_or_default()
     }
 
     /// How the limits of a group stand towards a key; empty without limits.

@@ -273,6 +273,7 @@ impl Keys {
         audit: Audit,
     ) -> Result<Self, KeyError> {
         let keys = read(&*store)?;
+        metrics::gauge!("mainstay_keys").set(keys.len() as f64);
         let entries = ArcSwap::from_pointee(entries(&keys, &Entries::new()));
         Ok(Keys(Arc::new(Kept { keys: Mutex::new(keys), entries, store, wall, audit })))
     }

@@ -154,7 +154,6 @@ impl Server {
 
     /// The routes without and with what every request goes through, to be called in the process: for
     /// measuring what that costs.
-    #[must_use]
     pub fn routers(&self) -> [axum::Router; 2] {
         [routes::bare(self.state.clone()), routes::routes(self.state.clone())]
     }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,12 +11,10 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use mainstay_ops::handles::HandleClass;
 
 use crate::caller::Peer;
-use crate::problem::Problem;
 use crate::state::State;
 
 /// How long to wait after the system refused a connection, for want of file handles as a rule.
@@ -30,9 +27,6 @@ pub(crate) async fn serve(
     state: State,
     stop: impl Future<Output = ()> + Send,
 ) -> bool {
-    let router = router
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(axum::middleware::from_fn(crate::observe::observe));
     let config = state.config();
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
@@ -116,20 +110,4 @@ fn ended(result: Result<(), hyper::Error>) {
 fn refused(why: &str) {
     metrics::counter!("mainstay_tls_handshake_failures_total").increment(1);
     tracing::debug!(why, "TLS handshake failed");
-}
-
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let message = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message");
-    metrics::counter!("mainstay_http_panics_total").increment(1);
-    tracing::error!(panic = message, "a handler panicked");
-    Problem::new(
-        axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "the request met a fault of the server; it is in the log",
-    )
-    .into_response()
 }

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 
 use crate::admit;
@@ -13,7 +14,7 @@ use crate::http::{
 };
 use crate::problem::Problem;
 use crate::state::State;
-use crate::{authenticate, security_headers, standing};
+use crate::{authenticate, observe, security_headers, standing};
 
 /// Every path behind the layers that each request goes through, the outermost last.
 pub(crate) fn routes(state: State) -> Router {
@@ -22,6 +23,8 @@ pub(crate) fn routes(state: State) -> Router {
         .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(observe::observe))
         .with_state(state)
 }
 
@@ -156,4 +159,20 @@ async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) ->
         "method_not_allowed",
         format!("{path} does not answer to {method}; GET /openapi.json lists what it answers to"),
     )
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message");
+    metrics::counter!("mainstay_http_panics_total").increment(1);
+    tracing::error!(panic = message, "a handler panicked");
+    Problem::new(
+        axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "the request met a fault of the server; it is in the log",
+    )
+    .into_response()
 }

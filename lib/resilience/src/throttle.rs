@@ -80,9 +80,6 @@ impl Counts {
             self.sums.0 -= std::mem::take(&mut self.requests[at]);
             self.sums.1 -= std::mem::take(&mut self.accepts[at]);
         }
-        if passed >= SLICES as u64 {
-            *self = Counts::default();
-        }
         self.epoch = self.epoch.max(epoch);
     }
 

@@ -142,6 +142,15 @@ mod tests {
         assert_eq!(jobs.push(7, Priority::Normal, Some(2), Tick::ZERO, Some(10)), Ok(()));
     }
 
+    #[test]
+    fn o5_a_caller_whose_jobs_are_taken_holds_no_share() {
+        let mut jobs = WaitingJobs::default();
+        push(&mut jobs, 0, 1);
+        assert!(jobs.pop().is_some());
+        let ask = |item| jobs.push(item, Priority::Normal, Some(2), Tick::ZERO, Some(2));
+        assert_eq!([1, 2].map(ask), [Ok(()), Ok(())], "both places are one caller's");
+    }
+
     #[cfg(not(resilience_loom))]
     #[test]
     fn o5_jobs_leave_by_priority_and_each_caller_in_its_own_order() {

@@ -120,7 +120,12 @@ async fn r8_a_database_that_hangs_holds_nobody_and_is_used_again_when_it_goes_on
         assert!(catalogue.ping().await.is_err());
         assert!(began.elapsed() < Duration::from_secs(30), "limited to seven seconds in all");
     }
-    assert_eq!(catalogue.pool().in_use, 0, "no place is held by a call that was given up");
+    // The pool learns of a connection that was thrown away a moment after its call has ended.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while catalogue.pool().in_use > 0 {
+        assert!(Instant::now() < deadline, "a call that was given up holds a place");
+        tokio::task::yield_now().await;
+    }
     server.resume();
     works_again(&catalogue).await;
     let mut calls = tokio::task::JoinSet::new();

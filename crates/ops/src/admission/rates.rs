@@ -3,6 +3,7 @@
 //! Limits of keys come first, so that a key beyond its own limit takes nothing from what all share.
 //! What was taken stays taken when a later limit refuses.
 
+use super::leases::Leases;
 use super::rate_rule::RateRule;
 use super::{Class, Group, Refusal, RefusalReason};
 use mainstay_resilience::{
@@ -12,6 +13,9 @@ use mainstay_resilience::{
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// When to look for another portion of a shared quota: a background refill takes a fraction of it.
+const LEASE_RETRY: Duration = Duration::from_millis(250);
 
 /// How one policy stands towards one caller: what answers show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,12 +109,28 @@ impl Rates {
 
     /// Takes what a request costs from every limit of its group, or, when `paid` units were taken
     /// before, what it costs more.
-    pub(super) fn take(&self, asked: Asked<'_>, paid: u32, cost: u32) -> Result<(), Box<Refusal>> {
+    pub(super) fn take(
+        &self,
+        asked: Asked<'_>,
+        leases: Option<&Leases>,
+        paid: u32,
+        cost: u32,
+    ) -> Result<(), Box<Refusal>> {
         for policy in self.policies.iter().filter(|policy| policy.rule.covers(asked.group)) {
             let before = if paid == 0 { 0 } else { policy.rule.units(paid) };
             let units = policy.rule.units(cost).saturating_sub(before);
-            if units > 0 {
+            if units == 0 {
+                continue;
+            }
+            // The common quota is the limit of all nodes; beside it only spacing is each node's own.
+            if leases.is_none() || policy.rule.rate.algorithm == Algorithm::LeakyBucket {
                 policy.take(asked.key, units).map_err(|no| policy.refusal(asked, &no))?;
+            }
+            if let Some(leases) = leases {
+                let key = if policy.is_per_key() { asked.key } else { "" };
+                if !leases.spend(&policy.name, &policy.rule, key, units) {
+                    return Err(policy.lease_spent(asked));
+                }
             }
         }
         Ok(())
@@ -182,6 +202,10 @@ impl Policy {
         }
     }
 
+    fn is_per_key(&self) -> bool {
+        matches!(self.meter, Meter::Key(_))
+    }
+
     fn available(&self, key: &str) -> u64 {
         match &self.meter {
             Meter::All(limiter) => limiter.available(),
@@ -202,6 +226,29 @@ impl Policy {
             _ => (rate.period / rate.limit.max(1)).saturating_mul(used),
         };
         PolicyState { name: Arc::clone(&self.name), quota, window: rate.period, remaining, reset }
+    }
+
+    #[cold]
+    fn lease_spent(&self, asked: Asked<'_>) -> Box<Refusal> {
+        let rate = &self.rule.rate;
+        // Some node may give something back, or the window ends: nobody knows when, at most a period.
+        let retry_after = (rate.period / rate.limit.max(1)).max(LEASE_RETRY).min(rate.period);
+        Box::new(Refusal {
+            reason: RefusalReason::SharedRate,
+            group: asked.group,
+            class: asked.class,
+            policy: Arc::clone(&self.name),
+            limit: u64::from(rate.limit),
+            remaining: 0,
+            retry_after,
+            detail: format!(
+                "the {} per {} that all nodes share for {} are used up; try again in {} ms",
+                rate.limit,
+                human_duration::format(rate.period),
+                self.rule.name(),
+                retry_after.as_millis().max(1),
+            ),
+        })
     }
 
     #[cold]

@@ -119,7 +119,7 @@ impl Ticket {
         let rates = shared.rates.load_full();
         if !rates.is_empty() {
             let asked = Asked { group: self.group, class, key: &self.key };
-            rates.take(asked, paid, load.cost)?;
+            rates.take(asked, shared.leases.load().as_deref(), paid, load.cost)?;
         }
         let memory = self.take(load.bytes)?;
         let gate = self.admission.gate(self.group);

@@ -10,5 +10,6 @@ mod keys;
 mod levels;
 mod memory;
 mod meter;
+mod shared_rates;
 mod shutdown;
 mod slo;

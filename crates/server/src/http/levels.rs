@@ -76,7 +76,7 @@ pub(crate) async fn hold(
     let lasting = duration("for", &json.lasting)?;
     let levels = state.operations().levels.clone();
     state
-        .control(move || levels.hold(level, lasting, &caller.name(), &json.why))
+        .control(move || levels.hold(level, lasting, caller.name(), &json.why))
         .await?
         .map_err(refused)?;
     Ok(shown(&state))
@@ -97,7 +97,7 @@ pub(crate) async fn release(
     Query(query): Query<WhyQuery>,
 ) -> Result<Json<serde_json::Value>, Problem> {
     let levels = state.operations().levels.clone();
-    let released = state.control(move || levels.release(&caller.name(), &query.why)).await?;
+    let released = state.control(move || levels.release(caller.name(), &query.why)).await?;
     if released.map_err(refused)? {
         return Ok(shown(&state));
     }

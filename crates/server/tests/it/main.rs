@@ -89,6 +89,11 @@ impl Running {
         docs.dependency(method).faults().set(fault, None);
     }
 
+    /// Lets a method of the collection `default` work again.
+    fn mend_method(&self, method: Method) {
+        self.db.collection("default").unwrap().dependency(method).faults().clear();
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

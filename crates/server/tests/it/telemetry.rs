@@ -100,7 +100,7 @@ fn a_trace_goes_on_where_the_caller_began_it() {
 fn every_line_of_a_request_names_it_also_on_other_threads() {
     log();
     let server = Running::start();
-    server.options.faults.set(mainstay_db::Method::Bm25, Some(mainstay_db::Fault::Panic));
+    server.break_method(mainstay_db::Method::Bm25, mainstay_db::InjectedFault::Panic);
     let id = "lines-of-one-request";
     agent()
         .post(server.url("/search"))
@@ -251,11 +251,11 @@ fn workload(server: &Running) {
     server.get("/nowhere");
     server.send("PUT", "/search", "text/plain", b"x");
     server.post("/admin/collections/default/rebuild", &json!({"method": "bm25"}));
-    server.options.faults.set(mainstay_db::Method::Native, Some(mainstay_db::Fault::Panic));
+    server.break_method(mainstay_db::Method::Native, mainstay_db::InjectedFault::Panic);
     for _ in 0..7 {
         server.post("/search", &json!({"query": "zebra"}));
     }
-    server.options.faults.set(mainstay_db::Method::Native, None);
+    server.mend_method(mainstay_db::Method::Native);
 }
 
 fn scraped(server: &Running, accept: &str) -> (String, String) {

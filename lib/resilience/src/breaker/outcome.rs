@@ -15,8 +15,9 @@ use crate::sync::{Ordering, load_in_order, lock};
 use std::time::Duration;
 
 impl Machine {
-    /// Counts the result of an admitted call.
-    #[inline]
+    /// Counts the result of an admitted call. Always inlined, as is the plain success: that a call
+    /// succeeded is known where it is recorded, and everything else is out of line.
+    #[inline(always)]
     pub(crate) fn record(
         &self,
         ticket: Ticket,
@@ -31,7 +32,7 @@ impl Machine {
 
     /// Counts a success while all is well, which is nearly always; `false`, with nothing counted,
     /// when it is not as plain as that.
-    #[inline]
+    #[inline(always)]
     fn count_plainly(&self, word: Word, now: &mut LazyNow<'_>) -> bool {
         let (hot, flags) = (&*self.hot, self.flags());
         if !word.is_closed() || self.word() != word || !hot.tally.has_no_streak(word.tag()) {
@@ -175,6 +176,7 @@ impl Machine {
     }
 
     /// Judges if the rates may have reached a threshold, without the lock when they have not.
+    #[inline(never)]
     fn judge_if_reached(&self, word: Word, streak: u64, now: Tick) {
         let hot = &*self.hot;
         let turn = load_in_order(&hot.turning);

@@ -17,8 +17,10 @@ struct Held<M: Deref<Target = Machine>> {
 }
 
 impl<M: Deref<Target = Machine>> Held<M> {
-    #[inline]
-    fn settle(mut self, count: Count, retry_after: Option<Duration>) {
+    /// Inlined always: called with a permit in memory, it would wait for the permit's own stores,
+    /// which doubles the cost of a success.
+    #[inline(always)]
+    fn settle(&mut self, count: Count, retry_after: Option<Duration>) {
         // First, so that a panicking observer does not settle the ticket twice.
         self.settled = true;
         let now = LazyNow::unread(&self.machine.clock);
@@ -26,7 +28,7 @@ impl<M: Deref<Target = Machine>> Held<M> {
     }
 
     #[inline]
-    fn settle_at(mut self, verdict: &Verdict, now: Tick) {
+    fn settle_at(&mut self, verdict: &Verdict, now: Tick) {
         self.settled = true;
         let now = LazyNow::at(&self.machine.clock, now);
         self.machine.record(self.ticket, verdict.count(), verdict.retry_after(), now);
@@ -60,32 +62,32 @@ macro_rules! permit {
             }
 
             /// The dependency did well.
-            #[inline]
-            pub fn success(self) {
+            #[inline(always)]
+            pub fn success(mut self) {
                 self.0.settle(Count::Success, None);
             }
 
             /// The dependency failed.
             #[inline]
-            pub fn failure(self) {
+            pub fn failure(mut self) {
                 self.0.settle(Count::Failure, None);
             }
 
             /// The dependency failed and asks to be left alone for `wait`. Heeded when
             /// [`OpenFor::retry_after_max`](crate::OpenFor) is not zero.
-            pub fn failure_with_retry_after(self, wait: Duration) {
+            pub fn failure_with_retry_after(mut self, wait: Duration) {
                 self.0.settle(Count::Failure, Some(wait));
             }
 
             /// The call says nothing about the dependency; a probe's slot is given back.
-            pub fn ignore(self) {
+            pub fn ignore(mut self) {
                 self.0.settle(Count::Ignored, None);
             }
 
             /// Records a [`Verdict`], an [`ErrorKind`], or the reference of a result whose error
             /// is [`Classify`].
             #[inline]
-            pub fn record(self, outcome: impl Into<Verdict>) {
+            pub fn record(mut self, outcome: impl Into<Verdict>) {
                 let verdict = outcome.into();
                 self.0.settle(verdict.count(), verdict.retry_after());
             }
@@ -93,7 +95,7 @@ macro_rules! permit {
             /// Records a verdict at a time that was read already.
             #[inline]
             #[allow(dead_code)] // Each form of the permit is used by other callers.
-            pub(crate) fn record_at(self, verdict: &Verdict, now: Tick) {
+            pub(crate) fn record_at(mut self, verdict: &Verdict, now: Tick) {
                 self.0.settle_at(verdict, now);
             }
         }

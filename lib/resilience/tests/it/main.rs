@@ -14,6 +14,8 @@ mod defects;
 #[cfg(not(resilience_loom))]
 mod documentation;
 #[cfg(not(resilience_loom))]
+mod edges;
+#[cfg(not(resilience_loom))]
 mod examples;
 #[cfg(resilience_loom)]
 mod interleavings;

@@ -1,0 +1,223 @@
+//! [`RedisStore`]: the quotas that several nodes share, in Redis.
+//!
+//! One script, run atomically, grants portions of a quota by the algorithm of its rule. Only the
+//! background of the leases comes here; no request ever waits for it.
+//!
+//! Time is Redis's own, so that nodes whose clocks differ still share one quota. A clock of Redis
+//! that steps back grants nothing new until it has caught up.
+
+use super::rate_rule::RateRule;
+use crate::lock::lock;
+use crate::redact::redact;
+use mainstay_resilience::{
+    Algorithm, Attempt, Classify, Context, Error, ErrorKind, Lease, Pipelines, QuotaSource,
+};
+use redis::{Connection, RedisError};
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The service's name in the registry of pipelines, and its one endpoint.
+pub(super) const SERVICE: &str = "redis";
+const ENDPOINT: &str = "quota";
+/// What the keys of quotas begin with.
+const PREFIX: &str = "mainstay:quota:";
+/// How long a portion of a bucket may be spent: a node that dies takes that much with it.
+const BUCKET_VALID: Duration = Duration::from_secs(5);
+
+/// KEYS: the quota. ARGV: algorithm, wanted, limit, period in ms, burst, validity of a bucket's
+/// portion in ms. Returns what is granted and for how many ms. What is in the key and cannot be
+/// read counts as absent.
+const SCRIPT: &str = "\
+local t = redis.call('TIME') \
+local now = t[1] * 1000 + math.floor(t[2] / 1000) \
+local want, limit, period = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]) \
+local burst, valid = tonumber(ARGV[5]), tonumber(ARGV[6]) \
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end \
+local function field(name) return tonumber(redis.call('HGET', KEYS[1], name) or '') end \
+if ARGV[1] == 'bucket' then \
+  local at = field('at') or now \
+  local tokens = math.min(burst, (field('tokens') or burst) + math.max(0, now - at) * limit / period) \
+  local granted = math.max(0, math.min(want, math.floor(tokens))) \
+  redis.call('HSET', KEYS[1], 'tokens', tostring(tokens - granted), 'at', tostring(math.max(at, now))) \
+  redis.call('PEXPIRE', KEYS[1], math.ceil(burst * period / limit) + 1000) \
+  return {granted, valid} \
+end \
+local slices = 1 \
+if ARGV[1] == 'sliding' then slices = 10 end \
+local slice = math.max(1, math.floor(period / slices)) \
+local newest = math.floor(now / slice) \
+local used = 0 \
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do \
+  local number = tonumber(name) \
+  if number and number > newest - slices - (slices > 1 and 1 or 0) then used = used + (field(name) or 0) \
+  else redis.call('HDEL', KEYS[1], name) end \
+end \
+local granted = math.max(0, math.min(want, limit - used)) \
+redis.call('HINCRBY', KEYS[1], tostring(newest), granted) \
+redis.call('PEXPIRE', KEYS[1], period * 2 + 1000) \
+return {granted, (newest + 1) * slice - now}";
+
+/// Where Redis is and how long an answer may take.
+#[derive(Clone, PartialEq)]
+pub struct RedisConfig {
+    /// `redis://[user:password@]host[:port][/number]` or `unix:///path`.
+    pub url: String,
+    /// The longest wait for a connection and for each answer, above zero.
+    pub timeout: Duration,
+}
+
+/// The password is never shown.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisConfig({}, {:?})", redact(&self.url), self.timeout)
+    }
+}
+
+impl RedisConfig {
+    /// Whether the address can be read.
+    ///
+    /// # Errors
+    /// What is wrong with it; never the address itself, which may hold a password.
+    pub fn check_url(url: &str) -> Result<(), String> {
+        if url.starts_with("rediss:") {
+            return Err(
+                "TLS to Redis is not supported; tunnel it, and give the tunnel's end".into()
+            );
+        }
+        // The library's own message may repeat the address.
+        let read = redis::Client::open(url).map(drop);
+        read.map_err(|_| "an address such as redis://user:password@127.0.0.1:6379/0".to_string())
+    }
+}
+
+/// What went wrong on the way to a portion.
+#[derive(Debug)]
+pub(super) enum QuotaError {
+    /// The connection, or an error that Redis answered.
+    Redis(RedisError),
+    /// An answer that no quota can be.
+    Garbage(String),
+}
+
+impl fmt::Display for QuotaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuotaError::Redis(error) => write!(f, "redis: {}", redact(&error.to_string())),
+            QuotaError::Garbage(what) => write!(f, "redis answered what no quota is: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for QuotaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            QuotaError::Redis(error) => Some(error),
+            QuotaError::Garbage(_) => None,
+        }
+    }
+}
+
+impl Classify for QuotaError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            // The command is always the same: a server that refuses it is not the one it should be.
+            QuotaError::Redis(error) => match Classify::kind(error) {
+                ErrorKind::BadRequest | ErrorKind::Unknown => ErrorKind::ServerError,
+                kind => kind,
+            },
+            QuotaError::Garbage(_) => ErrorKind::ServerError,
+        }
+    }
+}
+
+/// Redis behind the pipeline of the service `redis`.
+pub(super) struct RedisStore {
+    config: RedisConfig,
+    pipelines: Pipelines,
+    /// Kept while it answers; any error ends it.
+    connection: Mutex<Option<Connection>>,
+}
+
+impl RedisStore {
+    pub(super) fn new(config: RedisConfig, pipelines: Pipelines) -> Self {
+        RedisStore { config, pipelines, connection: Mutex::new(None) }
+    }
+
+    fn grant(
+        &self,
+        rule: &RateRule,
+        burst: u64,
+        key: &str,
+        want: u32,
+    ) -> Result<(u32, Duration), Error<QuotaError>> {
+        self.pipelines.run(SERVICE, ENDPOINT, Context::default(), |_: Attempt| {
+            let mut held = lock(&self.connection);
+            let mut connection = match held.take() {
+                Some(connection) => connection,
+                None => self.connect().map_err(QuotaError::Redis)?,
+            };
+            let answer: Vec<i64> = command(rule, burst, key, want)
+                .query(&mut connection)
+                .map_err(QuotaError::Redis)?;
+            let granted = read(&answer, rule, want)?;
+            *held = Some(connection);
+            Ok(granted)
+        })
+    }
+
+    fn connect(&self) -> Result<Connection, RedisError> {
+        let client = redis::Client::open(self.config.url.as_str())?;
+        let connection = client.get_connection_with_timeout(self.config.timeout)?;
+        connection.set_read_timeout(Some(self.config.timeout))?;
+        connection.set_write_timeout(Some(self.config.timeout))?;
+        Ok(connection)
+    }
+}
+
+fn command(rule: &RateRule, burst: u64, key: &str, want: u32) -> redis::Cmd {
+    let algorithm = match rule.rate.algorithm {
+        Algorithm::FixedWindow => "fixed",
+        Algorithm::SlidingWindow => "sliding",
+        _ => "bucket",
+    };
+    let period_ms = rule.rate.period.as_millis();
+    let mut command = redis::cmd("EVAL");
+    command.arg(SCRIPT).arg(1).arg(format!("{PREFIX}{key}")).arg(algorithm).arg(want);
+    command.arg(rule.rate.limit).arg(u64::try_from(period_ms).unwrap_or(u64::MAX));
+    command.arg(burst).arg(BUCKET_VALID.as_millis() as u64);
+    command
+}
+
+/// An answer is believed only as far as it makes sense.
+fn read(answer: &[i64], rule: &RateRule, want: u32) -> Result<(u32, Duration), QuotaError> {
+    let garbage = || QuotaError::Garbage(format!("{:.100}", format!("{answer:?}")));
+    let [granted, valid_ms] = answer[..] else { return Err(garbage()) };
+    let granted = u32::try_from(granted).ok().filter(|granted| *granted <= want);
+    let valid = u64::try_from(valid_ms).ok().map(Duration::from_millis);
+    let valid = valid.filter(|valid| *valid <= rule.rate.period.max(BUCKET_VALID));
+    granted.zip(valid).ok_or_else(garbage)
+}
+
+/// Portions of one rule's quotas.
+pub(super) struct Portions<'a> {
+    pub(super) store: &'a RedisStore,
+    pub(super) rule: &'a RateRule,
+    /// What a full bucket holds in the store.
+    pub(super) burst: u64,
+    /// How long the last portion may be spent, in nanoseconds.
+    pub(super) valid_nanos: AtomicU64,
+}
+
+impl QuotaSource for Portions<'_> {
+    type Error = Error<QuotaError>;
+
+    /// Blocks; it is ready at its first poll.
+    async fn lease(&self, key: &str, want: u32) -> Result<Lease, Self::Error> {
+        let (granted, valid_for) = self.store.grant(self.rule, self.burst, key, want)?;
+        let nanos = u64::try_from(valid_for.as_nanos()).unwrap_or(u64::MAX);
+        self.valid_nanos.store(nanos, Ordering::Relaxed);
+        Ok(Lease { granted, valid_for })
+    }
+}
