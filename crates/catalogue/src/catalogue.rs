@@ -38,8 +38,10 @@ struct Shared {
 /// loop that comes again.
 fn with_defaults(mut config: PipelinesConfig) -> PipelinesConfig {
     let all = &mut config.services.entry(SERVICE.to_string()).or_default().all;
-    all.timeout.get_or_insert(Duration::from_secs(3));
-    all.total_timeout.get_or_insert(Duration::from_secs(10));
+    if all.timeout.is_none() {
+        all.timeout = Some(Duration::from_secs(3));
+        all.total_timeout.get_or_insert(Duration::from_secs(10));
+    }
     all.attempts.get_or_insert(3);
     all.backoff_base.get_or_insert(Duration::from_millis(100));
     all.backoff_max.get_or_insert(Duration::from_secs(1));
@@ -67,7 +69,8 @@ impl Catalogue {
             TokioSleeper,
             Arc::new(observers),
         )?;
-        pipelines.declare_service(SERVICE, DependencyKind::Datastore, Criticality::Degrades);
+        // Nothing that is searched needs it: health names it, and the level of service stays.
+        pipelines.declare_service(SERVICE, DependencyKind::Datastore, Criticality::Informative);
         let endpoint = pipelines.endpoint(SERVICE, location.backend());
         let dependency = endpoint.dependency().clone();
         let database = Database::new(&location, pool);

@@ -8,6 +8,7 @@ use mainstay_db::Db;
 use mainstay_server::keys::{FreshKey, KeyError, KeyReport, Keys, NewKey, Scope};
 use serde_json::json;
 
+use crate::config::Sources;
 use crate::failure::Failure;
 use crate::print::{QUIET, WARNING};
 use crate::remote::{Remote, path_of};
@@ -32,6 +33,8 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    sources: Sources,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,8 +78,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Some(folder) => {
             // The guard keeps servers out until the change is made.
             let (files, _guard) = Db::open_state(folder)?;
-            let keys = mainstay_server::keys_of(files).map_err(refused)?;
-            on_disk(arguments, &keys)
+            let catalogue = arguments.sources.load()?.catalogue();
+            // The catalogue is asked from threads of its own.
+            let runtime = tokio::runtime::Runtime::new()?;
+            let _entered = runtime.enter();
+            let keys = mainstay_server::keys_of(folder, files, &catalogue);
+            on_disk(arguments, &keys.map_err(|error| Failure::new(error.to_string()))?)
         }
         None => remotely(arguments, &Remote { url: arguments.url.clone() }),
     }

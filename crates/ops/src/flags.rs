@@ -102,8 +102,9 @@ impl Flags {
     /// It cannot be read or is not allowed; the flags known so far stay.
     pub fn refresh(&self) -> Result<bool, FlagError> {
         let kept = &*self.0;
-        let saved = read(&*kept.store)?;
+        // Read under the lock, so that no change comes between what is read and what counts.
         let mut overrides = lock(&kept.overrides);
+        let saved = read(&*kept.store)?;
         if *overrides == saved {
             return Ok(false);
         }

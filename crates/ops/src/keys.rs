@@ -283,8 +283,9 @@ impl Keys {
     /// # Errors
     /// It cannot be read; the keys known so far stay.
     pub fn refresh(&self) -> Result<bool, KeyError> {
-        let saved = read(&*self.0.store)?;
+        // Read under the lock, so that no change comes between what is read and what counts.
         let mut keys = lock(&self.0.keys);
+        let saved = read(&*self.0.store)?;
         if *keys == saved {
             return Ok(false);
         }

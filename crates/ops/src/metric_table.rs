@@ -29,6 +29,8 @@ const RESULT: Label = Label::one_of("result", &["hit", "miss"]);
 const PRIORITY: Label =
     Label::one_of("priority", &["background", "low", "normal", "high", "critical"]);
 const CODE: Label = Label::open("code");
+const POOL: Label = Label::one_of("pool", &["catalogue"]);
+const POOL_STATE: Label = Label::one_of("state", &["in_use", "idle"]);
 const CLASS: Label = Label::one_of("class", &["files", "connections"]);
 
 const GROUP: Label = Label::one_of("group", &["search", "read", "write"]);
@@ -519,6 +521,36 @@ pub const METRICS: &[Metric] = &[
         .after("a handle is taken"),
     Metric::counter("mainstay_handles_refused_total", "File handles refused", &[CLASS])
         .after("a handle is refused"),
+    Metric::gauge("mainstay_pool_connections", "Connections to a database", &[POOL, POOL_STATE]),
+    Metric::gauge("mainstay_pool_connections_max", "Connections that there may be", &[POOL]),
+    Metric::gauge(
+        "mainstay_pool_utilisation_ratio",
+        "Share of the connections that may be which are in use",
+        &[POOL],
+    )
+    .unit(Unit::Ratio),
+    Metric::histogram(
+        "mainstay_pool_acquire_duration_seconds",
+        SHORT_DURATIONS,
+        "Time that a call waited for a connection",
+        &[POOL],
+    )
+    .unit(Unit::Seconds)
+    .after("the first call"),
+    Metric::counter("mainstay_pool_timeouts_total", "Calls that got no connection", &[POOL])
+        .after("a call got none"),
+    Metric::counter(
+        "mainstay_pool_discarded_total",
+        "Connections thrown away because their call did not end",
+        &[POOL],
+    )
+    .after("one was thrown away"),
+    Metric::counter(
+        "mainstay_catalogue_audit_dropped_total",
+        "Events of the audit that the data directory has and the catalogue does not",
+        &[],
+    )
+    .after("an event could not be sent"),
     Metric::counter("mainstay_audit_events_total", "Events recorded in the audit", &[])
         .after("the first event"),
     Metric::counter("mainstay_audit_failures_total", "Events that the audit could not keep", &[])

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod admission;
+pub(crate) mod catalogue;
 pub(crate) mod collections;
 pub(crate) mod config;
 pub(crate) mod dependencies;

@@ -32,6 +32,7 @@ mod reload;
 mod route_kind;
 mod routes;
 mod security_headers;
+mod sharing;
 mod slow_search;
 mod standing;
 mod state;
@@ -50,6 +51,7 @@ use tokio::net::TcpListener;
 pub use config::{AuthMode, Config};
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
+pub use mainstay_catalogue::PoolConfig;
 pub use mainstay_ops::ticker::Ticker;
 pub use mainstay_ops::wall_clock::rfc3339 as format_time;
 pub use mainstay_ops::{admission, health, keys, memory, notify, shutdown, slo};
@@ -58,6 +60,7 @@ pub use mainstay_resilience::human_duration::parse as parse_duration;
 pub use operations::{OperationsConfig, StartFailure};
 pub use reload::{ApplySettings, ReadSettings};
 pub use routes::openapi;
+pub use sharing::CatalogueConfig;
 
 /// Receives metrics from now on; once in a process, a second call changes nothing.
 ///
@@ -67,12 +70,17 @@ pub fn install_metrics() -> Result<&'static Meter, MeterError> {
     Meter::install(METRICS)
 }
 
-/// The API keys of a data directory that no server has open.
+/// The API keys of a data directory that no server has open, or of the catalogue that it shares.
+/// Blocks; a tokio runtime must have been entered.
 ///
 /// # Errors
 /// They cannot be read.
-pub fn keys_of(files: mainstay_db::StateFiles) -> Result<keys::Keys, keys::KeyError> {
-    operations::keys_of(files)
+pub fn keys_of(
+    folder: &std::path::Path,
+    files: mainstay_db::StateFiles,
+    catalogue: &CatalogueConfig,
+) -> Result<keys::Keys, StartFailure> {
+    operations::keys_of(folder, files, catalogue)
 }
 
 /// Changes a running server.
@@ -133,8 +141,9 @@ impl Server {
         let admission = Admission::new(&config.admission, Clock::system());
         let admission = admission.map_err(std::io::Error::other)?;
         let gate = admission.clone();
+        let address = listener.local_addr()?.to_string();
         let started = tokio::task::spawn_blocking(move || {
-            operations::Operations::start(&watched, &operations, &host, &gate)
+            operations::Operations::start(&watched, &operations, &host, &gate, &address)
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
@@ -178,6 +187,8 @@ impl Server {
             also(settings)?;
             let pipelines = &state.operations().pipelines;
             pipelines.reload(settings.pipelines()).map_err(|error| error.to_string())?;
+            let catalogue = state.operations().sharing.catalogue();
+            catalogue.reconfigure(settings.pipelines()).map_err(|error| error.to_string())?;
             state.reconfigure(settings.config())?;
             refresh_certificate(&state);
             Ok(())

@@ -34,6 +34,7 @@ use mainstay_ops::wall_clock::WallClock;
 use mainstay_resilience::Clock;
 
 use crate::host::Host;
+use crate::sharing::{CatalogueConfig, Sharing};
 
 pub(crate) use flags::{method_flag, names as flag_names};
 
@@ -65,6 +66,8 @@ pub struct OperationsConfig {
     pub probe_every: Duration,
     /// The time in which such a search must be answered.
     pub probe_timeout: Duration,
+    /// Which catalogue it shares with other nodes.
+    pub catalogue: CatalogueConfig,
 }
 
 impl Default for OperationsConfig {
@@ -78,6 +81,7 @@ impl Default for OperationsConfig {
             slo: SloConfig::default(),
             probe_every: Duration::from_secs(10),
             probe_timeout: Duration::from_secs(2),
+            catalogue: CatalogueConfig::default(),
         }
     }
 }
@@ -111,6 +115,7 @@ pub(crate) struct Operations {
     pub(crate) slo: Slo,
     pub(crate) incidents: Incidents,
     pub(crate) keys: Keys,
+    pub(crate) sharing: Arc<Sharing>,
     tickers: Mutex<Vec<Ticker>>,
 }
 
@@ -121,11 +126,16 @@ impl Operations {
         config: &OperationsConfig,
         host: &Host,
         admission: &Admission,
+        address: &str,
     ) -> Result<Self, StartFailure> {
         let (clock, wall) = (Clock::system(), WallClock::system());
         let files = db.state_files().map_err(|e| failed("state")(&e))?;
-        let store: Arc<dyn StateStore> = Arc::new(keeping::Store(files.clone()));
-        let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files))));
+        let catalogue = &config.catalogue;
+        let sharing = Sharing::open(catalogue, db.folder(), files.clone(), address, wall.unix_ms());
+        let sharing = sharing.map_err(|e| failed("catalogue")(&e))?;
+        let store: Arc<dyn StateStore> = Arc::clone(&sharing) as Arc<dyn StateStore>;
+        let journal = keeping::Journal(files, Some(Arc::clone(&sharing)));
+        let audit = Audit::new(wall.clone(), Some(Box::new(journal)));
         let flags = flags::open(Arc::clone(&store), wall.clone(), audit.clone());
         let keys = Keys::open(Arc::clone(&store), wall.clone(), audit.clone());
         let keys = keys.map_err(|e| failed("keys")(&e))?;
@@ -168,8 +178,10 @@ impl Operations {
             slo,
             incidents,
             keys,
+            sharing,
             tickers: Mutex::default(),
         };
+        operations.pipelines.declare(operations.sharing.catalogue().dependency());
         admission.guard_memory(operations.memory.budget());
         operations.watch(db, config, &clock, admission)?;
         Ok(operations)
@@ -187,6 +199,7 @@ impl Operations {
             memory: self.memory.clone(),
             handles: self.handles.clone(),
             audit: self.audit.clone(),
+            sharing: Arc::clone(&self.sharing),
         };
         for check in checks::all(asked) {
             let check = check.every(config.check_every).timeout(config.check_timeout);
@@ -216,6 +229,7 @@ impl Operations {
             let from = if minimal { Class::Interactive } else { Class::Batch };
             admission.admit_from(Floor::Level, from);
         })?;
+        self.share(db, config.catalogue.refresh_every)?;
         let (health, slo) = (self.health.clone(), self.slo.clone());
         let mut remedies =
             remedies::Remedies::new(Arc::clone(db), self.memory.clone(), self.audit.clone());
@@ -232,6 +246,25 @@ impl Operations {
             self.every("probes", every.min(JUDGE_EVERY), move || probes.look())?;
         }
         Ok(())
+    }
+
+    /// Starts the loop that tells the catalogue of this node and brings what others have changed.
+    fn share(&self, db: &Arc<Db>, every: Duration) -> Result<(), StartFailure> {
+        let (db, sharing, levels) =
+            (Arc::clone(db), Arc::clone(&self.sharing), self.levels.clone());
+        let (keys, flags) = (self.keys.clone(), self.flags.clone());
+        let changed = move |piece: &'static str| read_again(piece, &keys, &flags);
+        self.every("catalogue", every, move || {
+            sharing.turn(&db, levels.standing().level.as_str(), &changed);
+        })
+    }
+
+    /// Brings what others have changed now, before a change is made on top of it. A catalogue that is
+    /// gone is told by the change itself.
+    pub(crate) fn catch_up(&self) {
+        if let Ok(pieces) = self.sharing.pull() {
+            pieces.into_iter().for_each(|piece| read_again(piece, &self.keys, &self.flags));
+        }
     }
 
     /// Starts a loop that is watched for silence.
@@ -262,11 +295,39 @@ impl Operations {
     }
 }
 
-/// The keys alone, with an audit trail of their own run.
+/// Reads a piece again that another node has changed.
+fn read_again(piece: &'static str, keys: &Keys, flags: &Flags) {
+    let read = match piece {
+        "keys" => keys.refresh().map_err(|error| error.to_string()),
+        _ => flags.refresh().map_err(|error| error.to_string()),
+    };
+    match read {
+        Ok(true) => tracing::info!(piece, "another node has changed it; taken over"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(piece, error, "what another node has changed is not taken over")
+        }
+    }
+}
+
+/// The keys alone, with an audit trail of their own run: of the data directory, or of the catalogue
+/// that it shares. Blocks; needs a tokio runtime around it.
 pub(crate) fn keys_of(
+    folder: &std::path::Path,
     files: mainstay_db::StateFiles,
-) -> Result<Keys, mainstay_ops::keys::KeyError> {
+    catalogue: &CatalogueConfig,
+) -> Result<Keys, StartFailure> {
     let wall = WallClock::system();
-    let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files.clone()))));
-    Keys::open(Arc::new(keeping::Store(files)), wall, audit)
+    let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files.clone(), None))));
+    // A data directory that shares nothing needs no catalogue to have its keys changed.
+    let shared = catalogue.url.is_some()
+        || crate::sharing::is_bound(&files).map_err(|e| failed("catalogue")(&e))?;
+    let store: Arc<dyn StateStore> = match shared {
+        false => Arc::new(keeping::Store(files)),
+        true => {
+            let opened = Sharing::open(catalogue, folder, files, "", wall.unix_ms());
+            opened.map_err(|e| failed("catalogue")(&e))?
+        }
+    };
+    Keys::open(store, wall, audit).map_err(|e| failed("keys")(&e))
 }

@@ -9,8 +9,8 @@ use utoipa::OpenApi;
 
 use crate::admit;
 use crate::http::{
-    admin, admission, collections, config, dependencies, documents, flags, health, keys, levels,
-    search, slo,
+    admin, admission, catalogue, collections, config, dependencies, documents, flags, health, keys,
+    levels, search, slo,
 };
 use crate::problem::Problem;
 use crate::state::State;
@@ -59,6 +59,7 @@ fn handlers() -> Router<State> {
         .route("/admin/keys", get(keys::list).post(keys::create))
         .route("/admin/keys/{id}", axum::routing::delete(keys::revoke))
         .route("/admin/keys/{id}/rotate", post(keys::rotate))
+        .route("/admin/catalogue", get(catalogue::get))
         .route("/admin/slo", get(slo::get))
         .route("/admin/slo/rules", get(slo::rules))
         .route("/admin/audit", get(slo::audit))
@@ -115,6 +116,7 @@ fn handlers() -> Router<State> {
         flags::evaluate,
         flags::set,
         flags::remove,
+        catalogue::get,
         slo::get,
         slo::rules,
         slo::audit,

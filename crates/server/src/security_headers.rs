@@ -24,8 +24,14 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Adds them.
 pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
     let control = request.uri().path().starts_with("/admin");
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    if chunked {
+        // A length beside it may have been dropped by now, and then what follows may be a smuggled
+        // request: nothing behind a chunked body is believed (RFC 9112, 6.1).
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     for (name, value) in ALWAYS {
         headers.entry(name).or_insert(value);
     }

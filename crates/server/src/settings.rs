@@ -22,6 +22,7 @@ pub use source::Origin;
 pub use table::{SETTINGS, Setting};
 pub use value::{Kind, Value};
 
+use mainstay_catalogue::PoolConfig;
 use mainstay_ops::admission::{AdmissionConfig, LineConfig};
 use mainstay_ops::handles::HandleConfig;
 use mainstay_ops::health::GateConfig;
@@ -32,6 +33,7 @@ use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
 use crate::config::{AuthMode, Config};
 use crate::operations::OperationsConfig;
+use crate::sharing::CatalogueConfig;
 
 /// Values of all settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,10 +107,10 @@ impl Settings {
         &self.values[at.expect("the names in this file are in the table, as a test checks")].0
     }
 
-    /// A [`Kind::Text`] or [`Kind::Choice`] setting.
+    /// A [`Kind::Text`], [`Kind::Choice`] or [`Kind::Secret`] setting.
     pub fn text(&self, name: &str) -> &str {
         match self.value(name) {
-            Value::Text(text) => text,
+            Value::Text(text) | Value::Secret(text) => text,
             _ => "",
         }
     }
@@ -162,6 +164,7 @@ impl Settings {
             slo: self.slo(),
             probe_every: self.duration("slo.probe_every"),
             probe_timeout: self.duration("slo.probe_timeout"),
+            catalogue: self.catalogue(),
         }
     }
 
@@ -188,6 +191,24 @@ impl Settings {
                 timeout: self.duration("admission.queue_timeout"),
                 target: self.duration("admission.queue_target"),
             },
+        }
+    }
+
+    /// Which catalogue is used, and how.
+    pub fn catalogue(&self) -> CatalogueConfig {
+        let count = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
+        let url = self.text("catalogue.url");
+        CatalogueConfig {
+            url: (!url.is_empty()).then(|| url.to_string()),
+            pool: PoolConfig {
+                connections_min: count("catalogue.connections_min"),
+                connections_max: count("catalogue.connections_max"),
+                acquire_timeout: self.duration("catalogue.acquire_timeout"),
+                idle_timeout: self.duration("catalogue.idle_timeout"),
+                lifetime_max: self.duration("catalogue.lifetime_max"),
+            },
+            refresh_every: self.duration("catalogue.refresh_every"),
+            pipelines: self.pipelines(),
         }
     }
 

@@ -183,6 +183,19 @@ impl State {
             .map_err(|error| DbError::Internal(format!("the request's work ended: {error}")).into())
     }
 
+    /// Runs a control call that changes what nodes share, on top of what others have changed.
+    pub(crate) async fn shared_change<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let state = self.clone();
+        self.control(move || {
+            state.operations().catch_up();
+            run()
+        })
+        .await
+    }
+
     /// Runs blocking work of the usual size on a thread of its own.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,

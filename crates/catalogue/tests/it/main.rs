@@ -7,14 +7,30 @@ mod faults;
 mod pool;
 mod upgrade;
 
+use std::time::Duration;
+
 use mainstay_catalogue::{Catalogue, Location, PoolConfig};
-use mainstay_resilience::PipelinesConfig;
+use mainstay_resilience::{PipelinesConfig, ServiceConfig};
 use mainstay_testkit::postgres::Postgres;
 use tempfile::TempDir;
 
-/// A pool that leaves room for other tests on the same server.
+/// A pool that leaves room for other tests on the same server, and time to a busy machine.
 fn small() -> PoolConfig {
-    PoolConfig { connections_min: 0, connections_max: 4, ..PoolConfig::default() }
+    PoolConfig {
+        connections_min: 0,
+        connections_max: 4,
+        acquire_timeout: Duration::from_secs(60),
+        ..PoolConfig::default()
+    }
+}
+
+/// Limits that a busy machine stays within.
+fn patient() -> PipelinesConfig {
+    let mut service = ServiceConfig::default();
+    service.all.timeout = Some(Duration::from_secs(60));
+    let mut config = PipelinesConfig::default();
+    config.services.insert("catalogue".to_string(), service);
+    config
 }
 
 /// A database of one test, which several nodes can open.
@@ -42,6 +58,6 @@ impl Place {
     }
 
     fn open_with(&self, pool: &PoolConfig) -> Catalogue {
-        Catalogue::new(self.location.clone(), pool, PipelinesConfig::default()).unwrap()
+        Catalogue::new(self.location.clone(), pool, patient()).unwrap()
     }
 }

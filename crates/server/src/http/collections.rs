@@ -4,21 +4,22 @@ use axum::extract::State as Shared;
 use axum::http::StatusCode;
 
 use super::{Json, Path};
+use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::state::{State, Work};
 use crate::wire::{CollectionJson, CollectionsJson, NewCollectionJson};
 
-/// List the collections
+/// List the collections that the caller may touch
 #[utoipa::path(
     get, path = "/collections", tag = "collections",
     responses((status = 200, description = "Every collection", body = CollectionsJson))
 )]
-pub(crate) async fn list(Shared(state): Shared<State>) -> Json<CollectionsJson> {
+pub(crate) async fn list(Shared(state): Shared<State>, caller: Caller) -> Json<CollectionsJson> {
     let collections = state.db().collections();
-    Json(CollectionsJson {
-        collections: collections.iter().map(|one| one.status().into()).collect(),
-        broken: state.db().broken(),
-    })
+    let shown = collections.iter().filter(|one| caller.allows(one.name()));
+    let mut broken = state.db().broken();
+    broken.retain(|name, _| caller.allows(name));
+    Json(CollectionsJson { collections: shown.map(|one| one.status().into()).collect(), broken })
 }
 
 /// Create a collection

@@ -9,6 +9,7 @@ use super::levels::WhyQuery;
 use super::{Json, Path, Query};
 use crate::caller::Caller;
 use crate::problem::Problem;
+use crate::sharing;
 use crate::state::State;
 
 /// For whom a flag is evaluated.
@@ -22,6 +23,11 @@ pub(crate) struct EvaluateQuery {
 }
 
 fn refused(error: FlagError) -> Problem {
+    if let FlagError::State(state) = &error
+        && let Some(problem) = sharing::refusal(state)
+    {
+        return problem;
+    }
     let (status, code) = match &error {
         FlagError::NotFound { .. } => (StatusCode::NOT_FOUND, "flag_not_found"),
         FlagError::State(_) => (StatusCode::INTERNAL_SERVER_ERROR, "state"),
@@ -118,12 +124,12 @@ pub(crate) async fn set(
     });
     let changed = if only_switch {
         let enabled = json["enabled"] == true;
-        state.control(move || flags.enable(&named, enabled, caller.name(), &why)).await?
+        state.shared_change(move || flags.enable(&named, enabled, caller.name(), &why)).await?
     } else {
         let definition: Definition = serde_json::from_value(json).map_err(|e| {
             Problem::bad_request(format!("the body is no definition of a flag: {e}"))
         })?;
-        state.control(move || flags.set(&named, definition, caller.name(), &why)).await?
+        state.shared_change(move || flags.set(&named, definition, caller.name(), &why)).await?
     };
     changed.map_err(refused)?;
     shown(&state, &name)
@@ -147,7 +153,8 @@ pub(crate) async fn remove(
     Query(query): Query<WhyQuery>,
 ) -> Result<StatusCode, Problem> {
     let flags = state.operations().flags.clone();
-    let removed = state.control(move || flags.remove(&name, caller.name(), &query.why)).await?;
+    let removed =
+        state.shared_change(move || flags.remove(&name, caller.name(), &query.why)).await?;
     removed.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

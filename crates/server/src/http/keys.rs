@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::{Json, Path, Query, duration};
 use crate::caller::Caller;
 use crate::problem::Problem;
+use crate::sharing;
 use crate::state::State;
 
 /// How long an old secret goes on working when nobody says how long.
@@ -67,6 +68,11 @@ fn scope(name: &str) -> Result<Scope, Problem> {
 }
 
 fn refused(error: KeyError) -> Problem {
+    if let KeyError::State(state) = &error
+        && let Some(problem) = sharing::refusal(state)
+    {
+        return problem;
+    }
     let (status, code) = match &error {
         KeyError::Config(_) => (StatusCode::BAD_REQUEST, "bad_request"),
         KeyError::NotFound { .. } => (StatusCode::NOT_FOUND, "key_not_found"),
@@ -111,7 +117,7 @@ pub(crate) async fn create(
     }
     let lasting = json.lasting.as_deref().map(|text| duration("for", text)).transpose()?;
     let new = NewKey { name: json.name, scopes, collections: json.collections, lasting };
-    let made = state.control(move || keys.create(&new, caller.name())).await?;
+    let made = state.shared_change(move || keys.create(&new, caller.name())).await?;
     Ok((StatusCode::CREATED, Json(made.map_err(refused)?.into())))
 }
 
@@ -135,7 +141,7 @@ pub(crate) async fn rotate(
     let overlap = query.overlap.as_deref().map(|text| duration("overlap", text)).transpose()?;
     let overlap = overlap.unwrap_or(OVERLAP_DEFAULT.min(OVERLAP_MAX));
     let keys = state.access().keys.clone();
-    let made = state.control(move || keys.rotate(&id, overlap, caller.name())).await?;
+    let made = state.shared_change(move || keys.rotate(&id, overlap, caller.name())).await?;
     Ok(Json(made.map_err(refused)?.into()))
 }
 
@@ -155,6 +161,6 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let keys = state.access().keys.clone();
-    state.control(move || keys.revoke(&id, caller.name())).await?.map_err(refused)?;
+    state.shared_change(move || keys.revoke(&id, caller.name())).await?.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,6 +10,8 @@ use mainstay_ops::health::{Check, ComponentKind, Criticality, Observation};
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::memory::{MemoryGuard, Step};
 
+use crate::sharing::Sharing;
+
 /// The check of the stored documents, without which nothing can be answered.
 pub(super) const DOCUMENTS: &str = "documents";
 /// Free disk space below which somebody should make room: sixteen times what the log keeps back.
@@ -26,6 +28,7 @@ pub(super) struct Asked {
     pub(super) memory: MemoryGuard,
     pub(super) handles: HandlePool,
     pub(super) audit: Audit,
+    pub(super) sharing: Arc<Sharing>,
 }
 
 /// Every check.
@@ -48,6 +51,8 @@ pub(super) fn all(asked: Asked) -> Vec<Check> {
         check("memory", ComponentKind::System, memory).affects(&["/search", "/collections"]),
         check("handles", ComponentKind::System, handles).affects(&["/search", "/collections"]),
         check("audit", ComponentKind::Datastore, audit).affects(&["/admin"]),
+        check("catalogue", ComponentKind::Datastore, |asked| asked.sharing.observe())
+            .affects(&["/admin/keys", "/admin/flags"]),
     ];
     for method in Method::ALL {
         let asked = asked.clone();

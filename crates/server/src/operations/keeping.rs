@@ -10,6 +10,8 @@ use mainstay_ops::incidents::Incidents;
 use mainstay_ops::memory::Shrinker;
 use mainstay_ops::store::{MemoryStore, StateStore};
 
+use crate::sharing::Sharing;
+
 /// The journal that holds the audit trail, one JSON object a line.
 const AUDIT: &str = "audit.ndjson";
 
@@ -26,12 +28,16 @@ impl StateStore for Store {
     }
 }
 
-/// The audit trail as a file.
-pub(super) struct Journal(pub(super) StateFiles);
+/// The audit trail as a file, and by and by in the catalogue.
+pub(super) struct Journal(pub(super) StateFiles, pub(super) Option<Arc<Sharing>>);
 
 impl AuditSink for Journal {
     fn keep(&self, event: &AuditEvent) -> io::Result<()> {
-        self.0.append(AUDIT, &serde_json::to_string(event)?)
+        self.0.append(AUDIT, &serde_json::to_string(event)?)?;
+        if let Some(sharing) = &self.1 {
+            sharing.keep_audit(event);
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mainstay_db::{Db, DependencyKind, Method, Pipelines};
+use mainstay_db::{Criticality, Db, DependencyKind, Method, Pipelines};
 use mainstay_ops::admission::{Admission, Group};
 use mainstay_ops::health::{Health, HealthRegistry};
 use mainstay_ops::levels::Signals;
@@ -48,6 +48,10 @@ impl Watched {
         let mut methods: BTreeMap<&str, usize> = BTreeMap::new();
         let mut open = Vec::new();
         for dependency in self.pipelines.dependencies() {
+            // What no search needs is no reason to search less thoroughly.
+            if dependency.criticality() == Criticality::Informative {
+                continue;
+            }
             let state = dependency.breaker().state();
             if !matches!(state, State::Open | State::HalfOpen | State::Isolated) {
                 continue;

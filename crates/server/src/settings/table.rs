@@ -126,6 +126,48 @@ pub const SETTINGS: &[Setting] = &[
         "File of the authorities in PEM whose certificates clients must show; empty asks for none.",
     ),
     fixed(
+        "catalogue.url",
+        Kind::Secret,
+        "",
+        "PostgreSQL database that several nodes share, as postgres://USER@HOST:PORT/DATABASE, with the password in PGPASSWORD or a password file; empty uses the file catalogue.sqlite in the data directory.",
+    ),
+    fixed(
+        "catalogue.connections_min",
+        Kind::Count(0, 1000),
+        "10",
+        "Connections to PostgreSQL that are kept open.",
+    ),
+    fixed(
+        "catalogue.connections_max",
+        Kind::Count(1, 1000),
+        "50",
+        "Connections to PostgreSQL at a time; further calls wait.",
+    ),
+    fixed(
+        "catalogue.acquire_timeout",
+        Kind::Duration(Duration::from_millis(10), Duration::from_secs(300)),
+        "2s",
+        "How long a call waits for a connection.",
+    ),
+    fixed(
+        "catalogue.idle_timeout",
+        Kind::Duration(Duration::from_secs(1), Duration::from_secs(86_400)),
+        "10m",
+        "After which time without use a connection beyond the least is closed.",
+    ),
+    fixed(
+        "catalogue.lifetime_max",
+        Kind::Duration(Duration::from_secs(1), Duration::from_secs(86_400)),
+        "30m",
+        "The age at which a connection is closed and another one made.",
+    ),
+    fixed(
+        "catalogue.refresh_every",
+        Kind::Duration(Duration::from_millis(100), Duration::from_secs(60)),
+        "5s",
+        "How often the keys and flags that other nodes have changed are looked for, and this node reported.",
+    ),
+    fixed(
         "health.check_every",
         Kind::Duration(Duration::from_millis(100), Duration::from_secs(3600)),
         "5s",

@@ -15,6 +15,8 @@ const UNITS: [(&str, u64); 4] =
 pub enum Kind {
     /// Any text.
     Text,
+    /// An address that may hold a password, which is never shown.
+    Secret,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// An address and port.
@@ -38,6 +40,8 @@ pub enum Kind {
 pub enum Value {
     /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Rates`].
     Text(String),
+    /// Of [`Kind::Secret`].
+    Secret(String),
     /// Of [`Kind::Address`].
     Address(SocketAddr),
     /// Of [`Kind::Count`] and [`Kind::Percent`].
@@ -60,6 +64,7 @@ impl Kind {
         };
         match *self {
             Self::Text => Ok(Value::Text(text.to_string())),
+            Self::Secret => Ok(Value::Secret(text.to_string())),
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_string())),
             Self::Choice(_) => Err(allowed()),
             Self::Address => text.parse().map(Value::Address).map_err(|_| allowed()),
@@ -112,6 +117,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Text => f.write_str("text"),
+            Self::Secret => f.write_str("an address; its password is not shown"),
             Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
             Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
@@ -129,6 +135,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
+            Self::Secret(text) => f.write_str(&mainstay_ops::redact::redact(text)),
             Self::Address(address) => write!(f, "{address}"),
             Self::Count(number) => write!(f, "{number}"),
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),

@@ -3,6 +3,7 @@
 
 mod admission;
 mod bad_input;
+mod catalogue;
 mod contract;
 mod disk_full;
 mod documents;
@@ -133,6 +134,12 @@ impl Running {
 /// A server with two documents that every method has indexed.
 fn with_documents() -> Running {
     let server = Running::start();
+    indexed(&server);
+    server
+}
+
+/// Stores two documents and waits until every method has indexed them.
+fn indexed(server: &Running) {
     let documents = json!([
         {"id": "1", "title": "Zebras", "body": "a zebra crosses\nthe road", "language": "en",
          "attributes": {"price": 3.5, "new": true, "at": {"date": "2026-01-31"}}},
@@ -143,7 +150,6 @@ fn with_documents() -> Running {
     let seq = answer.json()["seq"].as_u64().unwrap();
     let docs = server.db.collection("default").unwrap();
     assert!(docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(60)));
-    server
 }
 
 impl Drop for Running {

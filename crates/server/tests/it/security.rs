@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use crate::{Answer, Running, agent, with_documents};
 
-fn create(server: &Running, key: Option<&str>, body: &Value) -> Answer {
+pub(crate) fn create(server: &Running, key: Option<&str>, body: &Value) -> Answer {
     with_key(server, key, "POST", "/admin/keys", Some(body))
 }
 
-fn with_key(
+pub(crate) fn with_key(
     server: &Running,
     key: Option<&str>,
     verb: &str,
@@ -27,7 +27,7 @@ fn with_key(
     Answer::of(agent().run(request.body(text).unwrap()))
 }
 
-fn key_of(answer: &Answer) -> String {
+pub(crate) fn key_of(answer: &Answer) -> String {
     assert_eq!(answer.status, 201, "{}", answer.body);
     answer.json()["key"].as_str().unwrap().to_string()
 }
@@ -67,6 +67,8 @@ fn scopes_and_collections_are_kept_on_every_route() {
     let made = |body: Value| key_of(&create(&server, Some(&admin), &body));
     let reader = made(json!({"name": "r", "scopes": ["read"], "collections": ["default"]}));
     let writer = made(json!({"name": "w", "scopes": ["write"]}));
+    let listed = with_key(&server, Some(&reader), "GET", "/collections", None).body;
+    assert!(listed.contains("\"default\"") && !listed.contains("\"other\""), "{listed}");
     let search = json!({"query": "zebra"});
     let elsewhere = json!({"query": "zebra", "collection": "other"});
     let document = json!({"id": "9", "body": "new"});
