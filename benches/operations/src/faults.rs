@@ -29,8 +29,8 @@ pub(crate) fn run(seconds: u64, rate: u64) -> Result<(), String> {
     let local = start("static")?;
     let healthy = load::run(local.address, rate, lasting, 0);
     row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
-    for name in ["default/bm25", "default/tantivy", "default/native", "default/semantic"] {
-        each_fault(&local, name, rate, lasting)?;
+    for dependency in local.db.pipelines().dependencies() {
+        each_fault(&local, dependency.name(), rate, lasting)?;
     }
     drop(local);
     let remote = start(&format!("remote:{url},{model},{dimension}"))?;

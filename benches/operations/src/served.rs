@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_db::{Collection, Db, Document, Method, Options};
+use mainstay_db::{Db, Document, Method, Options};
 use mainstay_server::{Config, Host, Server};
 use tempfile::TempDir;
 
@@ -19,7 +19,6 @@ const WORDS: &[&str] = &[
 /// The server; it ends with the process.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
-    pub(crate) docs: Collection,
     pub(crate) db: Arc<Db>,
     /// The routes without and with what stands in front of them.
     pub(crate) routers: [axum::Router; 2],
@@ -80,5 +79,5 @@ pub(crate) fn start(model: &str) -> Result<Served, String> {
         });
     });
     let (address, routers) = told.recv().map_err(|_| "the server did not start".to_string())?;
-    Ok(Served { address, docs, db, routers, _folder: folder })
+    Ok(Served { address, db, routers, _folder: folder })
 }
