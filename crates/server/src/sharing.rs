@@ -103,6 +103,8 @@ impl std::error::Error for SharingError {}
 /// Versions of shared pieces.
 #[derive(Debug, Default)]
 struct Versions {
+    /// Whether the shared catalogue has been seen, with or without pieces.
+    bound: bool,
     /// Of what lies in the data directory.
     here: BTreeMap<String, u64>,
     /// Of what readers were last given.
@@ -167,6 +169,7 @@ fn ms(time: Duration) -> u64 {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Seen {
     node: String,
+    bound: bool,
     versions: BTreeMap<String, u64>,
 }
 
@@ -192,7 +195,7 @@ fn read_seen(files: &StateFiles) -> Result<Option<Seen>, SharingError> {
 
 /// Whether the keys of a data directory belong to a catalogue that other nodes share.
 pub(crate) fn is_bound(files: &StateFiles) -> Result<bool, SharingError> {
-    Ok(read_seen(files)?.is_some_and(|seen| !seen.versions.is_empty()))
+    Ok(read_seen(files)?.is_some_and(|seen| seen.bound))
 }
 
 /// An id that no other node has, from the system's random numbers.
@@ -222,7 +225,7 @@ impl Sharing {
             None => Location::in_folder(folder),
         };
         let seen = read_seen(&files)?.unwrap_or_default();
-        if !location.is_shared() && !seen.versions.is_empty() {
+        if !location.is_shared() && seen.bound {
             return Err(SharingError(
                 "the keys of this data directory are shared through a catalogue: set catalogue.url \
                  (MAINSTAY_CATALOGUE_URL), or remove DATA/state/catalogue to keep the copies as its own"
@@ -239,8 +242,8 @@ impl Sharing {
             state: "starting".to_string(),
             started_unix_ms,
         };
-        let never_seen = seen.versions.is_empty();
-        let versions = Versions { given: BTreeMap::new(), here: seen.versions };
+        let versions =
+            Versions { bound: seen.bound, given: BTreeMap::new(), here: seen.versions };
         let sharing = Arc::new(Self {
             catalogue,
             runtime: Handle::current(),
@@ -250,23 +253,26 @@ impl Sharing {
             standing: Mutex::default(),
             audit: Mutex::default(),
         });
-        sharing.first_look(never_seen)?;
+        sharing.first_look()?;
         Ok(sharing)
     }
 
-    fn first_look(&self, never_seen: bool) -> Result<(), SharingError> {
+    fn first_look(&self) -> Result<(), SharingError> {
+        let never_seen = self.is_shared() && !lock(&self.versions).bound;
         let looked = match self.is_shared() {
             true => self.pull().map(|_| ()),
             false => self.runtime.block_on(self.catalogue.prepare()),
         };
         let Err(error) = looked else {
             self.note(&Ok(()));
-            return self.save_seen().map_err(|error| SharingError(error.to_string()));
+            let mut versions = lock(&self.versions);
+            versions.bound = self.is_shared();
+            return self.save_versions(&versions).map_err(|error| SharingError(error.to_string()));
         };
         let foreign =
             matches!(error, CatalogueError::Newer { .. } | CatalogueError::Altered { .. });
-        if foreign || self.is_shared() && (never_seen || error.is_lasting()) {
-            let why = match never_seen && self.is_shared() {
+        if foreign || never_seen {
+            let why = match never_seen {
                 true => ": the API keys are kept there, and this node has no copy of them yet",
                 false => "",
             };
@@ -284,14 +290,6 @@ impl Sharing {
 
     fn is_shared(&self) -> bool {
         self.catalogue.location().is_shared()
-    }
-
-    fn save_seen(&self) -> io::Result<()> {
-        let versions = lock(&self.versions).here.clone();
-        let seen = Seen { node: self.node.id.clone(), versions };
-        let (name, kind, version) = SEEN;
-        let json = serde_json::to_vec(&seen)?;
-        save_sealed(&Pieces(&self.files), name, kind, version, &json).map_err(io::Error::other)
     }
 
     /// Brings what others have changed into the data directory; answers which pieces readers must
@@ -361,7 +359,8 @@ impl Sharing {
     }
 
     fn save_versions(&self, versions: &Versions) -> Result<(), CatalogueError> {
-        let seen = Seen { node: self.node.id.clone(), versions: versions.here.clone() };
+        let Versions { bound, here, .. } = versions;
+        let seen = Seen { node: self.node.id.clone(), bound: *bound, versions: here.clone() };
         let (name, kind, version) = SEEN;
         let json = serde_json::to_vec(&seen).unwrap_or_default();
         let saved = save_sealed(&Pieces(&self.files), name, kind, version, &json);
