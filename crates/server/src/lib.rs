@@ -41,7 +41,7 @@ use mainstay_ops::metric_table::METRICS;
 use mainstay_resilience::{Algorithm, KeyedConfig, KeyedRateLimiter, RateConfig};
 use tokio::net::TcpListener;
 
-pub use config::{AuthMode, Config};
+pub use config::{AuthMode, Config, SharedRates};
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_ops::ticker::Ticker;
@@ -132,6 +132,10 @@ impl Server {
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
+        if let Some(SharedRates { redis, nodes }) = config.shared_rates.clone() {
+            let shared = admission.share_rates(redis, nodes, &operations.pipelines);
+            shared.map_err(std::io::Error::other)?;
+        }
         let access = access(&config, &operations)?;
         let state = state::State::new(db, config, meter, operations, access, admission);
         Ok(Self { listener, state })

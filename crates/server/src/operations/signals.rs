@@ -9,7 +9,7 @@ use mainstay_ops::health::{Health, HealthRegistry};
 use mainstay_ops::levels::Signals;
 use mainstay_ops::memory::MemoryGuard;
 use mainstay_ops::slo::Slo;
-use mainstay_resilience::State;
+use mainstay_resilience::{Criticality, State};
 
 use super::checks::DOCUMENTS;
 
@@ -48,6 +48,10 @@ impl Watched {
         let mut methods: BTreeMap<&str, usize> = BTreeMap::new();
         let mut open = Vec::new();
         for dependency in self.pipelines.dependencies() {
+            // What is only shown, such as the Redis of shared rates, lowers no service.
+            if dependency.criticality() == Criticality::Informative {
+                continue;
+            }
             let state = dependency.breaker().state();
             if !matches!(state, State::Open | State::HalfOpen | State::Isolated) {
                 continue;
