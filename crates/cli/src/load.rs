@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::data;
 use crate::failure::{FOUND_FAULT, Failure};
+use crate::load_curve;
 
 /// Send searches to a server at a steady rate and measure the answers
 #[derive(clap::Args)]
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     rate: f64,
     /// For how long, such as 30s, 5m
     #[arg(long, default_value = "10s", value_parser = duration)]
-    duration: Duration,
+    pub(crate) duration: Duration,
     /// Queries, one a line: plain text, or JSON with a field `text` or `query`
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
@@ -40,35 +41,46 @@ pub(crate) struct Arguments {
     method: Vec<String>,
     /// Connections, and so requests on their way at a time
     #[arg(long, default_value_t = 32)]
-    connections: usize,
+    pub(crate) connections: usize,
+    /// Measure a curve instead: first how many searches a second these connections can get, then
+    /// these multiples of it, such as 0.5,1,2,3,5, each for --duration
+    #[arg(long, value_delimiter = ',', value_name = "MULTIPLES")]
+    pub(crate) curve: Vec<f64>,
+    /// Draw the curve into this file
+    #[arg(long, value_name = "FILE", requires = "curve")]
+    pub(crate) svg: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// The most requests of one run: bounds the latencies that are kept.
 const REQUESTS_MAX: u64 = 20_000_000;
 
+/// What became of the requests of one run.
 #[derive(Default, Serialize)]
-struct Report {
-    requests: u64,
-    ok: u64,
+pub(crate) struct Report {
+    pub(crate) requests: u64,
+    pub(crate) ok: u64,
     complete: u64,
     degraded: u64,
-    rejected: u64,
-    failed: u64,
-    seconds: f64,
-    rate_per_s: f64,
+    pub(crate) rejected: u64,
+    pub(crate) failed: u64,
+    pub(crate) seconds: f64,
+    pub(crate) rate_per_s: f64,
+    /// Of all requests.
     latency_ms: Latency,
+    /// Of those that were answered and not rejected.
+    pub(crate) answered_ms: Latency,
     errors: std::collections::BTreeMap<String, u64>,
 }
 
 #[derive(Default, Serialize)]
-struct Latency {
+pub(crate) struct Latency {
     mean: f64,
-    p50: f64,
+    pub(crate) p50: f64,
     p90: f64,
-    p99: f64,
+    pub(crate) p99: f64,
     p999: f64,
     max: f64,
 }
@@ -86,7 +98,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if !(arguments.rate.is_finite() && arguments.rate > 0.0) {
         return Err(Failure::usage("--rate must be above 0"));
     }
-    let total = (arguments.rate * arguments.duration.as_secs_f64()).ceil() as u64;
+    if !arguments.curve.is_empty() {
+        return load_curve::run(arguments, &queries);
+    }
+    let report = measure(arguments, &queries, arguments.rate, arguments.rate)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(e.to_string()))?);
+    } else {
+        print(&report);
+    }
+    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_FAULT) })
+}
+
+impl Arguments {
+    /// The address of a path of the server.
+    pub(crate) fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.url.trim_end_matches('/'))
+    }
+}
+
+/// Sends as many requests as `rate` makes of the duration, each due at its time by `due_rate`; an
+/// infinite one makes all due at once, so that each connection sends as fast as it is answered.
+pub(crate) fn measure(
+    arguments: &Arguments,
+    queries: &[String],
+    rate: f64,
+    due_rate: f64,
+) -> Result<Report, Failure> {
+    let total = (rate * arguments.duration.as_secs_f64()).ceil() as u64;
     if total > REQUESTS_MAX {
         return Err(Failure::usage(format!(
             "{total} requests, the bound is {REQUESTS_MAX}; lower --rate or --duration"
@@ -106,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                     if at >= total {
                         return;
                     }
-                    let due = begun + Duration::from_secs_f64(at as f64 / arguments.rate);
+                    let due = begun + Duration::from_secs_f64(at as f64 / due_rate);
                     let now = Instant::now();
                     match due.checked_duration_since(now) {
                         Some(wait) => std::thread::sleep(wait),
@@ -126,13 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     });
     bar.finish_and_clear();
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let report = report(outcomes, begun.elapsed());
-    if arguments.json {
-        println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(e.to_string()))?);
-    } else {
-        print(&report);
-    }
-    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_FAULT) })
+    Ok(report(outcomes, begun.elapsed()))
 }
 
 fn send(agent: &ureq::Agent, arguments: &Arguments, query: &str) -> Outcome {
@@ -142,7 +175,7 @@ fn send(agent: &ureq::Agent, arguments: &Arguments, query: &str) -> Outcome {
         methods: (!arguments.method.is_empty()).then(|| arguments.method.clone()),
         ..SearchRequestJson::default()
     };
-    let url = format!("{}/search", arguments.url.trim_end_matches('/'));
+    let url = arguments.address("/search");
     match agent.post(&url).send_json(&request) {
         Err(error) => Outcome::Failed(error.to_string()),
         Ok(mut response) => {
@@ -162,8 +195,11 @@ fn send(agent: &ureq::Agent, arguments: &Arguments, query: &str) -> Outcome {
 
 fn report(outcomes: Vec<(Duration, Outcome)>, time: Duration) -> Report {
     let mut report = Report { requests: outcomes.len() as u64, ..Report::default() };
-    let mut latencies = Vec::new();
+    let (mut latencies, mut answered) = (Vec::new(), Vec::new());
     for (latency, outcome) in outcomes {
+        if matches!(outcome, Outcome::Complete | Outcome::Degraded) {
+            answered.push(latency.as_secs_f64() * 1000.0);
+        }
         match outcome {
             Outcome::Complete => report.complete += 1,
             Outcome::Degraded => report.degraded += 1,
@@ -178,20 +214,27 @@ fn report(outcomes: Vec<(Duration, Outcome)>, time: Duration) -> Report {
     report.ok = report.complete + report.degraded;
     report.seconds = time.as_secs_f64();
     report.rate_per_s = report.requests as f64 / report.seconds.max(1e-9);
-    latencies.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let index = (share * latencies.len() as f64).ceil() as usize;
-        latencies.get(index.saturating_sub(1)).copied().unwrap_or_default()
-    };
-    report.latency_ms = Latency {
-        mean: latencies.iter().sum::<f64>() / latencies.len().max(1) as f64,
-        p50: at(0.5),
-        p90: at(0.9),
-        p99: at(0.99),
-        p999: at(0.999),
-        max: at(1.0),
-    };
+    report.latency_ms = Latency::of(latencies);
+    report.answered_ms = Latency::of(answered);
     report
+}
+
+impl Latency {
+    fn of(mut latencies: Vec<f64>) -> Self {
+        latencies.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let index = (share * latencies.len() as f64).ceil() as usize;
+            latencies.get(index.saturating_sub(1)).copied().unwrap_or_default()
+        };
+        Latency {
+            mean: latencies.iter().sum::<f64>() / latencies.len().max(1) as f64,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
+        }
+    }
 }
 
 fn print(report: &Report) {

@@ -13,6 +13,7 @@ mod index;
 mod keys;
 mod level;
 mod load;
+mod load_curve;
 mod print;
 mod rebuild;
 mod remote;

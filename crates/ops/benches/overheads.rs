@@ -1,5 +1,6 @@
 //! What the operations floor costs a request: `cargo bench -p mainstay-ops`.
 
+use mainstay_ops::admission::{Admission, AdmissionConfig, Class, Group, RateRule};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::flags::{Flags, Subject, parse};
 use mainstay_ops::handles::{HandleClass, HandleConfig, HandlePool};
@@ -71,6 +72,19 @@ fn admission() -> Result<(), Box<dyn Error>> {
     measure("file handle, acquire and release", 1_000_000, || {
         drop(black_box(pool.try_acquire(HandleClass::Files)));
     });
+    for rule in ["none", "token_bucket", "leaky_bucket", "fixed_window", "sliding_window"] {
+        let text = format!("search = 10000000/s {rule}");
+        let rules = if rule == "none" { Vec::new() } else { RateRule::parse_list(&text)? };
+        for (whose, per_key) in [("all callers", false), ("a key", true)] {
+            let mut config = AdmissionConfig::default();
+            *(if per_key { &mut config.key_rates } else { &mut config.rates }) = rules.clone();
+            let admission = Admission::new(&config, clock.clone())?;
+            measure(&format!("admission, arrive, rate of {whose}: {rule}"), 300_000, || {
+                let ticket = admission.arrive(Class::Interactive, Group::Search, black_box("key"));
+                drop(black_box(ticket));
+            });
+        }
+    }
     let levels = Levels::open(LevelsConfig::default(), clock, wall, audit(), store())?;
     measure("level, standing", 1_000_000, || {
         black_box(levels.standing());

@@ -3,9 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use mainstay_ops::admission::AdmissionConfig;
+use mainstay_ops::admission::{AdmissionConfig, RedisConfig};
 
 use crate::operations::OperationsConfig;
+
+/// Rates that several nodes share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedRates {
+    /// Where they are kept.
+    pub redis: RedisConfig,
+    /// How many nodes share them.
+    pub nodes: u32,
+}
 
 /// How a server runs. `Config::default()` listens on loopback alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +23,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Which requests are begun: rates, how many at a time, how many wait.
     pub admission: AdmissionConfig,
+    /// The Redis that several nodes share their rates through. Default none.
+    pub shared_rates: Option<SharedRates>,
     /// Connections that are open at a time; more wait in the system's queue. Default 4096.
     pub connections_max: usize,
     /// The longest body of a request that is read whole, in bytes. Streams of NDJSON may be longer:
@@ -59,6 +70,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admission: AdmissionConfig::default(),
+            shared_rates: None,
             connections_max: 4096,
             body_bytes_max: 64 << 20,
             header_timeout: Duration::from_secs(10),

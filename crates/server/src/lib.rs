@@ -48,7 +48,7 @@ use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
 use tokio::net::TcpListener;
 
-pub use config::{AuthMode, Config};
+pub use config::{AuthMode, Config, SharedRates};
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_catalogue::PoolConfig;
@@ -147,6 +147,10 @@ impl Server {
         });
         let operations = started.await.map_err(std::io::Error::other)?;
         let operations = operations.map_err(std::io::Error::other)?;
+        if let Some(SharedRates { redis, nodes }) = config.shared_rates.clone() {
+            let shared = admission.share_rates(redis, nodes, &operations.pipelines);
+            shared.map_err(std::io::Error::other)?;
+        }
         let access = access::Access::new(&config, operations.keys.clone())?;
         let state = state::State::new(db, config, meter, operations, access, admission);
         Ok(Self { listener, state })

@@ -23,7 +23,7 @@ pub use table::{SETTINGS, Setting};
 pub use value::{Kind, Value};
 
 use mainstay_catalogue::PoolConfig;
-use mainstay_ops::admission::{AdmissionConfig, LineConfig};
+use mainstay_ops::admission::{AdmissionConfig, LineConfig, RedisConfig};
 use mainstay_ops::handles::HandleConfig;
 use mainstay_ops::health::GateConfig;
 use mainstay_ops::levels::LevelsConfig;
@@ -31,7 +31,7 @@ use mainstay_ops::memory::MemoryConfig;
 use mainstay_ops::slo::{Indicator, SloConfig};
 use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
-use crate::config::{AuthMode, Config};
+use crate::config::{AuthMode, Config, SharedRates};
 use crate::operations::OperationsConfig;
 use crate::sharing::CatalogueConfig;
 
@@ -168,6 +168,14 @@ impl Settings {
         }
     }
 
+    fn shared_rates(&self) -> Option<SharedRates> {
+        let Value::Secret(url) = self.value("admission.redis_url") else { return None };
+        let nodes = u32::try_from(self.number("admission.nodes")).unwrap_or(u32::MAX);
+        let timeout = self.duration("admission.redis_timeout");
+        let redis = RedisConfig { url: url.clone(), timeout };
+        (!url.is_empty()).then_some(SharedRates { redis, nodes })
+    }
+
     fn admission(&self) -> AdmissionConfig {
         let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
         // A text that is in here was read before.
@@ -274,6 +282,7 @@ impl Settings {
         Config {
             listen: self.address("server.listen"),
             admission: self.admission(),
+            shared_rates: self.shared_rates(),
             connections_max: count("server.connections_max"),
             body_bytes_max: count("server.body_bytes_max"),
             header_timeout: self.duration("server.header_timeout"),

@@ -242,8 +242,7 @@ impl Sharing {
             state: "starting".to_string(),
             started_unix_ms,
         };
-        let versions =
-            Versions { bound: seen.bound, given: BTreeMap::new(), here: seen.versions };
+        let versions = Versions { bound: seen.bound, given: BTreeMap::new(), here: seen.versions };
         let sharing = Arc::new(Self {
             catalogue,
             runtime: Handle::current(),

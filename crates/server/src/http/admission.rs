@@ -6,6 +6,9 @@ use mainstay_ops::admission::Group;
 use super::Json;
 use crate::state::State;
 
+/// Shared quotas that are shown.
+const SHARED_SHOWN: usize = 100;
+
 /// How full the server is, and what its rate limits have done
 #[utoipa::path(
     get, path = "/admin/admission", tag = "admin",
@@ -13,10 +16,13 @@ use crate::state::State;
 )]
 pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value> {
     let admission = state.admission();
+    let mut shared = admission.shared_report();
+    shared.truncate(SHARED_SHOWN);
     Json(serde_json::json!({
         "admits_from": admission.admits_from(),
         "reads": admission.report(Group::Search),
         "writes": admission.report(Group::Write),
         "rates": admission.rates_report(),
+        "shared": shared,
     }))
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike};
 
+use mainstay_ops::redact::redact;
+
 use super::Settings;
 use super::fault::{SettingFault, nearest};
 use super::table::{SETTINGS, Setting};
@@ -57,7 +59,7 @@ impl Settings {
         match SETTINGS[index].parse(text) {
             Ok(value) => self.set(index, value, origin),
             Err(allowed) => {
-                let message = format!("{name} is {text:?}; allowed is {allowed}");
+                let message = format!("{name} is {:?}; allowed is {allowed}", redact(text));
                 faults.push(SettingFault { origin, message });
             }
         }

@@ -410,6 +410,24 @@ pub const SETTINGS: &[Setting] = &[
         "500ms",
         "The age from which waiting requests are told to come again while the queue stands, that is, has not been empty for twice this time.",
     ),
+    fixed(
+        "admission.redis_url",
+        Kind::RedisUrl,
+        "",
+        "The Redis that several nodes share their rates through, as redis://HOST:PORT/DATABASE; empty for rates of each node alone. Without an answer from it a node goes on with its share.",
+    ),
+    fixed(
+        "admission.redis_timeout",
+        Kind::Duration(Duration::from_millis(1), MINUTE),
+        "250ms",
+        "The longest wait for Redis; no request ever waits for it.",
+    ),
+    fixed(
+        "admission.nodes",
+        Kind::Count(1, 10_000),
+        "1",
+        "Nodes that share the rates: each keeps to that part of them while Redis is away.",
+    ),
     Setting {
         also: &["MODEL_PATH"],
         ..fixed(

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mainstay_ops::admission::{RateRule, RateRuleFault};
+use mainstay_ops::admission::{RateRule, RateRuleFault, RedisConfig};
+use mainstay_ops::redact::redact;
 use mainstay_resilience::human_duration;
 
 const UNITS: [(&str, u64); 4] =
@@ -33,6 +34,8 @@ pub enum Kind {
     Duration(Duration, Duration),
     /// Rate limits, or `none`.
     Rates,
+    /// The address of a Redis, or empty; its password is never shown.
+    RedisUrl,
 }
 
 /// The value of a setting.
@@ -82,6 +85,10 @@ impl Kind {
                 Ok(_) => Err(allowed()),
                 Err(_) => Err("a number and a unit such as 250ms, 1.5s or 5m".to_string()),
             },
+            Self::RedisUrl if text.is_empty() => Ok(Value::Secret(String::new())),
+            Self::RedisUrl => {
+                RedisConfig::check_url(text).map(|()| Value::Secret(text.to_string()))
+            }
             Self::Rates => match rates(text) {
                 Ok(rules) if rules.is_empty() => Ok(Value::Text("none".to_string())),
                 Ok(rules) => Ok(Value::Text(RateRule::format_list(&rules))),
@@ -126,6 +133,7 @@ impl fmt::Display for Kind {
             Self::Duration(min, max) => {
                 write!(f, "{} to {}", human_duration::format(min), human_duration::format(max))
             }
+            Self::RedisUrl => f.write_str("empty, or an address such as redis://127.0.0.1:6379/0"),
             Self::Rates => f.write_str("none, or rates such as search = 100/s burst 200"),
         }
     }
@@ -135,7 +143,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Secret(text) => f.write_str(&mainstay_ops::redact::redact(text)),
+            Self::Secret(text) => f.write_str(&redact(text)),
             Self::Address(address) => write!(f, "{address}"),
             Self::Count(number) => write!(f, "{number}"),
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),
@@ -155,6 +163,8 @@ mod tests {
             (Kind::Text, "auto"),
             (Kind::Choice(&["auto", "never"]), "never"),
             (Kind::Address, "127.0.0.1:8080"),
+            (Kind::RedisUrl, ""),
+            (Kind::RedisUrl, "redis://127.0.0.1:6379/0"),
             (Kind::Rates, "none"),
             (Kind::Rates, "search = 5/1s leaky_bucket; all = 9/1m burst 20 token_bucket"),
             (Kind::Count(0, 9), "7"),
@@ -166,6 +176,9 @@ mod tests {
             let value = kind.parse(text);
             assert_eq!(value.map(|value| value.to_string()), Ok(text.to_string()), "{kind:?}");
         }
+        let secret =
+            Kind::RedisUrl.parse("redis://user:s3cret@127.0.0.1/0").unwrap_or(Value::Count(0));
+        assert!(secret.to_string().contains("127.0.0.1") && !secret.to_string().contains("s3cret"));
         assert_eq!(
             Kind::Bytes(0, u64::MAX).parse("99999999999TiB"),
             Err("0 to 18446744073709551615".into())
