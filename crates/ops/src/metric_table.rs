@@ -42,7 +42,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "mainstay_search_requests_total",
         "Searches, by how much of the service stood behind the answer; none for those that failed",
-        &[Label::one_of("level", &["full", "degraded", "none"])],
+        &[Label::one_of("level", &["full", "degraded", "minimal", "maintenance", "none"])],
     ),
     Metric::counter(
         "mainstay_search_errors_total",

@@ -354,7 +354,11 @@ mod tests {
 
     #[test]
     fn every_default_parses_and_is_the_default_of_the_configuration() {
-        assert_eq!(Settings::default().config(), Config::default());
+        let settings = Settings::default();
+        let mut default = Config::default();
+        // The table writes out what the registry would fill in.
+        default.operations.catalogue.pipelines = settings.pipelines();
+        assert_eq!(settings.config(), default);
         let mut names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
         names.sort_unstable();
         names.dedup();
