@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,6 @@ use serde::Serialize;
 
 use crate::data;
 use crate::failure::{FOUND_FAULT, Failure};
-use crate::load_curve;
 
 /// Send searches to a server at a steady rate and measure the answers
 #[derive(clap::Args)]
@@ -32,7 +31,7 @@ pub(crate) struct Arguments {
     pub(crate) duration: Duration,
     /// Queries, one a line: plain text, or JSON with a field `text` or `query`
     #[arg(long, value_name = "FILE")]
-    queries: PathBuf,
+    pub(crate) queries: PathBuf,
     /// The collection
     #[arg(long, short, default_value = COLLECTION_DEFAULT)]
     collection: String,
@@ -42,7 +41,7 @@ pub(crate) struct Arguments {
     /// Connections, and so requests on their way at a time
     #[arg(long, default_value_t = 32)]
     pub(crate) connections: usize,
-    /// Measure a curve instead: first how many searches a second these connections can get, then
+    /// Measure a curve instead: first how many searches a second the server can answer, then
     /// these multiples of it, such as 0.5,1,2,3,5, each for --duration
     #[arg(long, value_delimiter = ',', value_name = "MULTIPLES")]
     pub(crate) curve: Vec<f64>,
@@ -92,16 +91,24 @@ enum Outcome {
     Failed(String),
 }
 
+/// When requests are sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// This many a second, each due at its time however late the answers are (an open loop); its
+    /// latency counts from the time at which it was due.
+    Steady(f64),
+    /// Each when its connection has been answered (a closed loop), until the duration is over.
+    AsAnswered,
+}
+
 /// Exit code 0 when every request was answered or deliberately rejected, 1 when one failed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let queries = queries(&arguments.queries)?;
     if !(arguments.rate.is_finite() && arguments.rate > 0.0) {
         return Err(Failure::usage("--rate must be above 0"));
     }
-    if !arguments.curve.is_empty() {
-        return load_curve::run(arguments, &queries);
-    }
-    let report = measure(arguments, &queries, arguments.rate, arguments.rate)?;
+    let pace = Pace::Steady(arguments.rate);
+    let report = measure(arguments, &queries, pace, arguments.connections)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(e.to_string()))?);
     } else {
@@ -117,44 +124,47 @@ impl Arguments {
     }
 }
 
-/// Sends as many requests as `rate` makes of the duration, each due at its time by `due_rate`; an
-/// infinite one makes all due at once, so that each connection sends as fast as it is answered.
+/// Sends searches for the duration over this many connections.
 pub(crate) fn measure(
     arguments: &Arguments,
     queries: &[String],
-    rate: f64,
-    due_rate: f64,
+    pace: Pace,
+    connections: usize,
 ) -> Result<Report, Failure> {
-    let total = (rate * arguments.duration.as_secs_f64()).ceil() as u64;
+    let total = match pace {
+        Pace::Steady(rate) => (rate * arguments.duration.as_secs_f64()).ceil() as u64,
+        Pace::AsAnswered => REQUESTS_MAX,
+    };
     if total > REQUESTS_MAX {
         return Err(Failure::usage(format!(
             "{total} requests, the bound is {REQUESTS_MAX}; lower --rate or --duration"
         )));
     }
-    let outcomes = Mutex::new(Vec::with_capacity(total as usize));
+    let outcomes = Mutex::new(Vec::new());
     let next = AtomicU64::new(0);
-    let late = AtomicUsize::new(0);
-    let bar = Arc::new(data::bar(total, "load", "requests"));
+    let bar = Arc::new(match pace {
+        Pace::Steady(_) => data::bar(total, "load", "requests"),
+        Pace::AsAnswered => data::bar(0, "load", "requests"),
+    });
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..arguments.connections.max(1) {
+        for _ in 0..connections.max(1) {
             scope.spawn(|| {
                 let agent = crate::search::agent(Duration::from_secs(60));
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= total {
+                    let due = match pace {
+                        Pace::Steady(rate) => begun + Duration::from_secs_f64(at as f64 / rate),
+                        Pace::AsAnswered => Instant::now(),
+                    };
+                    if at >= total || due.duration_since(begun) >= arguments.duration {
                         return;
                     }
-                    let due = begun + Duration::from_secs_f64(at as f64 / due_rate);
-                    let now = Instant::now();
-                    match due.checked_duration_since(now) {
-                        Some(wait) => std::thread::sleep(wait),
-                        None => drop(late.fetch_add(1, Ordering::Relaxed)),
-                    }
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     let query = &queries[at as usize % queries.len()];
                     let outcome = send(&agent, arguments, query);
-                    bar.inc(1);
                     let latency = due.elapsed();
+                    bar.inc(1);
                     outcomes
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -258,7 +268,7 @@ fn print(report: &Report) {
     }
 }
 
-fn queries(path: &PathBuf) -> Result<Vec<String>, Failure> {
+pub(crate) fn queries(path: &PathBuf) -> Result<Vec<String>, Failure> {
     let named = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(named)?;
     let mut queries = Vec::new();

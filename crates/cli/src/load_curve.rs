@@ -10,11 +10,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::failure::{FOUND_FAULT, Failure};
-use crate::load::{Arguments, Report, measure};
+use crate::load::{Arguments, Pace, Report, measure, queries};
 
-/// Requests of the run that finds the capacity, for each second of `--duration`: more than any
-/// server answers on the machines that this is run on would only take longer.
-const CAPACITY_REQUESTS_PER_S: f64 = 100.0;
+/// Connections that find the capacity: enough to keep every core of a server busy, few enough that
+/// none of them is turned away.
+const CAPACITY_CONNECTIONS: usize = 16;
 
 /// One step of the curve.
 #[derive(Serialize)]
@@ -30,11 +30,13 @@ struct Step {
 }
 
 /// Exit code 0 when every request was answered or deliberately rejected, 1 when one failed.
-pub(crate) fn run(arguments: &Arguments, queries: &[String]) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let queries = queries(&arguments.queries)?;
     if arguments.curve.iter().any(|multiple| !(multiple.is_finite() && *multiple > 0.0)) {
         return Err(Failure::usage("--curve takes multiples above 0, such as 0.5,1,2,5"));
     }
-    let found = measure(arguments, queries, CAPACITY_REQUESTS_PER_S, f64::INFINITY)?;
+    let connections = arguments.connections.min(CAPACITY_CONNECTIONS);
+    let found = measure(arguments, &queries, Pace::AsAnswered, connections)?;
     let capacity = found.ok as f64 / found.seconds.max(1e-9);
     if found.ok == 0 {
         return Err(Failure::new("no search was answered, so there is no capacity to multiply"));
@@ -49,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments, queries: &[String]) -> Result<ExitCode,
     let mut steps = Vec::new();
     for multiple in &arguments.curve {
         let rate = capacity * multiple;
-        let report = measure(arguments, queries, rate, rate)?;
+        let report = measure(arguments, &queries, Pace::Steady(rate), arguments.connections)?;
         let step = step(*multiple, &report, resident_mib(arguments));
         if !arguments.json {
             println!(

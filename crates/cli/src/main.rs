@@ -106,7 +106,8 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-        Command::Load(arguments) => load::run(&arguments),
+        Command::Load(arguments) if arguments.curve.is_empty() => load::run(&arguments),
+        Command::Load(arguments) => load_curve::run(&arguments),
     };
     match outcome {
         Ok(code) => code,
