@@ -150,7 +150,7 @@ pub(crate) fn measure(
     std::thread::scope(|scope| {
         for _ in 0..connections.max(1) {
             scope.spawn(|| {
-                let agent = crate::search::agent(Duration::from_secs(60));
+                let agent = crate::remote::agent(Duration::from_secs(60));
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let due = match pace {

@@ -53,7 +53,7 @@ fn remote(url: &str, arguments: &Arguments) -> Result<(), Failure> {
     let url =
         format!("{}/admin/collections/{}/rebuild", url.trim_end_matches('/'), arguments.collection);
     let body = serde_json::json!({ "method": arguments.method.name() });
-    let mut response = crate::search::agent(PATIENCE)
+    let mut response = crate::remote::agent(PATIENCE)
         .post(&url)
         .send_json(body)
         .map_err(|e| Failure::new(format!("{url}: {e}; is the server running?")))?;

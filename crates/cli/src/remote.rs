@@ -20,6 +20,29 @@ pub(crate) struct Remote {
     pub(crate) url: String,
 }
 
+/// A client that takes error statuses as answers and shows the key of the environment.
+pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .middleware(with_key)
+        .build()
+        .new_agent()
+}
+
+/// The key comes from the environment: an argument would show in the list of processes.
+fn with_key(
+    mut request: ureq::http::Request<ureq::SendBody<'_>>,
+    next: ureq::middleware::MiddlewareNext<'_>,
+) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    if let Ok(key) = std::env::var("MAINSTAY_API_KEY") {
+        let value = ureq::http::HeaderValue::try_from(format!("Bearer {key}"))
+            .map_err(|error| ureq::Error::Http(error.into()))?;
+        request.headers_mut().insert(ureq::http::header::AUTHORIZATION, value);
+    }
+    next.handle(request)
+}
+
 /// What a server answered.
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -35,12 +58,8 @@ impl Remote {
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let agent = crate::search::agent(PATIENCE);
+        let agent = agent(PATIENCE);
         let mut request = ureq::http::Request::builder().method(verb).uri(&url);
-        // The key comes from the environment: an argument would show in the list of processes.
-        if let Ok(key) = std::env::var("MAINSTAY_API_KEY") {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
         let text = body.map(Value::to_string).unwrap_or_default();
         if body.is_some() {
             request = request.header("content-type", "application/json");

@@ -143,7 +143,7 @@ impl Arguments {
 fn ask(url: &str, request: &SearchRequestJson) -> Result<SearchAnswerJson, Failure> {
     let patience =
         Duration::from_millis(request.timeout_ms.unwrap_or(2000)) + Duration::from_secs(5);
-    let agent = agent(patience);
+    let agent = crate::remote::agent(patience);
     let url = format!("{}/search", url.trim_end_matches('/'));
     let mut response = agent
         .post(&url)
@@ -159,13 +159,4 @@ fn ask(url: &str, request: &SearchRequestJson) -> Result<SearchAnswerJson, Failu
         Ok(problem) => Err(Failure::new(problem.detail)),
         Err(_) => Err(Failure::new(format!("{url} answered {status}"))),
     }
-}
-
-/// A client that takes error statuses as answers.
-pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(timeout))
-        .http_status_as_error(false)
-        .build()
-        .new_agent()
 }

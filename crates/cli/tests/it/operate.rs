@@ -169,6 +169,12 @@ fn keys_are_made_offline_and_changed_while_the_server_runs() {
     server.mainstay(&["health"]).ok();
     let with = |arguments: &[&str]| server.mainstay_as(&admin, arguments);
     with(&["level"]).ok();
+    assert!(server.mainstay(&["search", "x"]).err.contains("this needs an API key"));
+    assert_eq!(with(&["search", "x"]).code, 1, "the key is good, and nothing is found");
+    let queries = folder.path().join("queries");
+    fs::write(&queries, "x\n").unwrap();
+    let load = ["load", "--queries", text(&queries), "--rate", "50", "--duration", "1s", "--json"];
+    assert_eq!(with(&load).ok().json()["complete"], 50);
     let reader = with(&["keys", "create", "r", "--scope", "read", "--json"]).ok().json();
     let id = reader["id"].as_str().unwrap();
     let rotated = with(&["keys", "rotate", id, "--overlap", "0s"]).ok().out;
