@@ -74,11 +74,16 @@ async fn o1_a_call_that_gets_no_connection_says_how_many_there_are() {
     let holder = std::thread::spawn(move || {
         server.sql(&database, "BEGIN; LOCK TABLE mainstay_state; SELECT pg_sleep(6); COMMIT");
     });
-    let mut told = Vec::new();
-    while !holder.is_finished() && !told.iter().any(|it: &String| it.contains("the bound is 1")) {
-        let (first, second) = tokio::join!(catalogue.state_versions(), catalogue.state_versions());
-        told.extend([first, second].into_iter().filter_map(Result::err).map(|it| it.to_string()));
-    }
+    // Two that ask again and again: whoever meets the lock keeps the connection from the other.
+    let ask = || async {
+        let mut told = Vec::new();
+        while !holder.is_finished() {
+            told.extend(catalogue.state_versions().await.err().map(|error| error.to_string()));
+        }
+        told
+    };
+    let (first, second) = tokio::join!(ask(), ask());
+    let told = [first, second].concat();
     holder.join().unwrap();
     assert!(told.iter().any(|it| it.contains("1 are open, the bound is 1")), "{told:?}");
     assert!(catalogue.pool().timeouts > 0);
