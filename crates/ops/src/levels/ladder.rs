@@ -159,7 +159,7 @@ impl Levels {
         let ladder = &*self.0;
         let now = ladder.clock.now();
         let (enter, why) = signals.wanted(&ladder.config, Threshold::Enter);
-        let (stay, _) = signals.wanted(&ladder.config, Threshold::Stay);
+        let (stay, why_stay) = signals.wanted(&ladder.config, Threshold::Stay);
         let mut position = lock(&ladder.position);
         let mut cause = "signal";
         if enter > position.automatic {
@@ -183,6 +183,10 @@ impl Levels {
                 }
             } else {
                 position.better_since = None;
+                // What keeps it there may be something else than what brought it there.
+                if stay > Level::Full {
+                    position.reason = why_stay;
+                }
             }
         }
         let over = position.held.as_ref().is_some_and(|h| h.until_unix_ms <= ladder.wall.unix_ms());

@@ -84,8 +84,6 @@ pub struct Signals {
     pub queue_age_ms: u64,
     /// Objectives whose budget burns so fast that somebody is paged.
     pub burning: Vec<String>,
-    /// Objectives whose error budget is used up.
-    pub exhausted: Vec<String>,
     /// Why nothing can be written, when that is so.
     pub read_only: Option<String>,
     /// Further wishes with their reasons.
@@ -100,7 +98,6 @@ impl Default for Signals {
             memory: Step::Normal,
             queue_age_ms: 0,
             burning: Vec::new(),
-            exhausted: Vec::new(),
             read_only: None,
             wishes: Vec::new(),
         }
@@ -153,10 +150,6 @@ impl Signals {
         want(queue, format!("requests wait for {} ms", self.queue_age_ms));
         if !self.burning.is_empty() {
             want(Level::Degraded, format!("error budget burns: {}", self.burning.join(", ")));
-        }
-        if !self.exhausted.is_empty() {
-            let names = self.exhausted.join(", ");
-            want(Level::Degraded, format!("error budget is used up: {names}"));
         }
         worst
     }

@@ -54,6 +54,9 @@ pub(super) fn pairs(objective: &Objective) -> [Pair; 4] {
     })
 }
 
+/// Bad events without which nothing fires: one alone is no rate, whatever it is a share of.
+const BAD_EVENTS_MIN: u64 = 2;
+
 /// How fast the budget burns in the two windows of a pair, and whether that is too fast.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Burn {
@@ -77,7 +80,7 @@ pub(super) fn burn(
     let rate = |ratio: Option<f64>| ratio.map(|ratio| ratio / objective.budget());
     let (long_rate, short_rate) = (rate(long.error_ratio()), rate(short.error_ratio()));
     let above = |rate: Option<f64>| rate.is_some_and(|rate| rate > pair.factor);
-    let enough = long.total() >= objective.events_min;
+    let enough = long.total() >= objective.events_min && long.bad >= BAD_EVENTS_MIN;
     Burn {
         long: long_rate,
         short: short_rate,

@@ -181,16 +181,13 @@ impl Slo {
         self.try_save(&mut kept, now_ms, true)
     }
 
-    /// Objectives whose page alert fires, and those whose budget is used up: signals for the ladder
-    /// of levels.
+    /// Objectives whose page alert fires: a signal for the ladder of levels. A budget that is used
+    /// up is none: it stays so for weeks after its cause is gone, and lower service wins none back.
     #[must_use]
-    pub fn burning_and_exhausted(&self) -> (Vec<String>, Vec<String>) {
-        let report = self.report();
-        let named = |wanted: &dyn Fn(&ObjectiveReport) -> bool| {
-            report.objectives.iter().filter(|o| wanted(o)).map(|o| o.name.clone()).collect()
-        };
-        let burning = named(&|o| o.alert == Some(Severity::Page));
-        (burning, named(&|o| o.budget_remaining.is_some_and(|left| left <= 0.0)))
+    pub fn burning(&self) -> Vec<String> {
+        let objectives = self.report().objectives.into_iter();
+        let firing = objectives.filter(|objective| objective.alert == Some(Severity::Page));
+        firing.map(|objective| objective.name).collect()
     }
 
     /// What is shown of the objectives, those with the least budget first.

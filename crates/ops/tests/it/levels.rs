@@ -97,11 +97,6 @@ fn each_signal_leads_to_its_level_and_its_reason() {
             "error budget burns: search",
         ),
         (
-            Signals { exhausted: vec!["search".into()], ..Signals::default() },
-            Level::Degraded,
-            "error budget is used up: search",
-        ),
-        (
             Signals { read_only: Some("log damaged".into()), ..Signals::default() },
             Level::Maintenance,
             "nothing can be written: log damaged",
@@ -151,6 +146,10 @@ fn between_the_two_thresholds_the_level_stays() {
     world.during(2, &queue(250));
     // Below 200 ms, which enters, but not below 100 ms, which leaves.
     assert_eq!(world.during(300, &queue(150)), Level::Degraded);
+    assert_eq!(world.levels.standing().reason, "requests wait for 150 ms");
+    let burning = Signals { burning: vec!["search".into()], ..Signals::default() };
+    world.during(1, &burning);
+    assert_eq!(world.levels.standing().reason, "error budget burns: search", "what keeps it there");
     assert_eq!(world.during(32, &queue(99)), Level::Full);
     assert_eq!(world.during(300, &queue(150)), Level::Full);
 }

@@ -189,9 +189,15 @@ fn one_failure_of_few_requests_alerts_nobody() {
     world.slo.tick();
     assert!(world.of("search").windows[0].burn_long.unwrap() > 100.0);
     assert_eq!(world.of("search").alert, None);
-    world.slo.request(false, FAST);
+    for _ in 0..20 {
+        world.slo.request(false, FAST);
+    }
+    world.slo.tick();
+    assert_eq!((world.of("search").alert, world.slo.burning()), (None, vec![]), "one is no rate");
+    world.slo.request(true, FAST);
     world.slo.tick();
     assert_eq!(world.of("search").alert, Some(Severity::Page));
+    assert_eq!(world.slo.burning(), ["search"]);
 }
 
 // V6

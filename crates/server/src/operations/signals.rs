@@ -25,7 +25,6 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn signals(&mut self) -> Signals {
-        let (burning, exhausted) = self.slo.burning_and_exhausted();
         let documents =
             self.health.state_of(DOCUMENTS).map_or(Health::Healthy, |(health, _)| health);
         Signals {
@@ -35,8 +34,7 @@ impl Watched {
             health: documents,
             memory: self.memory.step(),
             queue_age_ms: self.admission.report(Group::Search).oldest_ms,
-            burning,
-            exhausted,
+            burning: self.slo.burning(),
             ..Signals::default()
         }
     }
