@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mainstay_db::COLLECTION_DEFAULT;
+use mainstay_server::problem::Problem;
 use mainstay_server::search_json::SearchRequestJson;
 use mainstay_server::wire::SearchAnswerJson;
 use serde::Serialize;
@@ -55,6 +56,9 @@ pub(crate) struct Arguments {
 
 /// The most requests of one run: bounds the latencies that are kept.
 const REQUESTS_MAX: u64 = 20_000_000;
+
+/// Codes of answers that turn a request away on purpose; any other error is a failure.
+const REJECTIONS: [&str; 2] = ["rate_limited", "overloaded"];
 
 /// What became of the requests of one run.
 #[derive(Default, Serialize)]
@@ -196,8 +200,11 @@ fn send(agent: &ureq::Agent, arguments: &Arguments, query: &str) -> Outcome {
                     Ok(_) => Outcome::Degraded,
                     Err(error) => Outcome::Failed(format!("answer: {error}")),
                 },
-                429 | 503 => Outcome::Rejected,
-                _ => Outcome::Failed(format!("status {status}")),
+                _ => match response.body_mut().read_json::<Problem>() {
+                    Ok(problem) if REJECTIONS.contains(&&*problem.code) => Outcome::Rejected,
+                    Ok(problem) => Outcome::Failed(format!("{status} {}", problem.code)),
+                    Err(_) => Outcome::Failed(format!("status {status}")),
+                },
             }
         }
     }

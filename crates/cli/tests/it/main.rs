@@ -5,6 +5,7 @@ mod config;
 mod eval;
 mod index;
 mod kill;
+mod load;
 mod memory;
 mod operate;
 mod search;

@@ -1,0 +1,69 @@
+//! `mainstay load` against a server of its own, by more clients than it can serve.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, agent};
+use crate::text;
+
+/// More clients than the server has slots and places in its queue.
+const CLIENTS: &str = "1200";
+/// What the memory may grow by while they are served: their connections and the queue.
+const GROWTH_BYTES_MAX: u64 = 256 << 20;
+
+fn resident_bytes(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// C2, in its short form: clients beyond every bound get an answer or are turned away on purpose;
+/// nothing else happens to any of them, and the server is well afterwards.
+#[test]
+fn c2_more_than_a_thousand_clients_are_answered_or_turned_away_on_purpose() {
+    let data = tempfile::tempdir().unwrap();
+    let narrow = ["--set", "server.searches_max=8", "--set", "admission.queue_length=16"];
+    let server = Server::start_with(data.path(), &narrow, &[]);
+    let documents: Vec<Value> = (0..300)
+        .map(|n| json!({"id": n.to_string(), "body": format!("zebra number {n} crosses")}))
+        .collect();
+    let url = format!("{}/collections/default/documents", server.url);
+    assert_eq!(agent().put(url).send_json(json!(documents)).unwrap().status(), 200);
+    let queries = data.path().join("queries.txt");
+    fs::write(&queries, "zebra crosses\nnumber\nstripes of animals\n").unwrap();
+    let before = resident_bytes(&server);
+    let load = [
+        &["load", "--queries", text(&queries), "--connections", CLIENTS, "--json"][..],
+        &["--rate", "2000", "--duration", "3s"],
+    ]
+    .concat();
+    let report = server.mainstay(&load).ok().json();
+    let of = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!((of("requests"), of("failed")), (6_000, 0), "{report:#}");
+    assert_eq!(of("ok") + of("rejected"), 6_000);
+    assert!(of("ok") > 0 && of("rejected") > 0, "{report:#}");
+    let grown = resident_bytes(&server).saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more than before");
+    assert_eq!(server.mainstay(&["search", "zebra", "--limit", "1"]).code, 0);
+    server.mainstay(&["health"]).ok();
+}
+
+#[test]
+fn a_curve_finds_the_capacity_and_draws_what_came_of_its_multiples() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let queries = data.path().join("queries.txt");
+    fs::write(&queries, "zebra\n").unwrap();
+    let drawn = data.path().join("curve.svg");
+    let load = ["load", "--queries", text(&queries), "--curve", "0.2,0.4", "--duration", "1s"];
+    let drawing = ["--svg", text(&drawn)];
+    let told = server.mainstay(&[&load[..], &drawing].concat()).ok().out;
+    assert!(told.contains("capacity") && told.lines().count() == 4, "{told}");
+    let drawing = fs::read_to_string(&drawn).unwrap();
+    assert!(drawing.starts_with("<svg") && drawing.contains("0.4"), "{drawing}");
+    let steps = server.mainstay(&[&load[..], &["--json"]].concat()).ok().json();
+    assert_eq!(steps.as_array().map(Vec::len), Some(2), "{steps}");
+    let wrong = server.mainstay(&["load", "--queries", text(&queries), "--curve", "0,1"]);
+    assert!(wrong.code == 2 && wrong.err.contains("above 0"), "{}", wrong.err);
+}
