@@ -150,11 +150,11 @@ pub(crate) fn measure(
         Pace::Steady(_) => data::bar(total, "load", "requests"),
         Pace::AsAnswered => data::bar(0, "load", "requests"),
     });
+    let agent = crate::remote::agent_of(Duration::from_secs(60), connections);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..connections.max(1) {
             scope.spawn(|| {
-                let agent = crate::remote::agent(Duration::from_secs(60));
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let due = match pace {

@@ -91,9 +91,11 @@ fn open_with(
             FolderModel::Static(model) => Opened::first(model),
             FolderModel::Transformer(model) => Opened::refined(model),
         }),
-        ModelChoice::Remote(choice) => {
-            Ok(Opened::refined(Arc::new(remote(choice.settings(key_of)?)?)))
-        }
+        // While the provider is away, the built-in model answers alone.
+        ModelChoice::Remote(choice) => Ok(Opened {
+            first: Some(StaticModel::built_in()?),
+            refined: Some(Arc::new(remote(choice.settings(key_of)?)?)),
+        }),
     }
 }
 

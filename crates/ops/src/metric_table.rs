@@ -499,6 +499,15 @@ pub const METRICS: &[Metric] = &[
     Metric::counter("mainstay_tls_handshake_failures_total", "TLS handshakes that failed", &[]),
     Metric::gauge("mainstay_level", "0 full, 1 degraded, 2 minimal, 3 maintenance", &[])
         .after("levels are in use"),
+    Metric::gauge(
+        "mainstay_level_reason",
+        "1 for what the present level comes from",
+        &[Label::one_of(
+            "reason",
+            &["none", "breakers", "health", "memory", "queue", "budget", "log", "wish", "hand"],
+        )],
+    )
+    .after("a level has had a reason"),
     Metric::counter(
         "mainstay_level_transitions_total",
         "Changes of level, by the new one and its cause",

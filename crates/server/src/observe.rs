@@ -1,12 +1,12 @@
 //! The outermost layer of every request: its correlation id and its place in a trace, its span, its
-//! figures.
+//! figures, and the level of service on its answer.
 //!
 //! What the span begins follows the request through every thread that enters it; see
 //! `mainstay_ops::correlation`.
 
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -14,14 +14,29 @@ use mainstay_ops::correlation::{
     CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
     is_correlation_id, random_id, with_current,
 };
+use mainstay_ops::levels::{Level, Standing};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
+
+use crate::problem::TurnedAway;
+use crate::state::State;
+
+/// The level of service, on every answer.
+const LEVEL: HeaderName = HeaderName::from_static("x-mainstay-level");
+/// Why it is not full, on every answer below full service.
+const LEVEL_REASON: HeaderName = HeaderName::from_static("x-mainstay-level-reason");
+/// The longest reason in a header; answers to searches and `/admin/level` have it whole.
+const REASON_CHARS_MAX: usize = 200;
 
 /// The route of a request that no path of ours matches; its own path would be an unbounded label.
 const UNMATCHED: &str = "unmatched";
 
 /// Answers a request inside its span, and measures it.
-pub(crate) async fn observe(request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    Shared(state): Shared<State>,
+    request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let headers = request.headers();
     let given = text(headers, CORRELATION_HEADER);
@@ -51,8 +66,18 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let in_flight = InFlight::begin();
     let mut response = next.run(request).instrument(span.clone()).await;
     drop(in_flight);
-    span.in_scope(|| measure(&span, method, route, response.status().as_u16(), begun));
+    let standing = state.operations().levels.standing();
+    let ended = Ended {
+        status: response.status().as_u16(),
+        turned_away: response.extensions().get::<TurnedAway>().is_some(),
+        begun,
+    };
+    span.in_scope(|| measure(&span, method, route, &ended, &standing));
     let headers = response.headers_mut();
+    headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));
+    if standing.level != Level::Full {
+        headers.insert(LEVEL_REASON, in_a_header(&standing.reason));
+    }
     // Both are of digits, letters and hyphens by construction.
     if let Ok(correlation) = correlation {
         headers.insert(HeaderName::from_static(CORRELATION_HEADER), correlation);
@@ -61,6 +86,13 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         headers.insert(HeaderName::from_static(TRACEPARENT_HEADER), traceparent);
     }
     response
+}
+
+/// A text whose characters a header can hold: any other becomes a question mark.
+fn in_a_header(text: &str) -> HeaderValue {
+    let held = text.chars().take(REASON_CHARS_MAX);
+    let held = held.map(|char| if char == ' ' || char.is_ascii_graphic() { char } else { '?' });
+    HeaderValue::from_str(&held.collect::<String>()).unwrap_or(HeaderValue::from_static("?"))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -86,7 +118,16 @@ fn known_method(method: &Method) -> &'static str {
     known.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
-fn measure(span: &Span, method: &'static str, route: String, status: u16, begun: Instant) {
+/// How a request ended.
+struct Ended {
+    status: u16,
+    /// On purpose, by admission: no failure of the server.
+    turned_away: bool,
+    begun: Instant,
+}
+
+fn measure(span: &Span, method: &'static str, route: String, ended: &Ended, standing: &Standing) {
+    let Ended { status, turned_away, begun } = *ended;
     let took = begun.elapsed();
     span.record("http.response.status_code", status);
     let class = match status / 100 {
@@ -97,11 +138,15 @@ fn measure(span: &Span, method: &'static str, route: String, status: u16, begun:
         _ => "5xx",
     };
     let took_ms = took.as_secs_f64() * 1000.0;
-    if status >= 500 {
+    let (level, reason) = (standing.level.as_str(), &*standing.reason);
+    if turned_away {
+        // Under overload there are thousands a second; metrics count them.
+        tracing::debug!(method, route, status, took_ms, level, reason, "request turned away");
+    } else if status >= 500 {
         span.record("failed", true);
-        tracing::warn!(method, route, status, took_ms, "request failed");
+        tracing::warn!(method, route, status, took_ms, level, reason, "request failed");
     } else {
-        tracing::debug!(method, route, status, took_ms, "request answered");
+        tracing::debug!(method, route, status, took_ms, level, reason, "request answered");
     }
     metrics::histogram!(
         "mainstay_http_request_duration_seconds", "route" => route.clone(), "method" => method

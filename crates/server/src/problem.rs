@@ -37,6 +37,10 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
 }
 
+/// On an answer: admission has turned the request away on purpose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnedAway;
+
 impl Problem {
     /// A problem with this status, code and detail.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
@@ -113,8 +117,11 @@ impl From<DbError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after_ms;
+        let (retry_after, refused) = (self.retry_after_ms, self.policy.is_some());
         let mut response = (status, axum::Json(self)).into_response();
+        if refused {
+            response.extensions_mut().insert(TurnedAway);
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait_ms) = retry_after {

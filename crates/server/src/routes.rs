@@ -24,7 +24,7 @@ pub(crate) fn routes(state: State) -> Router {
         .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(axum::middleware::from_fn(observe::observe))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
 }
 

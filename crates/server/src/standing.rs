@@ -1,10 +1,9 @@
-//! What the present level of service and the flags mean for a request, and the level on every
-//! answer.
+//! What the present level of service and the flags mean for a request.
 
 use std::time::Instant;
 
 use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderName, HeaderValue, Method as Verb, StatusCode};
+use axum::http::{Method as Verb, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use mainstay_db::search_answer::Level as AnswerLevel;
@@ -18,8 +17,6 @@ use crate::problem::Problem;
 use crate::route_kind::RouteKind;
 use crate::state::State;
 
-/// The level of service, on every answer.
-const LEVEL: HeaderName = HeaderName::from_static("x-mainstay-level");
 /// When to come back while the server is read-only or closed by hand.
 const CLOSED_RETRY_MS: u64 = 30_000;
 
@@ -62,7 +59,7 @@ pub(crate) fn gives_stale(operations: &Operations, caller: &Caller) -> bool {
     operations.flags.bool(flag_names::STALE_ANSWERS, true, &Subject::user(caller.name())).value
 }
 
-/// Refuses what the level or a flag refuses, and puts the level on every answer.
+/// Refuses what the level or a flag refuses.
 pub(crate) async fn apply(
     Shared(state): Shared<State>,
     caller: Caller,
@@ -87,7 +84,7 @@ pub(crate) async fn apply(
         () => None,
     };
     let begun = Instant::now();
-    let mut response = match refused {
+    let response = match refused {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
@@ -96,8 +93,6 @@ pub(crate) async fn apply(
         let failed = response.status().is_server_error();
         operations.slo.request(failed, begun.elapsed());
     }
-    let level = HeaderValue::from_static(standing.level.as_str());
-    response.headers_mut().insert(LEVEL, level);
     response
 }
 

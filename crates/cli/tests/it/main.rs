@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod config;
+mod embedder;
 mod eval;
 mod index;
 mod kill;

@@ -3,7 +3,7 @@
 //! Invariants: the standing that readers see changes under the lock only; every change leaves a
 //! transition in the history, a metric, a log line and an audit event; a hold always ends.
 
-use super::signals::Threshold;
+use super::signals::{CAUSES, Threshold, Wish};
 use super::{Effects, Level, LevelsConfig, Signals};
 use crate::audit::{Action, Audit, SYSTEM};
 use crate::lock::lock;
@@ -31,6 +31,8 @@ pub struct Standing {
     pub level: Level,
     /// Why.
     pub reason: String,
+    /// What kind of reason it is: none, breakers, health, memory, queue, budget, log, wish or hand.
+    pub from: &'static str,
     /// Since when, RFC 3339.
     pub since: String,
     /// What it means.
@@ -82,6 +84,7 @@ struct Position {
     /// The level by signals alone.
     automatic: Level,
     reason: String,
+    from: &'static str,
     /// Since when a worse level is wanted.
     worse_since: Option<Tick>,
     /// Since when nothing wants to stay.
@@ -120,12 +123,14 @@ impl Levels {
         let standing = Standing {
             level: Level::Full,
             reason: "start".to_owned(),
+            from: "none",
             since: rfc3339(wall.unix_ms()),
             effects: config.effects.full.clone(),
         };
         let position = Position {
             automatic: Level::Full,
             reason: "start".to_owned(),
+            from: "none",
             worse_since: None,
             better_since: None,
             held: saved_hold(&*store),
@@ -158,8 +163,9 @@ impl Levels {
     pub fn tick(&self, signals: &Signals) -> Level {
         let ladder = &*self.0;
         let now = ladder.clock.now();
-        let (enter, why) = signals.wanted(&ladder.config, Threshold::Enter);
-        let (stay, why_stay) = signals.wanted(&ladder.config, Threshold::Stay);
+        let Wish { level: enter, from, reason: why } =
+            signals.wanted(&ladder.config, Threshold::Enter);
+        let stay = signals.wanted(&ladder.config, Threshold::Stay);
         let mut position = lock(&ladder.position);
         let mut cause = "signal";
         if enter > position.automatic {
@@ -167,25 +173,28 @@ impl Levels {
             let since = *position.worse_since.get_or_insert(now);
             if now.since(since) >= Duration::from_millis(ladder.config.worsen_after_ms) {
                 position.automatic = enter;
-                position.reason = why;
+                (position.from, position.reason) = (from, why);
                 position.worse_since = None;
             }
         } else {
             position.worse_since = None;
-            if stay < position.automatic {
+            if stay.level < position.automatic {
                 let since = *position.better_since.get_or_insert(now);
                 if now.since(since) >= Duration::from_millis(ladder.config.recover_after_ms) {
                     let to = position.automatic.better();
                     position.automatic = to;
                     position.reason = format!("recovering: {why}");
+                    if to == Level::Full {
+                        position.from = "none";
+                    }
                     position.better_since = Some(now);
                     cause = "recovery";
                 }
             } else {
                 position.better_since = None;
                 // What keeps it there may be something else than what brought it there.
-                if stay > Level::Full {
-                    position.reason = why_stay;
+                if stay.level > Level::Full {
+                    (position.from, position.reason) = (stay.from, stay.reason);
                 }
             }
         }
@@ -258,9 +267,9 @@ impl Levels {
     /// Makes the position visible when it changed the level or its reason.
     fn publish(&self, position: &mut Position, cause: &'static str, who: &str) {
         let ladder = &*self.0;
-        let (to, reason) = match &position.held {
-            Some(held) => (held.level, format!("held by {}: {}", held.who, held.why)),
-            None => (position.automatic, position.reason.clone()),
+        let (to, from, reason) = match &position.held {
+            Some(held) => (held.level, "hand", format!("held by {}: {}", held.who, held.why)),
+            None => (position.automatic, position.from, position.reason.clone()),
         };
         let before = self.standing();
         if before.level == to && before.reason == reason {
@@ -270,8 +279,12 @@ impl Levels {
         let effects = ladder.config.effects.of(to).clone();
         let same = before.level == to;
         let since = if same { before.since.clone() } else { time.clone() };
-        let standing = Standing { level: to, reason: reason.clone(), since, effects };
+        let standing = Standing { level: to, reason: reason.clone(), from, since, effects };
         ladder.standing.store(Arc::new(standing));
+        for cause in CAUSES {
+            let holds = f64::from(u8::from(cause == from));
+            metrics::gauge!("mainstay_level_reason", "reason" => cause).set(holds);
+        }
         if same {
             return;
         }

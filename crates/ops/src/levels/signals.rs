@@ -111,45 +111,59 @@ pub(super) enum Threshold {
     Stay,
 }
 
+/// What a level may come from, as the metric of reasons names it.
+pub(super) const CAUSES: [&str; 9] =
+    ["none", "breakers", "health", "memory", "queue", "budget", "log", "wish", "hand"];
+
+/// A level that a signal wants.
+pub(super) struct Wish {
+    pub(super) level: Level,
+    /// One of [`CAUSES`].
+    pub(super) from: &'static str,
+    pub(super) reason: String,
+}
+
 impl Signals {
     /// The worst level that a signal wants, with its reason; full when none wants anything.
-    pub(super) fn wanted(&self, config: &LevelsConfig, threshold: Threshold) -> (Level, String) {
-        let mut worst = (Level::Full, "all signals are well".to_owned());
-        let mut want = |level: Level, reason: String| {
-            if level > worst.0 {
-                worst = (level, reason);
+    pub(super) fn wanted(&self, config: &LevelsConfig, threshold: Threshold) -> Wish {
+        let reason = "all signals are well".to_owned();
+        let mut worst = Wish { level: Level::Full, from: "none", reason };
+        let mut want = |level: Level, from: &'static str, reason: String| {
+            if level > worst.level {
+                worst = Wish { level, from, reason };
             }
         };
         for (level, reason) in &self.wishes {
-            want(*level, reason.clone());
+            want(*level, "wish", reason.clone());
         }
         if let Some(why) = &self.read_only {
-            want(Level::Maintenance, format!("nothing can be written: {why}"));
+            want(Level::Maintenance, "log", format!("nothing can be written: {why}"));
         }
         let memory = match self.memory {
             Step::Normal | Step::Warn => Level::Full,
             Step::Shrink | Step::Return => Level::Degraded,
             Step::Reject | Step::Emergency => Level::Minimal,
         };
-        want(memory, format!("memory is at step {}", self.memory.as_str()));
+        want(memory, "memory", format!("memory is at step {}", self.memory.as_str()));
         let health = match self.health {
             Health::Healthy => Level::Full,
             Health::Degraded | Health::Unknown => Level::Degraded,
             Health::Unhealthy => Level::Minimal,
         };
-        want(health, format!("health is {}", self.health.as_str()));
+        want(health, "health", format!("health is {}", self.health.as_str()));
         let (open, names) = (self.breakers_open.len(), self.breakers_open.join(", "));
         let count = |least: usize| least > 0 && open >= least;
         let breakers = rung(count(config.breakers_degraded), count(config.breakers_minimal));
-        want(breakers, format!("breakers are open: {names}"));
+        want(breakers, "breakers", format!("breakers are open: {names}"));
         let share = if threshold == Threshold::Enter { 1.0 } else { config.queue_recover };
         let age = |least_ms: u64| {
             least_ms > 0 && self.queue_age_ms as f64 >= (least_ms as f64 * share).max(1.0)
         };
         let queue = rung(age(config.queue_degraded_ms), age(config.queue_minimal_ms));
-        want(queue, format!("requests wait for {} ms", self.queue_age_ms));
+        want(queue, "queue", format!("requests wait for {} ms", self.queue_age_ms));
         if !self.burning.is_empty() {
-            want(Level::Degraded, format!("error budget burns: {}", self.burning.join(", ")));
+            let reason = format!("error budget burns: {}", self.burning.join(", "));
+            want(Level::Degraded, "budget", reason);
         }
         worst
     }

@@ -132,6 +132,11 @@ fn each_level_has_its_effect_on_searches_and_writes() {
     let answer = search(&server);
     assert_eq!((&answer["level"], &answer["complete"]), (&json!("degraded"), &json!(true)));
     assert_eq!(answer["reason"], "held by anonymous: a drill");
+    for path in ["/health", "/collections/nowhere"] {
+        let headers = server.get(path).headers;
+        assert_eq!(headers["x-mainstay-level"], "degraded", "{path}");
+        assert_eq!(headers["x-mainstay-level-reason"], "held by anonymous: a drill", "{path}");
+    }
     hold("minimal");
     // Not asked before, so nothing is kept that could stand in.
     let answer = server.post("/search", &json!({"query": "zebra", "limit": 9})).json();
@@ -149,10 +154,12 @@ fn each_level_has_its_effect_on_searches_and_writes() {
     assert_eq!(search(&server)["level"], "maintenance");
     let shown = server.get("/admin/level").json();
     assert_eq!(shown["standing"]["level"], "maintenance");
-    assert!(server.get("/metrics").body.contains("\nmainstay_level "));
+    let metrics = server.get("/metrics").body;
+    assert!(metrics.contains("\nmainstay_level ") && metrics.contains("mainstay_level_reason{"));
     assert_eq!(server.delete("/admin/level?why=over").status, 200);
     assert_eq!(server.delete("/admin/level").problem(), "level_not_held");
-    assert_eq!(put().status, 200);
+    let full = put();
+    assert_eq!((full.status, full.headers.get("x-mainstay-level-reason")), (200, None));
     assert_eq!(audited(&server, "level.hold").len(), 3);
     for wrong in [
         json!({"level": "best", "for": "1h", "why": ""}),
@@ -161,6 +168,26 @@ fn each_level_has_its_effect_on_searches_and_writes() {
     ] {
         assert_eq!(server.put("/admin/level", &wrong).problem(), "bad_request", "{wrong}");
     }
+}
+
+/// D4: at `degraded` a method contributes half of its candidates.
+#[test]
+fn degraded_service_looks_at_half_as_many_candidates() {
+    let server = Running::start();
+    let documents: Vec<Value> =
+        (0..150).map(|n| json!({"id": n.to_string(), "body": format!("zebra {n}")})).collect();
+    let seq = server.put("/collections/default/documents", &json!(documents)).json()["seq"].clone();
+    let docs = server.db.collection("default").unwrap();
+    assert!(docs.wait_indexed(seq.as_u64().unwrap(), &Method::ALL, Duration::from_secs(60)));
+    let candidates = || {
+        let answer = search(&server);
+        let methods = answer["methods"].as_array().unwrap().clone();
+        methods.iter().find(|it| it["method"] == "semantic").unwrap()["total"].clone()
+    };
+    assert_eq!(candidates(), 100);
+    let body = json!({"level": "degraded", "for": "1h", "why": "a drill"});
+    assert_eq!(server.put("/admin/level", &body).status, 200);
+    assert_eq!(candidates(), 50);
 }
 
 /// D4, D5: the level follows the breakers by itself, and what mended itself is in the audit trail.
