@@ -65,7 +65,7 @@ const REJECTIONS: [&str; 2] = ["rate_limited", "overloaded"];
 pub(crate) struct Report {
     pub(crate) requests: u64,
     pub(crate) ok: u64,
-    complete: u64,
+    pub(crate) complete: u64,
     degraded: u64,
     pub(crate) rejected: u64,
     pub(crate) failed: u64,
@@ -75,7 +75,7 @@ pub(crate) struct Report {
     latency_ms: Latency,
     /// Of those that were answered and not rejected.
     pub(crate) answered_ms: Latency,
-    errors: std::collections::BTreeMap<String, u64>,
+    pub(crate) errors: std::collections::BTreeMap<String, u64>,
 }
 
 #[derive(Default, Serialize)]

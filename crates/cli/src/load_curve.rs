@@ -22,6 +22,8 @@ struct Step {
     multiple: f64,
     offered_per_s: f64,
     goodput_per_s: f64,
+    /// Of the answers, those in which every method answered in full.
+    complete_percent: f64,
     p50_ms: f64,
     p99_ms: f64,
     shed_percent: f64,
@@ -44,8 +46,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if !arguments.json {
         println!("capacity {capacity:.1} searches/s");
         println!(
-            "{:>8} {:>10} {:>10} {:>9} {:>9} {:>7} {:>7} {:>9}",
-            "multiple", "offered/s", "goodput/s", "p50 ms", "p99 ms", "shed %", "failed", "RSS MiB"
+            "{:>8} {:>10} {:>10} {:>10} {:>9} {:>9} {:>7} {:>7} {:>9}",
+            "multiple",
+            "offered/s",
+            "goodput/s",
+            "complete %",
+            "p50 ms",
+            "p99 ms",
+            "shed %",
+            "failed",
+            "RSS MiB"
         );
     }
     let mut steps = Vec::new();
@@ -55,16 +65,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let step = step(*multiple, &report, resident_mib(arguments));
         if !arguments.json {
             println!(
-                "{:>8.2} {:>10.1} {:>10.1} {:>9.1} {:>9.1} {:>7.1} {:>7} {:>9.0}",
+                "{:>8.2} {:>10.1} {:>10.1} {:>10.1} {:>9.1} {:>9.1} {:>7.1} {:>7} {:>9.0}",
                 step.multiple,
                 step.offered_per_s,
                 step.goodput_per_s,
+                step.complete_percent,
                 step.p50_ms,
                 step.p99_ms,
                 step.shed_percent,
                 step.failed,
                 step.resident_mib
             );
+        }
+        for (error, count) in &report.errors {
+            eprintln!("{count} failed: {error}");
         }
         steps.push(step);
     }
@@ -84,6 +98,7 @@ fn step(multiple: f64, report: &Report, resident_mib: f64) -> Step {
         multiple,
         offered_per_s: report.rate_per_s,
         goodput_per_s: report.ok as f64 / report.seconds.max(1e-9),
+        complete_percent: report.complete as f64 * 100.0 / report.ok.max(1) as f64,
         p50_ms: report.answered_ms.p50,
         p99_ms: report.answered_ms.p99,
         shed_percent: report.rejected as f64 * 100.0 / report.requests.max(1) as f64,

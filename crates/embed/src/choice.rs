@@ -27,7 +27,7 @@ pub enum ModelChoice {
     MiniLm,
     /// A model folder.
     Folder(PathBuf),
-    /// A provider that speaks the OpenAI protocol.
+    /// A provider that speaks the OpenAI protocol, behind the built-in static table.
     Remote(RemoteChoice),
 }
 

@@ -46,7 +46,7 @@ use mainstay_db::Db;
 use mainstay_ops::admission::Admission;
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 pub use config::{AuthMode, Config, SharedRates};
 pub use host::Host;
@@ -135,7 +135,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not ours, or a setting is out of its range.
     pub async fn bind(db: Arc<Db>, config: Config, host: Host) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
+        let listener = listen(&config)?;
         let meter = Meter::installed();
         let (watched, operations) = (Arc::clone(&db), config.operations.clone());
         let admission = Admission::new(&config.admission, Clock::system());
@@ -252,4 +252,17 @@ fn refresh_certificate(state: &state::State) {
             metrics::counter!("mainstay_tls_reloads_total", "result" => "failed").increment(1);
         }
     }
+}
+
+/// Connections that have come and are not yet accepted wait in the system's queue, as many as may
+/// be open: beyond its bound the system drops them, and a client tries again only after a second.
+fn listen(config: &Config) -> std::io::Result<TcpListener> {
+    let socket = match config.listen.is_ipv4() {
+        true => TcpSocket::new_v4()?,
+        false => TcpSocket::new_v6()?,
+    };
+    // As the standard library does: a restart need not wait for connections of its predecessor.
+    socket.set_reuseaddr(true)?;
+    socket.bind(config.listen)?;
+    socket.listen(u32::try_from(config.connections_max).unwrap_or(u32::MAX).max(128))
 }
