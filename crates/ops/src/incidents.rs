@@ -116,12 +116,24 @@ impl Incidents {
         lock(&self.kept).incidents.iter().rev().cloned().collect()
     }
 
-    /// Mean times over `observed_ms` of operation.
+    /// Mean times over `observed_ms` of operation. Incidents that overlap are one failure that
+    /// several objectives have told.
     #[must_use]
     pub fn reliability(&self, observed_ms: u64) -> Reliability {
         let kept = lock(&self.kept);
-        let lasted: Vec<u64> = kept.incidents.iter().filter_map(Incident::lasted_ms).collect();
-        Reliability::new(observed_ms, kept.incidents.len() - lasted.len(), lasted)
+        let span = |it: &Incident| (it.began_unix_ms, it.ended_unix_ms.unwrap_or(u64::MAX));
+        let mut spans: Vec<(u64, u64)> = kept.incidents.iter().map(span).collect();
+        spans.sort_unstable();
+        let mut failures: Vec<(u64, u64)> = Vec::new();
+        for (began, ended) in spans {
+            match failures.last_mut() {
+                Some(last) if began < last.1 => last.1 = last.1.max(ended),
+                _ => failures.push((began, ended)),
+            }
+        }
+        let open = failures.iter().filter(|(_, ended)| *ended == u64::MAX).count();
+        let closed = failures.iter().filter(|(_, ended)| *ended != u64::MAX);
+        Reliability::new(observed_ms, open, closed.map(|(began, ended)| ended - began).collect())
     }
 
     fn add(&self, kept: &mut Kept, key: &str, title: &str, times: (u64, u64, Option<u64>)) {

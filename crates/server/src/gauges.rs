@@ -1,6 +1,6 @@
 //! Gauges that are read off when somebody asks for metrics.
 
-use mainstay_db::{Collection, Db, Method, ViewState};
+use mainstay_db::{Collection, Db, ViewState};
 use mainstay_ops::kernel_files::KernelFiles;
 
 /// Kernel ticks in a second, as `/proc/self/stat` counts them: a constant of Linux's interface.
@@ -13,6 +13,7 @@ pub(crate) fn record(db: &Db) {
     for collection in db.collections() {
         of_collection(&collection);
     }
+    of_breakers(db);
     of_threads(db);
     of_process(&KernelFiles::default());
 }
@@ -45,9 +46,13 @@ fn of_collection(collection: &Collection) {
         gauge("mainstay_view_memory_bytes", view.figures.memory_bytes as f64);
         gauge("mainstay_view_set_aside", view.set_aside as f64);
     }
-    for method in Method::ALL {
-        let breaker = collection.breaker(method).snapshot();
-        let name = breaker.name.to_string();
+}
+
+/// Of every dependency, from its beginning on.
+fn of_breakers(db: &Db) {
+    for dependency in db.pipelines().dependencies() {
+        let breaker = dependency.breaker().snapshot();
+        let name = dependency.name().to_string();
         metrics::gauge!("mainstay_circuit_breaker_state", "name" => name.clone())
             .set(breaker.state.as_gauge());
         metrics::gauge!("mainstay_circuit_breaker_error_rate", "name" => name.clone())

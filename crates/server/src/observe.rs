@@ -19,6 +19,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::problem::TurnedAway;
+use crate::route_kind::RouteKind;
 use crate::state::State;
 
 /// The level of service, on every answer.
@@ -63,6 +64,7 @@ pub(crate) async fn observe(
         with_current(|ids, span_id| ids.traceparent(span_id))
     });
     let traceparent = traceparent.unwrap_or_else(|| fallback.traceparent(random_id()));
+    let is_search = RouteKind::of(request.method(), request.uri().path()) == RouteKind::Search;
     let in_flight = InFlight::begin();
     let mut response = next.run(request).instrument(span.clone()).await;
     drop(in_flight);
@@ -73,6 +75,11 @@ pub(crate) async fn observe(
         begun,
     };
     span.in_scope(|| measure(&span, method, route, &ended, &standing));
+    // Requests that were shed, and those whose work panicked: to who asks they are no answer. Who is
+    // not let in has asked for nothing.
+    if is_search && !matches!(ended.status, 401 | 403) {
+        state.operations().slo.request(ended.status >= 500, begun.elapsed());
+    }
     let headers = response.headers_mut();
     headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));
     if standing.level != Level::Full {

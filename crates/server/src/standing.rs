@@ -1,7 +1,5 @@
 //! What the present level of service and the flags mean for a request.
 
-use std::time::Instant;
-
 use axum::extract::{Request, State as Shared};
 use axum::http::{Method as Verb, StatusCode};
 use axum::middleware::Next;
@@ -83,17 +81,10 @@ pub(crate) async fn apply(
         }
         () => None,
     };
-    let begun = Instant::now();
-    let response = match refused {
+    match refused {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
-    };
-    if kind == RouteKind::Search {
-        // Shed requests as well: to who asks they are no answer.
-        let failed = response.status().is_server_error();
-        operations.slo.request(failed, begun.elapsed());
     }
-    response
 }
 
 fn writes(operations: &Operations, caller: &Caller) -> bool {

@@ -12,7 +12,7 @@ pub struct Reliability {
     pub observed_hours: f64,
     /// Hours of trouble among them.
     pub trouble_hours: f64,
-    /// Incidents, the open ones included.
+    /// Failures, the open one included: incidents that overlap are one.
     pub incidents: usize,
     /// Incidents that last.
     pub open: usize,

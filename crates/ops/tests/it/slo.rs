@@ -456,11 +456,14 @@ fn a_month_without_failure_shows_ten_days_and_not_a_month() {
     let clean = incidents.reliability(720 * 3_600_000);
     assert_eq!((clean.mtbf_hours, clean.mttr_minutes), (None, None));
     assert!((clean.mtbf_lower_hours - 240.3).abs() < 0.1, "{}", clean.mtbf_lower_hours);
-    for minutes in [10, 20, 60] {
-        incidents.past("k", "t", 0, minutes * 60_000);
+    const HOUR: u64 = 3_600_000;
+    for (hour, minutes) in [(1, 10), (3, 20), (5, 60)] {
+        incidents.past("k", "t", hour * HOUR, hour * HOUR + minutes * 60_000);
     }
-    incidents.begin("open", "t", 5, 9);
-    incidents.begin("open", "again", 6, 10);
+    incidents.begin("open", "t", 9 * HOUR, 9 * HOUR + 4);
+    incidents.begin("open", "again", 9 * HOUR + 1, 9 * HOUR + 5);
+    // Told by two objectives, and one failure all the same.
+    incidents.past("slo:probes", "the same trouble", 5 * HOUR + 30_000, 5 * HOUR + 45_000);
     let some = incidents.reliability(720 * 3_600_000);
     assert_eq!((some.incidents, some.open, some.trouble_hours), (4, 1, 1.5));
     assert_eq!((some.mttr_minutes, some.mttr_median_minutes), (Some(30.0), Some(20.0)));

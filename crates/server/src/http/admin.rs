@@ -3,10 +3,12 @@
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use mainstay_db::{Method, Weights};
+use mainstay_ops::audit::Action;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Json, Path};
+use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::state::{State, Work};
 use crate::wire::{SetAsideJson, VerifyJson};
@@ -39,10 +41,12 @@ pub(crate) struct WeightsJson {
 )]
 pub(crate) async fn verify(
     Shared(state): Shared<State>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<VerifyJson>, Problem> {
     let collection = state.collection(&name)?;
     let report = state.blocking(Work::Write, move |_| collection.verify()).await?;
+    state.operations().audit.record(Action::new(caller.name(), "collection.verify", &name));
     Ok(Json(report.into()))
 }
 
@@ -60,12 +64,16 @@ pub(crate) async fn verify(
 )]
 pub(crate) async fn rebuild(
     Shared(state): Shared<State>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(json): Json<RebuildJson>,
 ) -> Result<StatusCode, Problem> {
     let method: Method =
         json.method.parse().map_err(|e| Problem::bad_request(format!("method: {e}")))?;
     let collection = state.collection(&name)?;
+    // Before it begins: what was asked for is known even when the process does not see its end.
+    let view = format!("{name}/{}", method.name());
+    state.operations().audit.record(Action::new(caller.name(), "view.rebuild", &view));
     state.blocking(Work::Write, move |_| collection.rebuild(method, &mut |_, _| {})).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -99,6 +107,7 @@ pub(crate) async fn set_aside(
 )]
 pub(crate) async fn weights(
     Shared(state): Shared<State>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(json): Json<WeightsJson>,
 ) -> Result<StatusCode, Problem> {
@@ -113,5 +122,7 @@ pub(crate) async fn weights(
     }
     let collection = state.collection(&name)?;
     state.blocking(Work::Write, move |_| collection.set_weights(weights)).await?;
+    let action = Action::new(caller.name(), "collection.weights", &name);
+    state.operations().audit.record(action.change((), json.weights));
     Ok(StatusCode::NO_CONTENT)
 }

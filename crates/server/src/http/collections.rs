@@ -2,6 +2,7 @@
 
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
+use mainstay_ops::audit::Action;
 
 use super::{Json, Path};
 use crate::caller::Caller;
@@ -33,6 +34,7 @@ pub(crate) async fn list(Shared(state): Shared<State>, caller: Caller) -> Json<C
 )]
 pub(crate) async fn create(
     Shared(state): Shared<State>,
+    caller: Caller,
     Json(json): Json<NewCollectionJson>,
 ) -> Result<(StatusCode, Json<CollectionJson>), Problem> {
     let model = json.model.as_deref().unwrap_or("auto").parse();
@@ -40,6 +42,8 @@ pub(crate) async fn create(
     let status = state
         .blocking(Work::Write, move |db| Ok(db.create_collection(&json.name, model)?.status()))
         .await?;
+    let action = Action::new(caller.name(), "collection.create", &status.name);
+    state.operations().audit.record(action);
     Ok((StatusCode::CREATED, Json(status.into())))
 }
 
@@ -72,8 +76,12 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn drop(
     Shared(state): Shared<State>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    state.blocking(Work::Write, move |db| db.drop_collection(&name)).await?;
+    let dropped = name.clone();
+    state.blocking(Work::Write, move |db| db.drop_collection(&dropped)).await?;
+    let action = Action::new(caller.name(), "collection.drop", &name);
+    state.operations().audit.record(action);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,13 +6,14 @@
 //! | a breaker that opened | probes of its own; a probe that hangs is given up |
 //! | a search thread that hangs | its lane puts another one in its place |
 //! | memory near the limit | the guard shrinks caches and returns pages |
+//! | memory at the last step | what embeds is held open until there is room again: here |
 //!
-//! Each of them acts where the fault is, at once; here is what they did, seen from one place.
+//! Each of the others acts where the fault is, at once; here is what they did, seen from one place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mainstay_db::{BreakerState, Db, Method, ViewState};
+use mainstay_db::{BreakerState, Db, Dependency, DependencyKind, Method, ViewState};
 use mainstay_ops::audit::{Action, Audit, SYSTEM};
 use mainstay_ops::memory::{MemoryGuard, Step};
 
@@ -24,6 +25,8 @@ pub(super) struct Remedies {
     views: BTreeMap<String, View>,
     breakers: BTreeMap<String, &'static str>,
     step: Step,
+    /// Breakers that were opened because memory was at its last step.
+    opened: Vec<Dependency>,
     lost: [usize; 4],
 }
 
@@ -36,7 +39,8 @@ struct View {
 impl Remedies {
     pub(super) fn new(db: Arc<Db>, memory: MemoryGuard, audit: Audit) -> Self {
         let (views, breakers) = (BTreeMap::new(), BTreeMap::new());
-        Self { db, memory, audit, views, breakers, step: Step::Normal, lost: [0; 4] }
+        let (step, opened) = (Step::Normal, Vec::new());
+        Self { db, memory, audit, views, breakers, step, opened, lost: [0; 4] }
     }
 
     /// Looks at everything once.
@@ -101,6 +105,35 @@ impl Remedies {
         if step != self.step {
             self.note("memory.step", "memory", self.step.as_str(), step.as_str(), "");
             self.step = step;
+        }
+        if step == Step::Emergency && self.opened.is_empty() {
+            self.open_what_embeds();
+        } else if step < Step::Reject {
+            for dependency in std::mem::take(&mut self.opened) {
+                if dependency.breaker().state() == BreakerState::Open {
+                    dependency.breaker().reset();
+                    let why = "there is memory again";
+                    self.note("breaker.reset", dependency.name(), "open", "closed", why);
+                }
+            }
+        }
+    }
+
+    /// Embedding takes the most memory of all that a request may cause.
+    fn open_what_embeds(&mut self) {
+        for dependency in self.db.pipelines().dependencies() {
+            let name = dependency.name().to_string();
+            let (service, part) = name.rsplit_once('/').unwrap_or((&name, ""));
+            let embeds = match dependency.kind() {
+                DependencyKind::Component => part == Method::Semantic.name(),
+                _ => service == "embedding",
+            };
+            if embeds && dependency.breaker().state() == BreakerState::Closed {
+                dependency.breaker().force_open();
+                let why = "memory is at step emergency";
+                self.note("breaker.force-open", &name, "closed", "open", why);
+                self.opened.push(dependency);
+            }
         }
     }
 

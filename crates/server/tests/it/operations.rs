@@ -326,6 +326,55 @@ fn objectives_are_counted_and_given_out_as_rules() {
     );
 }
 
+/// O2, B3, D4: at the last step of memory what embeds is held open, the level is minimal and says
+/// why, searches are turned away on purpose, and control calls pass.
+#[test]
+fn at_the_last_step_of_memory_what_embeds_is_held_open() {
+    let mut config = mainstay_server::Config::default();
+    // Less than the process has already.
+    config.operations.memory.limit_bytes = 32 << 20;
+    let server = Running::start_with(config);
+    let shown = until(
+        || server.get("/admin/level").json(),
+        |shown| shown["standing"]["level"] == "minimal",
+    );
+    assert_eq!(shown["standing"]["reason"], "memory is at step emergency");
+    assert_eq!(shown["standing"]["from"], "memory");
+    let path = "/admin/dependencies/default/semantic";
+    until(|| server.get(path).json(), |shown| shown["state"] == "open");
+    let [event] = &audited(&server, "breaker.force-open")[..] else { panic!("one event") };
+    assert_eq!(
+        (&event["target"], &event["who"], &event["why"]),
+        (&json!("default/semantic"), &json!("system"), &json!("memory is at step emergency"))
+    );
+    assert_eq!(server.get("/admin/dependencies/default/bm25").json()["state"], "closed");
+    let refused = server.post("/search", &json!({"query": "zebra"}));
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!(refused.json()["reason"], "memory");
+}
+
+/// V5: whoever changes or drops what others search is in the audit trail.
+#[test]
+fn what_is_done_to_collections_is_in_the_audit_trail() {
+    let server = with_documents();
+    assert_eq!(server.post("/collections", &json!({"name": "a", "model": "static"})).status, 201);
+    let admin = |verb: &str| format!("/admin/collections/a/{verb}");
+    assert_eq!(server.put(&admin("weights"), &json!({"weights": [1, 1, 2, 1]})).status, 204);
+    assert_eq!(server.post(&admin("rebuild"), &json!({"method": "bm25"})).status, 204);
+    assert_eq!(server.post(&admin("verify"), &json!({})).status, 200);
+    assert_eq!(server.delete("/collections/a").status, 204);
+    for (action, target) in [
+        ("collection.create", "a"),
+        ("collection.weights", "a"),
+        ("view.rebuild", "a/bm25"),
+        ("collection.verify", "a"),
+        ("collection.drop", "a"),
+    ] {
+        let [event] = &audited(&server, action)[..] else { panic!("one event of {action}") };
+        assert_eq!((&event["target"], &event["who"]), (&json!(target), &json!("anonymous")));
+    }
+}
+
 /// O3: connections and files draw on the pool, and it is shown.
 #[test]
 fn the_handle_pool_counts_connections() {

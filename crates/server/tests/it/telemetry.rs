@@ -292,6 +292,9 @@ fn what_a_server_exports_is_declared_and_what_is_declared_is_exported() {
     }
     for sample in [
         "mainstay_circuit_breaker_state{name=\"default/native\"} 1",
+        // A dependency that has never changed its state is shown all the same.
+        "mainstay_circuit_breaker_state{name=\"catalogue/sqlite\"} 0",
+        "mainstay_circuit_breaker_error_rate{name=\"catalogue/sqlite\"} ",
         "mainstay_index_operations_total{operation=\"delete\"} ",
         "mainstay_http_requests_total{route=\"unmatched\",method=\"GET\",status_class=\"4xx\"}",
         "mainstay_search_duration_seconds_bucket{le=\"0.05\"} ",
