@@ -5,18 +5,19 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::body::Bytes;
 use mainstay_db::COLLECTION_DEFAULT;
 use mainstay_server::problem::Problem;
 use mainstay_server::search_json::SearchRequestJson;
-use mainstay_server::wire::SearchAnswerJson;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data;
 use crate::failure::{FOUND_FAULT, Failure};
+use crate::load_client::{Client, Target};
 
 /// Send searches to a server at a steady rate and measure the answers
 #[derive(clap::Args)]
@@ -144,69 +145,84 @@ pub(crate) fn measure(
             "{total} requests, the bound is {REQUESTS_MAX}; lower --rate or --duration"
         )));
     }
-    let outcomes = Mutex::new(Vec::new());
-    let next = AtomicU64::new(0);
     let bar = Arc::new(match pace {
         Pace::Steady(_) => data::bar(total, "load", "requests"),
         Pace::AsAnswered => data::bar(0, "load", "requests"),
     });
-    let agent = crate::remote::agent_of(Duration::from_secs(60), connections);
+    let target = Arc::new(Target::new(&arguments.url, "/search")?);
+    let bodies: Arc<Vec<Bytes>> = Arc::new(queries.iter().map(|it| body(arguments, it)).collect());
+    let next = Arc::new(AtomicU64::new(0));
+    // One thread: what it takes from the machine is missing from the server beside it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
     let begun = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..connections.max(1) {
-            scope.spawn(|| {
+    let duration = arguments.duration;
+    let outcomes = runtime.block_on(async {
+        let clients = (0..connections.max(1)).map(|_| {
+            let mut client = Client::new(Arc::clone(&target));
+            let (next, bodies, bar) = (Arc::clone(&next), Arc::clone(&bodies), Arc::clone(&bar));
+            tokio::spawn(async move {
+                let mut outcomes = Vec::new();
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let due = match pace {
                         Pace::Steady(rate) => begun + Duration::from_secs_f64(at as f64 / rate),
                         Pace::AsAnswered => Instant::now(),
                     };
-                    if at >= total || due.duration_since(begun) >= arguments.duration {
-                        return;
+                    if at >= total || due.duration_since(begun) >= duration {
+                        return outcomes;
                     }
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    let query = &queries[at as usize % queries.len()];
-                    let outcome = send(&agent, arguments, query);
-                    let latency = due.elapsed();
+                    tokio::time::sleep_until(due.into()).await;
+                    let body = bodies[at as usize % bodies.len()].clone();
+                    let outcome = outcome(client.post(body).await);
+                    outcomes.push((due.elapsed(), outcome));
                     bar.inc(1);
-                    outcomes
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((latency, outcome));
                 }
-            });
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        let mut outcomes = Vec::new();
+        for client in clients {
+            outcomes.extend(client.await.map_err(|error| Failure::new(error.to_string()))?);
         }
-    });
+        Ok::<_, Failure>(outcomes)
+    })?;
     bar.finish_and_clear();
-    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(report(outcomes, begun.elapsed()))
 }
 
-fn send(agent: &ureq::Agent, arguments: &Arguments, query: &str) -> Outcome {
+fn body(arguments: &Arguments, query: &str) -> Bytes {
     let request = SearchRequestJson {
         query: query.to_string(),
         collection: Some(arguments.collection.clone()),
         methods: (!arguments.method.is_empty()).then(|| arguments.method.clone()),
         ..SearchRequestJson::default()
     };
-    let url = arguments.address("/search");
-    match agent.post(&url).send_json(&request) {
-        Err(error) => Outcome::Failed(error.to_string()),
-        Ok(mut response) => {
-            let status = response.status().as_u16();
-            match status {
-                200 => match response.body_mut().read_json::<SearchAnswerJson>() {
-                    Ok(answer) if answer.complete => Outcome::Complete,
-                    Ok(_) => Outcome::Degraded,
-                    Err(error) => Outcome::Failed(format!("answer: {error}")),
-                },
-                _ => match response.body_mut().read_json::<Problem>() {
-                    Ok(problem) if REJECTIONS.contains(&&*problem.code) => Outcome::Rejected,
-                    Ok(problem) => Outcome::Failed(format!("{status} {}", problem.code)),
-                    Err(_) => Outcome::Failed(format!("status {status}")),
-                },
-            }
-        }
+    serde_json::to_vec(&request).unwrap_or_default().into()
+}
+
+/// Of an answer to a search, what is looked at.
+#[derive(Deserialize)]
+struct Seen {
+    complete: bool,
+}
+
+fn outcome(answer: Result<(u16, Bytes), String>) -> Outcome {
+    let (status, body) = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Outcome::Failed(error),
+    };
+    if status == 200 {
+        return match serde_json::from_slice::<Seen>(&body) {
+            Ok(seen) if seen.complete => Outcome::Complete,
+            Ok(_) => Outcome::Degraded,
+            Err(error) => Outcome::Failed(format!("answer: {error}")),
+        };
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) if REJECTIONS.contains(&&*problem.code) => Outcome::Rejected,
+        Ok(problem) => Outcome::Failed(format!("{status} {}", problem.code)),
+        Err(_) => Outcome::Failed(format!("status {status}")),
     }
 }
 

@@ -13,6 +13,7 @@ mod index;
 mod keys;
 mod level;
 mod load;
+mod load_client;
 mod load_curve;
 mod print;
 mod rebuild;
@@ -83,7 +84,23 @@ enum Command {
     Load(load::Arguments),
 }
 
+/// What the shell says of a program whose reader has gone: 128 and the number of SIGPIPE.
+const READER_GONE: i32 = 141;
+
+/// A reader that has seen enough, such as `head`, is no fault, and no reason for a backtrace.
+fn end_with_the_reader() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let told = panic.payload_as_str().unwrap_or_default();
+        if told.starts_with("failed printing to stdout") && told.contains("Broken pipe") {
+            std::process::exit(READER_GONE);
+        }
+        others(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_the_reader();
     folder::extract::quiet_reader_panics();
     let program = Program::parse();
     // A server says in its settings how it logs.

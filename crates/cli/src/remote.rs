@@ -22,14 +22,7 @@ pub(crate) struct Remote {
 
 /// A client that takes error statuses as answers and shows the key of the environment.
 pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
-    agent_of(timeout, 1)
-}
-
-/// The same, that keeps this many connections; its clones share them.
-pub(crate) fn agent_of(timeout: Duration, connections: usize) -> ureq::Agent {
     ureq::Agent::config_builder()
-        .max_idle_connections(connections)
-        .max_idle_connections_per_host(connections)
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .middleware(with_key)

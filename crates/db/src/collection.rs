@@ -1,6 +1,7 @@
 //! [`Collection`]: one log, five views, and what users do with them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,8 @@ pub struct CollectionStatus {
     pub views: Vec<ViewStatus>,
     /// Fusion weights tuned for this collection.
     pub weights: Option<Weights>,
+    /// Times that refinement or compaction panicked and was begun anew.
+    pub worker_restarts: u64,
 }
 
 impl Collection {
@@ -180,6 +183,7 @@ impl Collection {
             current,
             applied: (Mutex::new(0), Condvar::new()),
             threads: Mutex::new(Vec::new()),
+            restarts: AtomicU64::new(0),
         });
         Ok(Self { inner })
     }
@@ -404,6 +408,7 @@ impl Collection {
             created_ms: settings.created_ms,
             spaces: settings.spaces.into_iter().flatten().collect(),
             weights: settings.weights,
+            worker_restarts: inner.restarts.load(Ordering::Relaxed),
         }
     }
 

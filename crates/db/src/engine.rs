@@ -1,6 +1,7 @@
 //! [`Engine`]: what the handles, the drivers and the running queries of a collection share.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,6 +48,8 @@ pub(crate) struct Engine {
     pub(crate) current: Directory,
     pub(crate) applied: (Mutex<u64>, Condvar),
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Times that background work panicked and was begun anew.
+    pub(crate) restarts: AtomicU64,
 }
 
 impl Engine {

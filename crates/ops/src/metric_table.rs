@@ -203,6 +203,12 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter("mainstay_view_failures_total", "Steps of a view that failed", &[VIEW]),
     Metric::counter(
+        "mainstay_worker_restarts_total",
+        "Times that background work panicked and was begun anew",
+        &[Label::one_of("worker", &["refine", "compact"])],
+    )
+    .after("background work has panicked"),
+    Metric::counter(
         "mainstay_view_rebuilds_total",
         "Views made anew from the log, by how that ended",
         &[VIEW, Label::one_of("result", &["done", "failed"])],

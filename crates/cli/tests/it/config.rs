@@ -5,6 +5,20 @@ use std::process::{Command, Stdio};
 use crate::{mainstay, text};
 
 #[test]
+fn a_reader_that_has_seen_enough_ends_the_program_without_a_word() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["config", "show"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(141));
+    assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
 fn settings_are_shown_with_their_origin_and_checked_with_every_fault() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.toml");

@@ -241,6 +241,66 @@ fn the_tree_of_a_search_arrives_over_http() {
     the_tree_of_a_search_arrives("http/protobuf", &url, &told);
 }
 
+/// V5: each view that applies a write, and each attempt at a dependency, has a span of its own; those
+/// of attempts stand under the method that made them.
+#[test]
+fn views_and_attempts_have_spans_of_their_own() {
+    let (url, told) = http_collector("200 OK", Vec::new());
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = format!("telemetry.endpoint={url}");
+    let settings = [
+        endpoint.as_str(),
+        "telemetry.protocol=http/protobuf",
+        "telemetry.sample_ratio=1",
+        "dependency.attempts=2",
+        "dependency.backoff_base=1ms",
+    ];
+    let node = Node::start(&settings, None);
+    let model = format!("remote:http://{gone}/v1,none,8");
+    let made = ureq::post(format!("{}/collections", node.url))
+        .send_json(json!({"name": "far", "model": model}));
+    assert_eq!(made.unwrap().status(), 201);
+    let put = ureq::put(format!("{}/collections/far/documents", node.url))
+        .send_json(json!([{"id": "1", "body": "a zebra"}]));
+    assert_eq!(put.unwrap().status(), 200);
+    let searched = ureq::post(format!("{}/collections/far/search", node.url))
+        .header("traceparent", GIVEN)
+        .send_json(json!({"query": "zebra"}));
+    assert_eq!(searched.unwrap().status(), 200);
+    let mut spans: Vec<Span> = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    let number = |span: &Span| match attribute(span, "attempt") {
+        Some(Any::IntValue(number)) => *number,
+        _ => 0,
+    };
+    loop {
+        let request = told.recv_timeout(until.saturating_duration_since(Instant::now()));
+        let request = request.unwrap_or_else(|_| panic!("not all of them came: {spans:#?}"));
+        let scopes = request.resource_spans.into_iter().flat_map(|it| it.scope_spans);
+        spans.extend(scopes.flat_map(|scope| scope.spans));
+        let applied = |view: &str| {
+            spans.iter().any(|span| span.name == "view.apply" && is_text(span, "view", view))
+        };
+        let tried = |attempt: i64| {
+            let method = spans.iter().find(|span| {
+                span.name == "search.method"
+                    && is_text(span, "method", "semantic")
+                    && span.trace_id == TRACE.to_be_bytes()
+            });
+            spans.iter().any(|span| {
+                span.name == "dependency.attempt"
+                    && number(span) == attempt
+                    && is_text(span, "service", "embedding")
+                    && method.is_some_and(|method| method.span_id == span.parent_span_id)
+            })
+        };
+        let views = ["documents", "bm25", "tantivy", "native", "semantic"];
+        if views.into_iter().all(applied) && tried(1) && tried(2) {
+            return;
+        }
+    }
+}
+
 /// Searches are answered, the spans are counted as lost, and the log says it once.
 fn a_useless_collector_costs_spans_alone(protocol: &str, url: &str) {
     let endpoint = format!("telemetry.endpoint={url}");

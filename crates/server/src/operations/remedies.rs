@@ -5,6 +5,7 @@
 //! | a damaged view | its driver makes it anew from the log |
 //! | a breaker that opened | probes of its own; a probe that hangs is given up |
 //! | a search thread that hangs | its lane puts another one in its place |
+//! | refinement or compaction that panics | whoever started it begins it anew |
 //! | memory near the limit | the guard shrinks caches and returns pages |
 //! | memory at the last step | what embeds is held open until there is room again: here |
 //!
@@ -23,6 +24,7 @@ pub(super) struct Remedies {
     memory: MemoryGuard,
     audit: Audit,
     views: BTreeMap<String, View>,
+    restarts: BTreeMap<String, u64>,
     breakers: BTreeMap<String, &'static str>,
     step: Step,
     /// Breakers that were opened because memory was at its last step.
@@ -38,9 +40,9 @@ struct View {
 
 impl Remedies {
     pub(super) fn new(db: Arc<Db>, memory: MemoryGuard, audit: Audit) -> Self {
-        let (views, breakers) = (BTreeMap::new(), BTreeMap::new());
+        let (views, restarts, breakers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (step, opened) = (Step::Normal, Vec::new());
-        Self { db, memory, audit, views, breakers, step, opened, lost: [0; 4] }
+        Self { db, memory, audit, views, restarts, breakers, step, opened, lost: [0; 4] }
     }
 
     /// Looks at everything once.
@@ -55,6 +57,11 @@ impl Remedies {
         let mut now = BTreeMap::new();
         for collection in self.db.collections() {
             let status = collection.status();
+            let restarts = self.restarts.insert(status.name.clone(), status.worker_restarts);
+            if restarts.unwrap_or(0) < status.worker_restarts {
+                let why = "refinement or compaction panicked; the log says where";
+                self.note("worker.restart", &status.name, "dead", "begun anew", why);
+            }
             for view in &status.views {
                 let (state, trouble) = match &view.state {
                     ViewState::Ready => ("ready", ""),
