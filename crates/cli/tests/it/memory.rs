@@ -38,8 +38,12 @@ impl Group {
             .or_else(|| one("/sys/fs/cgroup", "memory.max"))
     }
 
-    fn take_in(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+    /// How often the kernel has killed a process of the group.
+    fn kills(&self) -> u64 {
+        let read = |file: &str| fs::read_to_string(self.0.join(file));
+        let text = read("memory.oom_control").or_else(|_| read("memory.events")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.map_or(0, |count| count.trim().parse().unwrap())
     }
 }
 
@@ -60,10 +64,14 @@ fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
     let fast = ["--set", "levels.recover_after=1s", "--set", &limit];
     // Declared before the server, so that the server is gone when the group is removed.
     let group = Group::new(LIMIT_BYTES);
-    let server = Server::start_with(data.path(), &fast, &[]);
-    if let Some(group) = &group {
-        group.take_in(server.child.id());
-    }
+    let server = match &group {
+        // The limit is the group's alone: the server finds it by itself.
+        Some(group) => Server::start_in(&group.0, data.path(), &fast[..2]),
+        None => {
+            eprintln!("no control group can be written here: the limit is a setting's alone");
+            Server::start_with(data.path(), &fast, &[])
+        }
+    };
     let (next, statuses) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let text = "memory is short and the night is long ".repeat(BODY_BYTES / 38);
     std::thread::scope(|scope| {
@@ -119,4 +127,7 @@ fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
     assert_eq!(found["results"].as_array().map(Vec::len), Some(1));
     let audit = server.mainstay(&["audit", "-n", "1000"]).ok().out;
     assert!(audit.contains("memory.step"), "{audit}");
+    let history = server.mainstay(&["level"]).ok().out;
+    assert!(history.contains("memory is at step"), "{history}");
+    assert_eq!(group.as_ref().map_or(0, Group::kills), 0, "the kernel killed it");
 }

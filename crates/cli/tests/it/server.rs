@@ -25,7 +25,19 @@ impl Server {
 
     /// With further arguments and variables.
     pub(crate) fn start_with(data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        Self::begin(Command::new(env!("CARGO_BIN_EXE_mainstay")), data, more, variables)
+    }
+
+    /// Inside a control group from its first instruction on.
+    pub(crate) fn start_in(group: &Path, data: &Path, more: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+        shell.arg(group.join("cgroup.procs")).arg(env!("CARGO_BIN_EXE_mainstay"));
+        Self::begin(shell, data, more, &[])
+    }
+
+    fn begin(mut command: Command, data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = command
             .args(["serve", "--data", text(data), "--listen", "127.0.0.1:0", "--model", "static"])
             .args(more)
             .env_remove("MODEL_PATH")

@@ -15,8 +15,9 @@ use crate::state::State;
 const INCIDENTS_SHOWN: usize = 50;
 /// Events of the audit trail shown when nobody says how many, and at most.
 const EVENTS: (usize, usize) = (50, 1000);
-/// Where alerts send people.
-const RUNBOOK: &str = "https://mainstay.example/docs/operations/objectives";
+/// Where alerts send people: the page of the project's documentation that has a section for each
+/// objective.
+const RUNBOOK: &str = "docs/operations/objectives.md";
 
 /// Which events.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]

@@ -324,6 +324,12 @@ fn objectives_are_counted_and_given_out_as_rules() {
         rules.body.contains("MainstayBudgetBurnPage")
             && rules.body.contains("mainstay_slo_events_total")
     );
+    let page = include_str!("../../../../docs/operations/objectives.md");
+    for line in rules.body.lines().filter(|line| line.contains("runbook_url: ")) {
+        let section = line.split_once("docs/operations/objectives.md#").unwrap().1;
+        let section = format!("\n## {}\n", section.trim_matches('"'));
+        assert!(page.contains(&section), "the page lacks {section}");
+    }
 }
 
 /// O2, B3, D4: at the last step of memory what embeds is held open, the level is minimal and says
