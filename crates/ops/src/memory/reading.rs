@@ -1,11 +1,13 @@
 //! How much memory is used and how much there may be, as the kernel tells it.
 //!
 //! What counts as used is what the kernel cannot simply drop: page cache is left out, because it
-//! goes before anybody is killed. Three bounds are looked at, and the nearest one counts:
+//! goes before anybody is killed. Four bounds are looked at, and the nearest one counts:
 //!
 //! * the control group (version 2 or 1) with its ancestors, against everything charged to it;
 //! * the machine: own memory plus what is available, against own memory, so that the neighbours'
 //!   use shows as a smaller limit;
+//! * the process's own limits (`ulimit -v`, `ulimit -d`), beyond which allocations fail: address
+//!   space and data as the kernel counts them;
 //! * a limit from the configuration, against own memory.
 
 use crate::kernel_files::KernelFiles;
@@ -24,6 +26,8 @@ pub enum LimitSource {
     CgroupV1,
     /// The machine's memory.
     Machine,
+    /// A limit of the process, of address space or data.
+    Process,
     /// The configuration.
     Configured,
 }
@@ -79,6 +83,12 @@ pub fn read(files: &KernelFiles, configured_bytes: u64) -> Option<Reading> {
     if let Some(bound) = machine(files, own_bytes) {
         bounds.push(bound);
     }
+    let limits = files.read("proc/self/limits").unwrap_or_default();
+    for (limit, used) in [("Max address space", "VmSize:"), ("Max data size", "VmData:")] {
+        if let Some(bound) = of_process(&limits, limit, field_kib(&status, used)) {
+            bounds.push(bound);
+        }
+    }
     if configured_bytes > 0 {
         bounds.push((own_bytes, configured_bytes, LimitSource::Configured));
     }
@@ -114,6 +124,13 @@ fn cgroup_v2(files: &KernelFiles, path: &str) -> Option<Bound> {
         }
     }
     nearest
+}
+
+/// The soft limit is the one that holds.
+fn of_process(limits: &str, name: &str, used_bytes: Option<u64>) -> Option<Bound> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    let limit = line.split_whitespace().next()?.parse().ok()?;
+    Some((used_bytes?, limit, LimitSource::Process))
 }
 
 /// Version 1 sums the hierarchy up by itself.

@@ -58,6 +58,28 @@ impl Machine {
 
 // O2
 #[test]
+fn a_limit_of_the_process_counts_what_the_kernel_counts_against_it() {
+    let machine = Machine::new();
+    let status = "VmSize:\t900000 kB\nVmData:\t700000 kB\nVmRSS:\t150000 kB\n";
+    let limits = |space: &str, data: &str| {
+        format!(
+            "Limit                     Soft Limit           Hard Limit           Units     \n\
+             Max data size             {data}           unlimited            bytes     \n\
+             Max address space         {space}           unlimited            bytes     \n"
+        )
+    };
+    machine.write("proc/self/status", status).write("proc/self/limits", &limits("unlimited", "x"));
+    assert_eq!(read(&machine.files(), 0).unwrap().source, LimitSource::Machine);
+    machine.write("proc/self/limits", &limits("1000000000", "unlimited"));
+    let reading = read(&machine.files(), 0).unwrap();
+    assert_eq!((reading.source, reading.limit_bytes), (LimitSource::Process, 1_000_000_000));
+    assert_eq!(reading.used_bytes, 900_000 * 1024);
+    machine.write("proc/self/limits", &limits("unlimited", "800000000"));
+    assert_eq!(read(&machine.files(), 0).unwrap().used_bytes, 700_000 * 1024);
+}
+
+// O2
+#[test]
 fn without_a_control_group_the_machine_is_the_limit() {
     let machine = Machine::new();
     let reading = read(&machine.files(), 0).unwrap();
