@@ -101,6 +101,7 @@ mod fault_point;
 mod hedge;
 mod histogram;
 pub mod human_duration;
+mod losers;
 #[cfg(feature = "metrics")]
 mod metrics_observer;
 mod name;

@@ -137,8 +137,8 @@ impl Retry {
 
     /// Begins one call that steps through its attempts by itself.
     #[cfg(feature = "tower")]
-    pub(crate) fn course<E>(&self) -> OwnedCourse<E> {
-        OwnedCourse(Course::begin(Arc::clone(&self.0)))
+    pub(crate) fn course<E>(&self, attempt: &mut Attempt) -> OwnedCourse<E> {
+        OwnedCourse(Course::begin(Arc::clone(&self.0), attempt))
     }
 
     /// The name.
@@ -285,9 +285,9 @@ impl<E> OwnedCourse<E> {
 }
 
 impl<R: Deref<Target = Shared>, E> Course<R, E> {
-    fn begin(shared: R) -> Self {
+    fn begin(shared: R, attempt: &mut Attempt) -> Self {
         if let Some(budget) = &shared.budget {
-            budget.deposit();
+            budget.deposit_once(attempt);
         }
         Course { shared, errors: Vec::new(), wait_before: Duration::ZERO }
     }
@@ -383,7 +383,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Retry {
         next: N,
     ) -> impl Future<Output = Done<T, E>> + Send {
         async move {
-            let mut course = Course::begin(&*self.0);
+            let mut course = Course::begin(&*self.0, &mut attempt);
             loop {
                 let done = next.run(attempt).await;
                 let verdict = next.judge(&done);
@@ -404,8 +404,8 @@ impl<T: Send, E: Send> Strategy<T, E> for Retry {
 
 impl<T, E> BlockingStrategy<T, E> for Retry {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        let mut course = Course::begin(&*self.0);
         let mut attempt = attempt;
+        let mut course = Course::begin(&*self.0, &mut attempt);
         loop {
             let done = next.run(attempt);
             let verdict = next.judge(&done);

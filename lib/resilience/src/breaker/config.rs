@@ -342,7 +342,8 @@ pub struct Ramp {
 }
 
 /// How a permit counts that is dropped without a record: the call was cancelled, or a timeout
-/// around it dropped its future.
+/// around it dropped its future. A call that lost against another attempt of a
+/// [`Hedge`](crate::Hedge) around the breaker never counts: its caller was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

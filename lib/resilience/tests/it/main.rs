@@ -17,6 +17,8 @@ mod documentation;
 mod edges;
 #[cfg(not(resilience_loom))]
 mod examples;
+#[cfg(not(resilience_loom))]
+mod hedge;
 #[cfg(resilience_loom)]
 mod interleavings;
 #[cfg(not(resilience_loom))]
