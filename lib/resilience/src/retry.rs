@@ -319,7 +319,9 @@ impl<R: Deref<Target = Shared>, E> Course<R, E> {
         let end = done.at.after(wait).after(needed);
         let too_late = attempt.deadline().is_set() && end >= attempt.deadline().tick();
         if asked_too_much || too_late {
-            let gave_up = Some(GaveUp::DeadlineTooClose);
+            let gave_up =
+                if asked_too_much { GaveUp::RetryAfterTooLong } else { GaveUp::DeadlineTooClose };
+            let gave_up = Some(gave_up);
             return Step::Finish(self.finish(attempt, done, gave_up, retry_after));
         }
         let timed_out = verdict.kind() == Some(ErrorKind::Timeout);

@@ -89,6 +89,25 @@ fn r2_retry_after_is_waited_for_within_the_deadline_and_otherwise_reported_at_on
 }
 
 #[test]
+fn r2_a_wait_beyond_what_the_policy_allows_is_no_question_of_the_deadline() {
+    let retry = Retry::builder("r").retry_after_max(secs(5)).build().unwrap();
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::builder().clock(clock.clock()).then(retry).build().unwrap();
+    let judge = |_: Result<&(), &ErrorKind>| {
+        Verdict::failure(ErrorKind::RateLimit).with_retry_after(Some(secs(6)))
+    };
+    let failed =
+        pipeline.run_judged(Context::default(), judge, |_| Err::<(), _>(ErrorKind::RateLimit));
+    let exhausted = exhausted(failed.unwrap_err());
+    assert_eq!(exhausted.gave_up(), GaveUp::RetryAfterTooLong);
+    assert_eq!(
+        exhausted.to_string(),
+        "the other side asks to wait longer than retry_after_max allows after 1 attempts: \
+         rate_limit"
+    );
+}
+
+#[test]
 fn r3_an_attempt_that_cannot_finish_in_time_is_not_started() {
     let clock = ManualClock::new();
     let retry = Retry::builder("r").attempts(10).backoff(Backoff::fixed(ms(100))).build().unwrap();
