@@ -37,6 +37,8 @@ mod registry;
 mod simulation;
 #[cfg(not(resilience_loom))]
 mod tower_layer;
+#[cfg(not(resilience_loom))]
+mod user_code;
 
 #[cfg(not(resilience_loom))]
 use std::time::Duration;
