@@ -578,8 +578,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_an_endpoint_is_found_while_others_read() {
-        let mut config = PipelinesConfig::default();
-        config.pipelines_max = 2;
+        let config = PipelinesConfig { pipelines_max: 2, ..PipelinesConfig::default() };
         let pipelines = Pipelines::new(config).unwrap();
         let _ = (pipelines.endpoint("s", "a"), pipelines.endpoint("s", "b"));
         let (tell, told) = mpsc::channel();

@@ -156,11 +156,13 @@ fn check_drops(parts: &[Part], breaker: usize) -> Result<(), OrderError> {
     let Some(outside) = outside.min_by_key(|part| part.limit.unwrap_or(Duration::MAX)) else {
         return Ok(());
     };
-    let counts = match part.limit {
-        None if part.trait_of == Trait::BlindToDrops => "does not count dropped calls".to_owned(),
-        Some(after) if outside.limit.is_some_and(|limit| after >= limit) => {
-            let after = human_duration::format(after);
-            format!("counts dropped calls only after {after}")
+    let counts = match (part.limit, outside.limit) {
+        (None, _) if part.trait_of == Trait::BlindToDrops => {
+            "does not count dropped calls".to_owned()
+        }
+        (Some(after), Some(limit)) if after >= limit => {
+            let [after, limit] = [after, limit].map(human_duration::format);
+            format!("counts dropped calls only after {after}, while that drops them after {limit},")
         }
         _ => return Ok(()),
     };
@@ -173,11 +175,9 @@ fn check_drops(parts: &[Part], breaker: usize) -> Result<(), OrderError> {
              outside, at nine tenths of it"
         }
     };
-    let limit =
-        outside.limit.map_or(String::new(), |l| format!(" ({})", human_duration::format(l)));
     Err(OrderError::new(
         format!(
-            "{} {}{limit} stands outside {} {}, which {counts} and would never open on a dependency \
+            "{} {} stands outside {} {}, which {counts} and would never open on a dependency \
              that hangs",
             outside.kind, outside.name, part.kind, part.name
         ),

@@ -441,9 +441,10 @@ fn a_breaker_whose_rule_on_drops_is_longer_than_the_timeout_around_it_is_refused
     };
     assert_eq!(
         under(ms(800), secs(1)).unwrap_err().to_string(),
-        "timeout t (800ms) stands outside circuit_breaker b, which counts dropped calls only after \
-         1s and would never open on a dependency that hangs; put a Timeout::per_attempt after the \
-         breaker, or set TimeoutAfter below the timeout outside, at nine tenths of it"
+        "timeout t stands outside circuit_breaker b, which counts dropped calls only after 1s, while \
+         that drops them after 800ms, and would never open on a dependency that hangs; put a \
+         Timeout::per_attempt after the breaker, or set TimeoutAfter below the timeout outside, at \
+         nine tenths of it"
     );
     assert!(
         under(ms(800), ms(800)).is_err(),
