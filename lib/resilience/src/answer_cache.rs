@@ -1,6 +1,9 @@
 //! Answers kept for when there is no better one: fresh for a while, then stale but allowed in place
 //! of an error.
 //!
+//! Invariant: nothing of the user's runs inside the lock: keys are hashed before it, and compared, and
+//! answers copied and dropped, after it. What the lock guards is hashes and counted references.
+//!
 //! Source: the directives `max-age` and `stale-if-error` of RFC 5861.
 
 use crate::bounded_map::BoundedMap;
@@ -9,7 +12,8 @@ use crate::config_error::{ConfigError, check_range};
 use crate::human_duration::check_duration;
 use crate::sync::{Mutex, lock};
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An answer, and whether it is older than it should be.
@@ -59,7 +63,7 @@ impl<V> Answer<V> {
 /// who. Parameters: see [`AnswerCache::new`].
 ///
 /// # Cost
-/// A lock, a hash and a clone of the answer.
+/// A hash, a lock and a clone of the answer, which is made after the lock; an allocation to keep one.
 ///
 /// # Cancel safety
 /// A call that is dropped keeps nothing; no lock is held while the operation runs.
@@ -70,7 +74,16 @@ pub struct AnswerCache<K, V> {
     clock: Clock,
     ttl: Duration,
     stale_for: Duration,
-    answers: Mutex<BoundedMap<K, (Tick, V)>>,
+    hasher: RandomState,
+    /// By the hash of their key: of two keys with one hash the older goes.
+    answers: Mutex<BoundedMap<u64, Arc<Kept<K, V>>>>,
+}
+
+/// An answer, and since when it is kept.
+struct Kept<K, V> {
+    key: K,
+    at: Tick,
+    value: V,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
@@ -90,7 +103,7 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
         check_duration("ttl", ttl, Duration::from_millis(1), day)?;
         check_duration("stale_for", stale_for, Duration::ZERO, day * 30)?;
         let answers = Mutex::new(BoundedMap::new(answers as usize));
-        Ok(AnswerCache { clock, ttl, stale_for, answers })
+        Ok(AnswerCache { clock, ttl, stale_for, hasher: RandomState::new(), answers })
     }
 
     /// The fresh answer if there is one, else what `operation` computes, else the stale answer.
@@ -131,21 +144,46 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
 
     /// Keeps an answer.
     pub fn insert(&self, key: K, value: V) {
-        let now = self.clock.coarse();
-        lock(&self.answers).insert(key, (now, value));
+        let hash = self.hasher.hash_one(&key);
+        let kept = Arc::new(Kept { key, at: self.clock.coarse(), value });
+        let displaced = {
+            let mut answers = lock(&self.answers);
+            let displaced = answers.remove_hashed(hash, &hash);
+            let displaced = match displaced {
+                None if answers.is_full() => answers.remove_oldest(),
+                displaced => displaced,
+            };
+            answers.insert_hashed(hash, hash, kept);
+            displaced
+        };
+        drop(displaced);
     }
 
     fn younger_than(&self, key: &K, age_max: Duration) -> Option<V> {
         let now = self.clock.coarse();
-        let mut answers = lock(&self.answers);
-        let (kept_at, value) = answers.touch(key)?;
-        if now.since(*kept_at) <= age_max {
-            return Some(value.clone());
+        let hash = self.hasher.hash_one(key);
+        let kept = Arc::clone(lock(&self.answers).touch_hashed(hash, &hash)?);
+        if kept.key != *key {
+            return None;
         }
-        if now.since(*kept_at) > self.ttl + self.stale_for {
-            answers.remove(key);
+        let age = now.since(kept.at);
+        if age <= age_max {
+            return Some(kept.value.clone());
+        }
+        if age > self.ttl + self.stale_for {
+            self.forget(hash, &kept);
         }
         None
+    }
+
+    /// Forgets what is of no use any more, unless another answer has taken its place.
+    fn forget(&self, hash: u64, old: &Arc<Kept<K, V>>) {
+        let forgotten = {
+            let mut answers = lock(&self.answers);
+            let is_same = answers.touch_hashed(hash, &hash).is_some_and(|at| Arc::ptr_eq(at, old));
+            if is_same { answers.remove_hashed(hash, &hash) } else { None }
+        };
+        drop(forgotten);
     }
 
     fn settle<E>(&self, key: K, result: Result<V, E>) -> Result<Answer<V>, E> {

@@ -15,6 +15,25 @@ pub struct Attempt {
     pub(crate) priority: Priority,
     pub(crate) caller: Option<u64>,
     pub(crate) now: Tick,
+    pub(crate) deposits: Deposits,
+}
+
+/// The budgets that this call has filled already, so that a call through several policies that share
+/// one fills it once. Two, the most that a chain has a use for: one of the dependency, one of whoever
+/// stands in for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deposits([usize; 2]);
+
+impl Deposits {
+    /// Remembers the budget at `address`; whether it is new.
+    fn add(&mut self, address: usize) -> bool {
+        let [newest, older] = self.0;
+        let is_new = newest != address && older != address;
+        if is_new {
+            self.0 = [address, newest];
+        }
+        is_new
+    }
 }
 
 impl Attempt {
@@ -27,7 +46,15 @@ impl Attempt {
             priority: context.priority,
             caller: context.caller,
             now,
+            deposits: Deposits::default(),
         }
+    }
+
+    /// Whether this is the first call that `budget`, known by its address, hears of: no retry, no
+    /// hedge, and no policy further out has told it.
+    #[inline]
+    pub(crate) fn is_new_to(&mut self, budget: usize) -> bool {
+        self.number == 1 && self.hedge == 0 && self.deposits.add(budget)
     }
 
     /// Its number, from 1. Send it along (`retry-attempt`), so that the callee can tell retries.

@@ -160,18 +160,17 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         &mut self.slots[at as usize].value
     }
 
-    pub(crate) fn remove_oldest(&mut self) {
-        if self.oldest != NONE {
-            self.remove_at(self.oldest);
-        }
+    pub(crate) fn remove_oldest(&mut self) -> Option<V> {
+        (self.oldest != NONE).then(|| self.remove_at(self.oldest))
     }
 
-    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    /// Takes `key` out, whose hash is `hash`.
+    pub(crate) fn remove_hashed<Q>(&mut self, hash: u64, key: &Q) -> Option<V>
     where
         K: std::borrow::Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Eq + ?Sized,
     {
-        let at = self.find(self.hasher.hash_one(key), key)?;
+        let at = self.find(hash, key)?;
         Some(self.remove_at(at))
     }
 
@@ -276,7 +275,8 @@ mod tests {
                 0 => assert_eq!(map.touch(&key).copied(), model.touch(key)),
                 1 => {
                     let at = model.0.iter().position(|(k, _)| *k == key);
-                    assert_eq!(map.remove(&key), at.map(|at| model.0.remove(at).1));
+                    let hash = map.hasher.hash_one(key);
+                    assert_eq!(map.remove_hashed(hash, &key), at.map(|at| model.0.remove(at).1));
                 }
                 _ => {
                     map.insert(key, step);

@@ -8,6 +8,7 @@
 //!
 //! Source: Google SRE book, chapter 22, and gRPC proposal A6; the floor is Finagle's and Envoy's.
 
+use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::config_error::{ConfigError, check_range};
 use crate::sync::{AtomicU64, Ordering};
@@ -155,6 +156,14 @@ impl RetryBudget {
                 Ok(_) => return,
                 Err(now) => balance = now,
             }
+        }
+    }
+
+    /// Counts one first call, once however many policies of its chain share this budget.
+    #[inline]
+    pub(crate) fn deposit_once(&self, attempt: &mut Attempt) {
+        if attempt.is_new_to(Arc::as_ptr(&self.0) as usize) {
+            self.deposit();
         }
     }
 

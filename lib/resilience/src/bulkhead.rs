@@ -328,7 +328,7 @@ impl Shared {
         if queue_max == 0 {
             return self.full();
         }
-        match self.slots.enter(priority, queue_max) {
+        match self.slots.enter(priority, queue_max, self.order()) {
             Entered::Taken => Ok(None),
             Entered::Queued(waiter) => Ok(Some(Place { shared: self, waiter, granted: false })),
             Entered::Full => self.full(),

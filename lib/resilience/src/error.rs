@@ -174,6 +174,9 @@ pub enum GaveUp {
     /// Another attempt could not finish before the deadline, or the other side asks to wait beyond
     /// it.
     DeadlineTooClose,
+    /// The other side asks to wait longer than
+    /// [`RetryConfig::retry_after_max`](crate::RetryConfig::retry_after_max).
+    RetryAfterTooLong,
 }
 
 impl fmt::Display for GaveUp {
@@ -183,6 +186,9 @@ impl fmt::Display for GaveUp {
             GaveUp::NotRetryable => "another attempt cannot help",
             GaveUp::BudgetUsedUp => "the retry budget is used up",
             GaveUp::DeadlineTooClose => "another attempt could not finish before the deadline",
+            GaveUp::RetryAfterTooLong => {
+                "the other side asks to wait longer than retry_after_max allows"
+            }
         })
     }
 }

@@ -156,10 +156,11 @@ impl<F> FallbackCall<F> {
         self
     }
 
-    fn deposit(&self) {
+    fn deposit(&self, mut attempt: Attempt) -> Attempt {
         if let Some(budget) = &self.budget {
-            budget.deposit();
+            budget.deposit_once(&mut attempt);
         }
+        attempt
     }
 
     fn may_call(&self) -> bool {
@@ -177,7 +178,7 @@ where
     Fut: Future<Output = Result<T, E>> + Send,
 {
     async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        self.deposit();
+        let attempt = self.deposit(attempt);
         let done = next.run(attempt).await;
         if !is_wanted(&done, next.judge(&done)) || !self.may_call() {
             return done;
@@ -189,7 +190,7 @@ where
 
 impl<T, E, F: Fn(Attempt) -> Result<T, E>> BlockingStrategy<T, E> for FallbackCall<F> {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        self.deposit();
+        let attempt = self.deposit(attempt);
         let done = next.run(attempt);
         if !is_wanted(&done, next.judge(&done)) || !self.may_call() {
             return done;

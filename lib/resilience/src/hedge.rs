@@ -14,11 +14,13 @@ use crate::budget::RetryBudget;
 #[cfg(feature = "tower")]
 use crate::clock::Tick;
 use crate::config_error::{ConfigError, check_range};
+use crate::error::Error;
 use crate::error_kind::Verdict;
 use crate::event::{Event, Listeners, Observer};
 use crate::histogram::Histogram;
 use crate::human_duration;
 use crate::human_duration::check_duration;
+use crate::losers;
 use crate::rejection::PolicyKind;
 use crate::sleeper::Sleeper;
 use crate::strategy::{Describe, Done, Next, Part, Strategy};
@@ -47,9 +49,14 @@ const SAMPLES_MIN: u64 = 100;
 
 /// A hedge. Clones share what was learned.
 ///
+/// The first success wins, and so does the first error that no other attempt can help. An attempt that
+/// a policy further in refuses (a full bulkhead, a spent rate limit, the probe of a half-open breaker
+/// already taken) leaves the race without ending it; its refusal comes back only if all others fail.
+///
 /// # Cancel safety
 /// Dropping the future drops every attempt. When one succeeds, the others are dropped before the
-/// result is returned.
+/// result is returned; a breaker further in counts them neither for nor against the dependency,
+/// whatever its [`DropRule`](crate::DropRule) is: they were not too slow for their caller.
 ///
 /// # For, and not for
 /// For reads with a long tail of latency. Not for calls that change something, and not without a
@@ -117,8 +124,8 @@ impl Hedge {
 /// What the layer for services needs.
 #[cfg(feature = "tower")]
 impl Hedge {
-    pub(crate) fn deposit(&self) {
-        self.0.deposit();
+    pub(crate) fn deposit(&self, attempt: Attempt) -> Attempt {
+        self.0.deposit(attempt)
     }
 
     /// Asks for one more attempt beside those that were `started`.
@@ -195,79 +202,114 @@ impl HedgeBuilder {
     }
 }
 
-/// Attempts under way beside the first, and what became of those that ended.
+/// The first attempt, those under way beside it, and what became of those that ended.
 struct Race<T, E, F> {
     extras: Vec<(u32, Pin<Box<F>>)>,
     started: u32,
     first_done: bool,
+    /// The last error that another attempt may help.
     failure: Option<Done<T, E>>,
+    /// The last refusal by a policy further in; told only if there is no error.
+    refusal: Option<Done<T, E>>,
 }
 
 impl<T, E, F: Future<Output = Done<T, E>>> Race<T, E, F> {
-    /// The winner's number and result, or that all attempts failed, or that some still run.
+    /// The winner's number and result, or that some still run or none is left.
     fn poll(
         &mut self,
-        first: &mut Pin<&mut impl Future<Output = Done<T, E>>>,
+        first: &mut Pin<&mut Option<F>>,
         judge: impl Fn(&Done<T, E>) -> Verdict,
         cx: &mut Context<'_>,
     ) -> Poll<(u32, Done<T, E>)> {
-        if !self.first_done
-            && let Poll::Ready(done) = first.as_mut().poll(cx)
+        if let Some(running) = first.as_mut().as_pin_mut()
+            && let Poll::Ready(done) = running.poll(cx)
         {
-            if !judge(&done).is_retryable() {
+            first.set(None);
+            self.first_done = true;
+            // Refused and alone: whoever refused it would refuse another as well.
+            let alone = self.started == 1 && is_refusal(&done);
+            if let Some(done) = if alone { Some(done) } else { self.unless_won(done, &judge) } {
                 return Poll::Ready((1, done));
             }
-            self.first_done = true;
-            self.failure = Some(done);
         }
         let mut at = 0;
         while at < self.extras.len() {
             let (number, future) = &mut self.extras[at];
-            match future.as_mut().poll(cx) {
-                Poll::Pending => at += 1,
-                Poll::Ready(done) if !judge(&done).is_retryable() => {
-                    return Poll::Ready((*number, done));
-                }
-                Poll::Ready(done) => {
-                    self.failure = Some(done);
-                    self.extras.swap_remove(at);
-                }
+            let number = *number;
+            let Poll::Ready(done) = future.as_mut().poll(cx) else {
+                at += 1;
+                continue;
+            };
+            self.extras.swap_remove(at);
+            if let Some(done) = self.unless_won(done, &judge) {
+                return Poll::Ready((number, done));
             }
         }
         Poll::Pending
     }
 
+    /// The result if it wins: a success, or an error of the operation that no other attempt can
+    /// help. What does not win is kept for when nothing does. A refusal sent nothing, so it says
+    /// nothing about the attempts that still run.
+    fn unless_won(
+        &mut self,
+        done: Done<T, E>,
+        judge: impl Fn(&Done<T, E>) -> Verdict,
+    ) -> Option<Done<T, E>> {
+        if is_refusal(&done) {
+            self.refusal = Some(done);
+        } else if judge(&done).is_retryable() {
+            self.failure = Some(done);
+        } else {
+            return Some(done);
+        }
+        None
+    }
+
     fn all_failed(&self) -> bool {
         self.first_done && self.extras.is_empty()
     }
+
+    /// Drops what still runs, so that it counts for nothing.
+    fn drop_losers(&mut self, first: &mut Pin<&mut Option<F>>) {
+        losers::neutrally(|| {
+            first.set(None);
+            self.extras.clear();
+        });
+    }
+}
+
+/// Whether a policy refused the attempt.
+fn is_refusal<T, E>(done: &Done<T, E>) -> bool {
+    done.result.as_ref().is_err_and(Error::is_rejected)
 }
 
 impl<T: Send, E: Send> Strategy<T, E> for Hedge {
     async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let shared = &*self.0;
-        shared.deposit();
+        let attempt = shared.deposit(attempt);
         let Some(delay) = self.delay() else {
             let done = next.run(attempt).await;
             shared.learn(&attempt, &done);
             return done;
         };
-        let mut first = pin!(next.run(attempt));
-        let ready = poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
-        let mut race = Race { extras: Vec::new(), started: 1, first_done: false, failure: None };
-        match ready {
-            Poll::Ready(done) if !next.judge(&done).is_retryable() => {
-                shared.learn(&attempt, &done);
-                return done;
-            }
-            Poll::Ready(done) => {
-                race.first_done = true;
-                race.failure = Some(done);
-            }
-            Poll::Pending => {}
+        let judge = |done: &Done<T, E>| next.judge(done);
+        let mut first = pin!(Some(next.run(attempt)));
+        let mut race = Race {
+            extras: Vec::new(),
+            started: 1,
+            first_done: false,
+            failure: None,
+            refusal: None,
+        };
+        // Before the timer is made: most calls of a pool or a cache are ready at once.
+        let ready = poll_fn(|cx| Poll::Ready(race.poll(&mut first, judge, cx))).await;
+        if let Poll::Ready((_, done)) = ready {
+            shared.learn(&attempt, &done);
+            return done;
         }
         let mut timer = pin!(Some(next.env().sleeper().sleep(delay)));
         loop {
-            let judge = |done: &Done<T, E>| next.judge(done);
             // `None` means: time for another attempt.
             let turn = poll_fn(|cx| {
                 if let Poll::Ready(winner) = race.poll(&mut first, judge, cx) {
@@ -278,6 +320,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Hedge {
                 if over || race.all_failed() { Poll::Ready(None) } else { Poll::Pending }
             });
             if let Some((winner, done)) = turn.await {
+                race.drop_losers(&mut first);
                 shared.learn(&attempt, &done);
                 shared.finished(winner, race.started);
                 return done;
@@ -291,7 +334,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Hedge {
                 race.extras.push((race.started, Box::pin(next.run(hedge))));
                 timer.set(Some(next.env().sleeper().sleep(delay)));
             } else if race.all_failed()
-                && let Some(done) = race.failure.take()
+                && let Some(done) = race.failure.take().or(race.refusal.take())
             {
                 shared.finished(0, race.started);
                 return done;
@@ -301,10 +344,11 @@ impl<T: Send, E: Send> Strategy<T, E> for Hedge {
 }
 
 impl Shared {
-    fn deposit(&self) {
+    fn deposit(&self, mut attempt: Attempt) -> Attempt {
         if let Some(budget) = &self.budget {
-            budget.deposit();
+            budget.deposit_once(&mut attempt);
         }
+        attempt
     }
 
     fn learn<T, E>(&self, attempt: &Attempt, done: &Done<T, E>) {

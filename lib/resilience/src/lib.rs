@@ -101,6 +101,7 @@ mod fault_point;
 mod hedge;
 mod histogram;
 pub mod human_duration;
+mod losers;
 #[cfg(feature = "metrics")]
 mod metrics_observer;
 mod name;
@@ -142,7 +143,7 @@ pub use deadline::Deadline;
 pub use fallback::{Fallback, FallbackCall};
 pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
 #[cfg(feature = "metrics")]
-pub use metrics_observer::MetricsObserver;
+pub use metrics_observer::{MetricsObserver, export_breaker};
 pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
 pub use pipeline::{Bare, Chain, Optional, OrderError, Pipeline, PipelineBuilder};
 pub use propagation::{HeaderSource, propagated_headers, set_header_source};

@@ -3,7 +3,12 @@
 //! | metric | kind | labels |
 //! |---|---|---|
 //! | `resilience_breaker_state` | gauge: 0 closed, 1 open, 2 half-open | `name` |
-//! | `resilience_breaker_error_rate` | gauge, 0 to 1, at the last transition | `name` |
+//! | `resilience_breaker_error_rate` | gauge, 0 to 1, at the last transition or export | `name` |
+//! | `resilience_breaker_slow_rate` | gauge, 0 to 1, at the last export | `name` |
+//! | `resilience_breaker_calls` | gauge, calls in the window at the last export | `name` |
+//! | `resilience_retry_budget` | gauge, tokens left at the last export | `name` |
+//! | `resilience_rate_available` | gauge at the last export | `name` |
+//! | `resilience_bulkhead_in_use`, `resilience_bulkhead_waiting` | gauges at the last export | `name` |
 //! | `resilience_breaker_transitions_total` | counter | `name`, `to`, `cause` |
 //! | `resilience_rejected_total` | counter | `name`, `policy`, `reason` |
 //! | `resilience_retries_total` | counter | `name`, `kind` |
@@ -15,9 +20,14 @@
 //! | `resilience_fallbacks_total` | counter | `name` |
 //! | `resilience_limit` | gauge of an adaptive limit | `name` |
 //!
+//! Gauges of what changes without an event are set by [`Pipelines::export_metrics`] and
+//! [`export_breaker`], which whoever answers the scrape, or a timer, calls.
+//!
 //! Labels come from closed sets, and names from the configuration, so their number is bounded.
 
+use crate::breaker::BreakerSnapshot;
 use crate::event::{Event, Observer};
+use crate::registry::Pipelines;
 use metrics::{counter, gauge, histogram};
 
 /// Turns events into metrics.
@@ -72,6 +82,43 @@ impl Observer for MetricsObserver {
                 gauge!("resilience_limit", "name" => own(name)).set(to as f64);
             }
             _ => {}
+        }
+    }
+}
+
+/// Sets the gauges of one breaker as it stands: also a closed one whose calls fail now and then, of
+/// which no event tells.
+///
+/// ```
+/// use mainstay_resilience::{CircuitBreaker, export_breaker};
+///
+/// let breaker = CircuitBreaker::search_method("bm25");
+/// export_breaker(&breaker.snapshot());
+/// ```
+pub fn export_breaker(snapshot: &BreakerSnapshot) {
+    let name = || snapshot.name.to_string();
+    gauge!("resilience_breaker_state", "name" => name()).set(snapshot.state.as_gauge());
+    gauge!("resilience_breaker_error_rate", "name" => name()).set(snapshot.error_rate);
+    gauge!("resilience_breaker_slow_rate", "name" => name()).set(snapshot.slow_rate);
+    gauge!("resilience_breaker_calls", "name" => name()).set(snapshot.calls as f64);
+}
+
+impl<S: Clone> Pipelines<S> {
+    /// Sets the gauges of every breaker, of endpoints in use and declared, and of the endpoints'
+    /// budgets, rate limits and bulkheads, as they stand. Costs a snapshot each; call it when the
+    /// figures are asked for.
+    pub fn export_metrics(&self) {
+        self.breakers().iter().for_each(|breaker| export_breaker(&breaker.snapshot()));
+        for endpoint in self.list() {
+            let name = || endpoint.breaker.name.to_string();
+            gauge!("resilience_retry_budget", "name" => name()).set(endpoint.budget);
+            if let Some((available, _)) = endpoint.rate {
+                gauge!("resilience_rate_available", "name" => name()).set(available as f64);
+            }
+            if let Some((in_use, waiting, _)) = endpoint.bulkhead {
+                gauge!("resilience_bulkhead_in_use", "name" => name()).set(in_use as f64);
+                gauge!("resilience_bulkhead_waiting", "name" => name()).set(waiting as f64);
+            }
         }
     }
 }

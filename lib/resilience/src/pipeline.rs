@@ -8,7 +8,7 @@ mod order;
 pub use order::OrderError;
 
 use crate::attempt::Attempt;
-use crate::breaker::CircuitBreaker;
+use crate::breaker::{CircuitBreaker, DropRule};
 use crate::clock::{Clock, Precision};
 use crate::context::Context;
 use crate::error::Error;
@@ -414,10 +414,15 @@ impl<T, E> BlockingStrategy<T, E> for CircuitBreaker {
 impl Describe for CircuitBreaker {
     fn part(&self) -> Part {
         let sees = if self.heeds_drops() { Trait::None } else { Trait::BlindToDrops };
+        let counts_drops_after = match self.config().on_drop {
+            DropRule::TimeoutAfter(limit) => Some(limit),
+            _ => None,
+        };
         Part::new(PolicyKind::CircuitBreaker, self.name(), self.state().as_str())
             .sharing(self.shared())
             .on_clock(self.clock())
             .precise(self.needs_precise())
             .with_trait(sees)
+            .with_limit(counts_drops_after)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariants: there are never more than `pipelines_max` pipelines; a reload changes the policies of
 //! existing pipelines in place, so windows, states, tokens and slots survive it; a configuration
-//! that is not valid changes nothing.
+//! that is not valid changes nothing; no lock on the state is held while policies change or tell
+//! their observer, so an observer may ask the registry.
 
 mod config;
 mod environment;
@@ -29,7 +30,7 @@ use crate::timeout::Timeout;
 use config::Settings;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The name shared by all endpoints beyond the bound.
@@ -147,6 +148,8 @@ struct Shared<S> {
     sleeper: S,
     observer: Arc<dyn Observer>,
     state: RwLock<State<S>>,
+    /// Held by the reload under way, so that two do not mix.
+    reloading: Mutex<()>,
 }
 
 /// The endpoints of one service.
@@ -192,7 +195,8 @@ impl<S: Clone> Pipelines<S> {
             services: HashMap::new(),
             count: 0,
         });
-        Ok(Pipelines(Arc::new(Shared { clock, sleeper, observer, state })))
+        let reloading = Mutex::new(());
+        Ok(Pipelines(Arc::new(Shared { clock, sleeper, observer, state, reloading })))
     }
 
     /// Runs an external operation on this thread through the pipeline of `service` and `endpoint`,
@@ -245,20 +249,24 @@ impl<S: Clone> Pipelines<S> {
     #[must_use]
     pub fn endpoint(&self, service: &str, endpoint: &str) -> Arc<Endpoint<S>> {
         let shared = &*self.0;
-        let found =
-            |state: &State<S>| Some(Arc::clone(state.endpoints.get(service)?.get(endpoint)?));
+        let found = |state: &State<S>| state.existing(service, endpoint);
         {
             let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(found) = found(&state) {
                 return found;
+            }
+            if state.is_full()
+                && let Some(others) = state.existing(OTHERS, OTHERS)
+            {
+                return others;
             }
         }
         let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = found(&state) {
             return found;
         }
-        let is_full = state.count + 1 >= state.config.pipelines_max as usize;
-        let (service, endpoint) = if is_full { (OTHERS, OTHERS) } else { (service, endpoint) };
+        let (service, endpoint) =
+            if state.is_full() { (OTHERS, OTHERS) } else { (service, endpoint) };
         shared.create(&mut state, service, endpoint)
     }
 
@@ -363,23 +371,50 @@ impl<S: Clone> Pipelines<S> {
     }
 
     /// Takes another configuration while running. Every endpoint keeps its breaker's state and
-    /// window, its tokens, slots and figures; calls under way go on as they began.
+    /// window, its tokens, slots and figures; calls under way go on as they began. Endpoints change
+    /// one after the other, while calls run; an observer that hears of it may ask for lists.
     ///
     /// # Errors
     /// What is wrong with the configuration; then nothing changes.
     pub fn reload(&self, config: PipelinesConfig) -> Result<(), ConfigError> {
         config.validate()?;
-        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        for budget in state.budgets.values() {
+        let shared = &*self.0;
+        let _reload = shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let budgets: Vec<RetryBudget> = {
+            let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            // From here on new endpoints are built from it.
+            state.config = config.clone();
+            state.budgets.values().cloned().collect()
+        };
+        for budget in budgets {
             budget.reconfigure(config.budget)?;
         }
-        state.config = config;
-        let State { config, endpoints, .. } = &mut *state;
-        for endpoint in endpoints.values_mut().flat_map(HashMap::values_mut) {
+        let mut changed = Vec::new();
+        for endpoint in shared.endpoints() {
             let settings = config.resolve(&endpoint.service, &endpoint.name)?;
-            *endpoint = Arc::new(self.0.changed(endpoint, settings)?);
+            changed.push(Arc::new(shared.changed(&endpoint, settings)?));
         }
+        let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        for endpoint in &mut changed {
+            let endpoints = state.endpoints.get_mut(&*endpoint.service);
+            if let Some(slot) = endpoints.and_then(|all| all.get_mut(&*endpoint.name)) {
+                // What was there before is dropped with the list, after the lock.
+                std::mem::swap(slot, endpoint);
+            }
+        }
+        drop(state);
         Ok(())
+    }
+}
+
+impl<S> State<S> {
+    /// Whether the next endpoint is the one for all others.
+    fn is_full(&self) -> bool {
+        self.count + 1 >= self.config.pipelines_max as usize
+    }
+
+    fn existing(&self, service: &str, endpoint: &str) -> Option<Arc<Endpoint<S>>> {
+        self.endpoints.get(service)?.get(endpoint).map(Arc::clone)
     }
 }
 
@@ -390,9 +425,8 @@ impl<S: Clone> Shared<S> {
     }
 
     fn create(&self, state: &mut State<S>, service: &str, endpoint: &str) -> Arc<Endpoint<S>> {
-        let existing = state.endpoints.get(service).and_then(|endpoints| endpoints.get(endpoint));
-        if let Some(existing) = existing {
-            return Arc::clone(existing);
+        if let Some(existing) = state.existing(service, endpoint) {
+            return existing;
         }
         let built = state
             .config
@@ -532,5 +566,29 @@ impl<S> fmt::Debug for Pipelines<S> {
 impl<S> fmt::Debug for Endpoint<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({}/{})", self.service, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn beyond_the_bound_an_endpoint_is_found_while_others_read() {
+        let config = PipelinesConfig { pipelines_max: 2, ..PipelinesConfig::default() };
+        let pipelines = Pipelines::new(config).unwrap();
+        let _ = (pipelines.endpoint("s", "a"), pipelines.endpoint("s", "b"));
+        let (tell, told) = mpsc::channel();
+        let other = pipelines.clone();
+        let reader = pipelines.0.state.read().unwrap();
+        let asking = std::thread::spawn(move || tell.send(other.endpoint("s", "c").name.clone()));
+        // Far longer than it takes; a writer would wait for the reader above for ever.
+        let found = told.recv_timeout(Duration::from_secs(10));
+        drop(reader);
+        assert_eq!(found.as_deref(), Ok(OTHERS));
+        asking.join().unwrap().unwrap();
     }
 }

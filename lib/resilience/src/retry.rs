@@ -137,8 +137,8 @@ impl Retry {
 
     /// Begins one call that steps through its attempts by itself.
     #[cfg(feature = "tower")]
-    pub(crate) fn course<E>(&self) -> OwnedCourse<E> {
-        OwnedCourse(Course::begin(Arc::clone(&self.0)))
+    pub(crate) fn course<E>(&self, attempt: &mut Attempt) -> OwnedCourse<E> {
+        OwnedCourse(Course::begin(Arc::clone(&self.0), attempt))
     }
 
     /// The name.
@@ -285,9 +285,9 @@ impl<E> OwnedCourse<E> {
 }
 
 impl<R: Deref<Target = Shared>, E> Course<R, E> {
-    fn begin(shared: R) -> Self {
+    fn begin(shared: R, attempt: &mut Attempt) -> Self {
         if let Some(budget) = &shared.budget {
-            budget.deposit();
+            budget.deposit_once(attempt);
         }
         Course { shared, errors: Vec::new(), wait_before: Duration::ZERO }
     }
@@ -319,7 +319,9 @@ impl<R: Deref<Target = Shared>, E> Course<R, E> {
         let end = done.at.after(wait).after(needed);
         let too_late = attempt.deadline().is_set() && end >= attempt.deadline().tick();
         if asked_too_much || too_late {
-            let gave_up = Some(GaveUp::DeadlineTooClose);
+            let gave_up =
+                if asked_too_much { GaveUp::RetryAfterTooLong } else { GaveUp::DeadlineTooClose };
+            let gave_up = Some(gave_up);
             return Step::Finish(self.finish(attempt, done, gave_up, retry_after));
         }
         let timed_out = verdict.kind() == Some(ErrorKind::Timeout);
@@ -383,7 +385,7 @@ impl<T: Send, E: Send> Strategy<T, E> for Retry {
         next: N,
     ) -> impl Future<Output = Done<T, E>> + Send {
         async move {
-            let mut course = Course::begin(&*self.0);
+            let mut course = Course::begin(&*self.0, &mut attempt);
             loop {
                 let done = next.run(attempt).await;
                 let verdict = next.judge(&done);
@@ -404,8 +406,8 @@ impl<T: Send, E: Send> Strategy<T, E> for Retry {
 
 impl<T, E> BlockingStrategy<T, E> for Retry {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        let mut course = Course::begin(&*self.0);
         let mut attempt = attempt;
+        let mut course = Course::begin(&*self.0, &mut attempt);
         loop {
             let done = next.run(attempt);
             let verdict = next.judge(&done);

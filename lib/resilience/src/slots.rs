@@ -141,7 +141,7 @@ impl Slots {
     }
 
     /// Takes a slot, or a place in the queue if fewer than `queue_max` wait.
-    pub(crate) fn enter(&self, priority: Priority, queue_max: usize) -> Entered {
+    pub(crate) fn enter(&self, priority: Priority, queue_max: usize, order: QueueOrder) -> Entered {
         let mut queue = lock(&self.queue);
         if queue.is_empty() && self.try_take(self.limit()).is_some() {
             return Entered::Taken;
@@ -150,7 +150,7 @@ impl Slots {
             return Entered::Full;
         }
         // From here on a slot that comes back goes through the lock, so it is not missed; one that
-        // came back in between is taken by `admit_waiting`.
+        // came back in between is granted here.
         self.word.fetch_add(ONE_WAITING, Ordering::AcqRel);
         let waiter = Arc::new(Waiter {
             priority,
@@ -159,7 +159,7 @@ impl Slots {
             turn: std::sync::Condvar::new(),
         });
         queue.push_back(Arc::clone(&waiter));
-        let granted = self.take_for_waiting(&mut queue, QueueOrder::Fifo);
+        let granted = self.take_for_waiting(&mut queue, order);
         drop(queue);
         granted.iter().for_each(|waiter| waiter.grant());
         Entered::Queued(waiter)
@@ -258,5 +258,28 @@ impl Waiter {
     #[cfg(resilience_loom)]
     pub(crate) fn wait(&self, _: std::time::Duration) -> bool {
         matches!(*lock(&self.state), Waiting::Granted)
+    }
+}
+
+#[cfg(all(test, not(resilience_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_came_free_while_a_call_entered_goes_to_whoever_the_order_says() {
+        for (order, newest_first) in [(QueueOrder::Fifo, false), (QueueOrder::Lifo, true)] {
+            let slots = Slots::new(1);
+            assert_eq!(slots.try_take(1), Some(1));
+            let enter = || match slots.enter(Priority::Normal, 9, order) {
+                Entered::Queued(waiter) => waiter,
+                _ => panic!("there is room to wait"),
+            };
+            let first = enter();
+            // What `give_back` leaves behind between its look at the word and the lock.
+            slots.word.fetch_sub(1, Ordering::AcqRel);
+            let second = enter();
+            let granted = |waiter: &Waiter| matches!(*lock(&waiter.state), Waiting::Granted);
+            assert_eq!((granted(&first), granted(&second)), (!newest_first, newest_first));
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::error_kind::Verdict;
 use crate::rejection::{PolicyKind, Rejection};
 use crate::sleeper::Sleeper;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A result and the time at which it was there.
 #[derive(Debug)]
@@ -121,6 +122,8 @@ pub struct Part {
     pub(crate) clock: Option<Clock>,
     pub(crate) precise: bool,
     pub(crate) trait_of: Trait,
+    /// A timeout's limit; how long a dropped call must have taken for a breaker to count it.
+    pub(crate) limit: Option<Duration>,
 }
 
 /// What the rules on order need to know beside the kind.
@@ -146,6 +149,7 @@ impl Part {
             clock: None,
             precise: false,
             trait_of: Trait::None,
+            limit: None,
         }
     }
 
@@ -167,6 +171,11 @@ impl Part {
     #[must_use]
     pub fn precise(mut self, precise: bool) -> Self {
         self.precise = precise;
+        self
+    }
+
+    pub(crate) fn with_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.limit = limit.into();
         self
     }
 

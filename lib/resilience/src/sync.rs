@@ -8,8 +8,10 @@ pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicU64};
 
 /// Locks `mutex`, ignoring poison.
 ///
-/// No user code ever runs inside one of this crate's locks, so a poisoned lock still guards
-/// consistent data.
+/// Operations, handlers, observers, judges, and what users put into a cache or a queue run, are compared
+/// and are dropped outside this crate's locks. What runs inside them beside the crate's own code is a
+/// runtime's waker, copied where a call begins to wait, and a time source given with the clock; both
+/// before anything is changed there. So a poisoned lock still guards consistent data.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

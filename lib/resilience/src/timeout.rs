@@ -77,7 +77,7 @@ impl Timeout {
         Ok(Timeout { name, limit, scope, listeners: Listeners::default() })
     }
 
-    /// The same, telling `observer` when a call is stopped.
+    /// The same, telling `observer` when a call is stopped, or refused because nothing is left.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.listeners = Listeners::one(observer);
@@ -126,7 +126,9 @@ impl Timeout {
         let deadline = attempt.deadline().earlier(limit);
         if deadline.has_passed(attempt.began()) {
             let (name, kind) = (Arc::clone(&self.name), PolicyKind::Timeout);
-            return Err(Rejection::new(name, kind, Reason::DeadlinePassed, None));
+            let refused = Err(Rejection::new(name, kind, Reason::DeadlinePassed, None));
+            self.listeners.hear_refusal(&refused);
+            return refused;
         }
         Ok(Attempt { deadline, ..attempt })
     }
@@ -203,5 +205,6 @@ impl Describe for Timeout {
         Part::new(PolicyKind::Timeout, Arc::clone(&self.name), text)
             .precise(Precision::for_duration(self.limit()) == Precision::Precise)
             .with_trait(self.scope)
+            .with_limit(self.limit())
     }
 }

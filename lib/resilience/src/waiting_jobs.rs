@@ -82,7 +82,7 @@ impl<T> WaitingJobs<T> {
     }
 
     /// Adds a job. With `capacity` a caller may hold an equal share of it only; `Err` is that
-    /// share.
+    /// share, with the job.
     pub(crate) fn push(
         &mut self,
         item: T,
@@ -90,9 +90,11 @@ impl<T> WaitingJobs<T> {
         caller: Caller,
         since: Tick,
         capacity: Option<u64>,
-    ) -> Result<(), u64> {
-        if let Some(caller) = caller {
-            self.shares.take(caller, capacity)?;
+    ) -> Result<(), (u64, T)> {
+        if let Some(caller) = caller
+            && let Err(share) = self.shares.take(caller, capacity)
+        {
+            return Err((share, item));
         }
         self.numbers += 1;
         self.ages.insert((since, self.numbers));
@@ -138,7 +140,7 @@ mod tests {
         (0..6).for_each(|item| push(&mut jobs, item, 1));
         push(&mut jobs, 6, 2);
         let refused = jobs.push(7, Priority::Normal, Some(1), Tick::ZERO, Some(10));
-        assert_eq!(refused, Err(5), "two callers share ten places");
+        assert_eq!(refused, Err((5, 7)), "two callers share ten places");
         assert_eq!(jobs.push(7, Priority::Normal, Some(2), Tick::ZERO, Some(10)), Ok(()));
     }
 

@@ -3,16 +3,19 @@
 //!
 //! Invariants: the jobs that wait never exceed the capacity; a job is handled, refused or shed,
 //! exactly one of the three, and its handle hears which; workers end when the last handle on the
-//! queue closes it, and [`Workers`] joins them.
+//! queue closes it, and [`Workers`] joins them; jobs are handled and dropped outside every lock, and a
+//! panic in either ends no worker.
 
 use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_range};
 use crate::context::{Context as CallContext, Priority};
 use crate::deadline::Deadline;
+use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::waiting_jobs::WaitingJobs;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -134,6 +137,7 @@ struct Shared<J, R> {
     clock: Clock,
     state: Mutex<State<J, R>>,
     work: Condvar,
+    listeners: Listeners,
 }
 
 struct State<J, R> {
@@ -250,9 +254,34 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
         clock: Clock,
         handler: impl Fn(J) -> R + Send + Sync + 'static,
     ) -> Result<(Self, Workers), ConfigError> {
+        WorkQueue::start_with(name.into(), config, clock, handler, Listeners::default())
+    }
+
+    /// As [`start`](Self::start), telling `observer` about each job that is refused, also after it
+    /// has waited.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn observed(
+        name: impl Into<Arc<str>>,
+        config: QueueConfig,
+        clock: Clock,
+        handler: impl Fn(J) -> R + Send + Sync + 'static,
+        observer: Arc<dyn Observer>,
+    ) -> Result<(Self, Workers), ConfigError> {
+        WorkQueue::start_with(name.into(), config, clock, handler, Listeners::one(observer))
+    }
+
+    fn start_with(
+        name: Arc<str>,
+        config: QueueConfig,
+        clock: Clock,
+        handler: impl Fn(J) -> R + Send + Sync + 'static,
+        listeners: Listeners,
+    ) -> Result<(Self, Workers), ConfigError> {
         config.validate()?;
         let queue = WorkQueue(Arc::new(Shared {
-            name: name.into(),
+            name,
             clock,
             state: Mutex::new(State {
                 config,
@@ -262,6 +291,7 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
                 shed: 0,
             }),
             work: Condvar::new(),
+            listeners,
         }));
         let handler = Arc::new(handler);
         let mut workers = Workers { threads: Vec::new() };
@@ -298,14 +328,13 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
         if context.deadline.has_passed(now) {
             return Err(shared.refuse(Reason::DeadlinePassed));
         }
-        let mut state = lock(&shared.state);
         let answer = Arc::new(Slot { state: Mutex::new((None, None)), ready: Condvar::new() });
         let queued = Queued { job, deadline: context.deadline, answer: Arc::clone(&answer) };
-        if let Err(reason) = state.push(queued, context, now) {
-            drop(state);
+        let pushed = lock(&shared.state).push(queued, context, now);
+        if let Err((reason, queued)) = pushed {
+            drop(queued);
             return Err(shared.refuse(reason));
         }
-        drop(state);
         shared.work.notify_one();
         Ok(JobHandle(answer))
     }
@@ -352,32 +381,36 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
 }
 
 impl<J, R> State<J, R> {
+    /// Takes the job in, or gives it back, to be dropped outside the lock.
     fn push(
         &mut self,
         queued: Queued<J, R>,
         context: CallContext,
         now: Tick,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), (Reason, Queued<J, R>)> {
         let (depth, capacity) = (self.jobs.len() as u64, u64::from(self.config.capacity));
         if depth >= capacity {
             let limit = u64::from(self.config.workers);
-            return Err(Reason::Full { limit, waiting: depth });
+            return Err((Reason::Full { limit, waiting: depth }, queued));
         }
         let too_old = self.jobs.oldest_age(now) > self.config.shed_age;
         if context.priority < Priority::High && too_old {
             self.shed += 1;
-            return Err(Reason::PriorityTooLow { admitted_from: Priority::High.level() });
+            let admitted_from = Priority::High.level();
+            return Err((Reason::PriorityTooLow { admitted_from }, queued));
         }
         let under_pressure = (depth + 1) * 100 > capacity * PRESSURE_PERCENT;
         let shared = under_pressure.then_some(capacity);
         let pushed = self.jobs.push(queued, context.priority, context.caller, now, shared);
-        pushed.map_err(|share| Reason::ShareExceeded { share })
+        pushed.map_err(|(share, queued)| (Reason::ShareExceeded { share }, queued))
     }
 }
 
 impl<J, R> Shared<J, R> {
     fn refuse(&self, reason: Reason) -> Rejection {
-        Rejection::new(Arc::clone(&self.name), PolicyKind::Queue, reason, None)
+        let rejection = Rejection::new(Arc::clone(&self.name), PolicyKind::Queue, reason, None);
+        self.listeners.emit(|| Event::Rejected(&rejection));
+        rejection
     }
 
     fn work_off(&self, handler: &(impl Fn(J) -> R + ?Sized)) {
@@ -394,23 +427,36 @@ impl<J, R> Shared<J, R> {
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            let now = self.clock.now();
-            let waited = now.since(since);
-            let too_late = match () {
-                () if waited > wait_max => Some(Reason::WaitedTooLong { waited }),
-                () if queued.deadline.has_passed(now) => Some(Reason::DeadlinePassed),
-                () => None,
-            };
-            if let Some(reason) = too_late {
-                queued.answer.answer(Err(self.refuse(reason)));
-                continue;
-            }
-            let job = queued.job;
-            let handled = std::panic::AssertUnwindSafe(|| handler(job));
-            // The job is gone either way; a panic must not take the worker with it.
-            let result = std::panic::catch_unwind(handled);
-            queued.answer.answer(result.map_err(|_| self.refuse(Reason::Panicked)));
+            let settle = AssertUnwindSafe(|| self.settle(queued, since, wait_max, handler));
+            // The job is gone either way; a panic where it or its result is dropped must not take
+            // the worker with it.
+            let _ = catch_unwind(settle);
         }
+    }
+
+    /// Handles a job, or refuses it because it comes too late.
+    fn settle(
+        &self,
+        queued: Queued<J, R>,
+        since: Tick,
+        wait_max: Duration,
+        handler: &(impl Fn(J) -> R + ?Sized),
+    ) {
+        let Queued { job, deadline, answer } = queued;
+        let now = self.clock.now();
+        let waited = now.since(since);
+        let too_late = match () {
+            () if waited > wait_max => Some(Reason::WaitedTooLong { waited }),
+            () if deadline.has_passed(now) => Some(Reason::DeadlinePassed),
+            () => None,
+        };
+        if let Some(reason) = too_late {
+            // Answered first: whoever waits hears of it, whatever the job's drop does.
+            answer.answer(Err(self.refuse(reason)));
+            return drop(job);
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| handler(job)));
+        answer.answer(result.map_err(|_| self.refuse(Reason::Panicked)));
     }
 }
 

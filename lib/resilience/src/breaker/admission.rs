@@ -97,11 +97,14 @@ impl Machine {
             probation.last_progress = now;
             return Ok(());
         }
-        if now.since(probation.last_progress) >= probes.give_up_after {
+        let standing_still = now.since(probation.last_progress);
+        if standing_still >= probes.give_up_after {
             *change = Some(self.shift(cold, State::Open, now, Cause::ProbesGaveUp));
             return Err((self.open_reason(), Some(self.open_left(now))));
         }
-        Err((Reason::ProbesTaken { permitted: probes.count }, None))
+        // At the latest then a call is judged anew; sooner if the probes succeed.
+        let left = probes.give_up_after.saturating_sub(standing_still);
+        Err((Reason::ProbesTaken { permitted: probes.count }, Some(left)))
     }
 
     fn admit_share(

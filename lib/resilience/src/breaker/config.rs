@@ -187,11 +187,12 @@ pub struct OpenFor {
     pub first: Duration,
     /// Each opening without a close between multiplies the period by this, 1 to 10. Default 1.
     pub factor: f64,
-    /// The longest period, `first` to 1 day. Default: `first`.
+    /// The longest period, jitter included, `first` to 1 day. Default: `first`.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub max: Duration,
     /// Shortens or lengthens each period by up to this share, 0 to 1, so that replicas do not
-    /// probe in step. Default 0.
+    /// probe in step; never beyond `max`, and never below a tenth of the period. A period that is at
+    /// `max` is therefore only shortened. Default 0.
     pub jitter: f64,
     /// Stay open at least as long as a failed call's Retry-After says, up to this long. Zero, the
     /// default, ignores it.
@@ -254,9 +255,13 @@ impl OpenFor {
         // 64 doublings of a millisecond are beyond any maximum.
         let exponent = i32::try_from(opens_before.min(64)).unwrap_or(64);
         let grown = self.first.as_secs_f64() * self.factor.powi(exponent);
-        let capped = grown.min(self.max.as_secs_f64());
-        let spread = 1.0 + self.jitter * (2.0 * unit - 1.0);
-        Duration::try_from_secs_f64(capped * spread).unwrap_or(self.max)
+        let max = self.max.as_secs_f64();
+        let capped = grown.min(max);
+        // The bounds are moved, not the results: results cut off at a bound would all lie on it, and
+        // replicas would probe in step after all.
+        let least = capped * (1.0 - self.jitter).max(0.1);
+        let most = (capped * (1.0 + self.jitter)).min(max);
+        Duration::try_from_secs_f64(least + (most - least) * unit).unwrap_or(self.max)
     }
 }
 
@@ -342,7 +347,8 @@ pub struct Ramp {
 }
 
 /// How a permit counts that is dropped without a record: the call was cancelled, or a timeout
-/// around it dropped its future.
+/// around it dropped its future. A call that lost against another attempt of a
+/// [`Hedge`](crate::Hedge) around the breaker never counts: its caller was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

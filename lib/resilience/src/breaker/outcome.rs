@@ -97,6 +97,7 @@ impl Machine {
         let rule = lock(&self.cold).config.on_drop;
         let failed = std::thread::panicking()
             || match rule {
+                _ if crate::losers::are_dropped() => false,
                 DropRule::Neutral => false,
                 DropRule::Failure => true,
                 DropRule::TimeoutAfter(limit) => {

@@ -1,9 +1,11 @@
 //! Orders of policies that make no sense, and what to write instead.
 
 use crate::clock::Clock;
+use crate::human_duration;
 use crate::rejection::PolicyKind;
 use crate::strategy::{Part, Trait};
 use std::fmt;
+use std::time::Duration;
 
 /// A chain that was refused, with what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ fn is(kind: PolicyKind) -> impl Fn(&Part) -> bool {
     move |part| part.kind == kind
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 10] = [
     Rule {
         outer: |part| part.kind == PolicyKind::Retry,
         inner: |part| part.kind == PolicyKind::Fallback,
@@ -56,6 +58,18 @@ const RULES: [Rule; 8] = [
         inner: |part| part.kind == PolicyKind::Fallback,
         because: "which would count the fallback's answers as successes of the dependency",
         instead: "put the fallback before the breaker",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::Throttle,
+        inner: |part| part.kind == PolicyKind::Fallback,
+        because: "which would count the fallback's answers as accepted by the dependency",
+        instead: "put the fallback before the throttle",
+    },
+    Rule {
+        outer: |part| part.kind == PolicyKind::AdaptiveLimit,
+        inner: |part| part.kind == PolicyKind::Fallback,
+        because: "which would learn its limit from the fallback's answers",
+        instead: "put the fallback before the adaptive limit",
     },
     Rule {
         outer: |part| part.kind == PolicyKind::Hedge,
@@ -130,23 +144,43 @@ fn check_pair(outer: &Part, inner: &Part) -> Result<(), OrderError> {
     Ok(())
 }
 
-/// A breaker that counts no dropped call, under a timeout that drops it, never opens on a hang.
+/// A breaker that does not count a dropped call, under a timeout that drops it, never opens on a hang:
+/// one that counts none, or only those that took longer than the timeout lets them.
 fn check_drops(parts: &[Part], breaker: usize) -> Result<(), OrderError> {
     let part = &parts[breaker];
-    if part.trait_of != Trait::BlindToDrops {
+    let timeout = is(PolicyKind::Timeout);
+    if part.kind != PolicyKind::CircuitBreaker || parts[breaker + 1..].iter().any(&timeout) {
         return Ok(());
     }
-    let timeout = is(PolicyKind::Timeout);
-    let inside = parts[breaker + 1..].iter().any(&timeout);
-    match parts[..breaker].iter().find(|part| timeout(part)) {
-        Some(outside) if !inside => Err(OrderError::new(
-            format!(
-                "{} {} stands outside {} {}, which does not count dropped calls and would never \
-                 open on a dependency that hangs",
-                outside.kind, outside.name, part.kind, part.name
-            ),
-            "put a Timeout::per_attempt after the breaker, or set its on_drop rule to TimeoutAfter",
-        )),
-        _ => Ok(()),
-    }
+    let outside = parts[..breaker].iter().filter(|part| timeout(part));
+    let Some(outside) = outside.min_by_key(|part| part.limit.unwrap_or(Duration::MAX)) else {
+        return Ok(());
+    };
+    let counts = match (part.limit, outside.limit) {
+        (None, _) if part.trait_of == Trait::BlindToDrops => {
+            "does not count dropped calls".to_owned()
+        }
+        (Some(after), Some(limit)) if after >= limit => {
+            let [after, limit] = [after, limit].map(human_duration::format);
+            format!("counts dropped calls only after {after}, while that drops them after {limit},")
+        }
+        _ => return Ok(()),
+    };
+    let instead = match part.limit {
+        None => {
+            "put a Timeout::per_attempt after the breaker, or set its on_drop rule to TimeoutAfter"
+        }
+        Some(_) => {
+            "put a Timeout::per_attempt after the breaker, or set TimeoutAfter below the timeout \
+             outside, at nine tenths of it"
+        }
+    };
+    Err(OrderError::new(
+        format!(
+            "{} {} stands outside {} {}, which {counts} and would never open on a dependency \
+             that hangs",
+            outside.kind, outside.name, part.kind, part.name
+        ),
+        instead,
+    ))
 }

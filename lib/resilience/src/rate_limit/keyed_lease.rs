@@ -4,6 +4,7 @@ use super::{LeasedLimiter, QuotaSource, WithoutSource};
 use crate::bounded_map::BoundedMap;
 use crate::clock::Clock;
 use crate::config_error::{ConfigError, check_range};
+use crate::event::{Listeners, Observer};
 use crate::rejection::Rejection;
 use crate::sync::{Mutex, lock};
 use std::fmt;
@@ -37,6 +38,7 @@ struct Shared {
     without: WithoutSource,
     clock: Clock,
     limiters: Mutex<BoundedMap<Arc<str>, LeasedLimiter>>,
+    listeners: Listeners,
 }
 
 impl KeyedLeasedLimiter {
@@ -52,12 +54,39 @@ impl KeyedLeasedLimiter {
         without: WithoutSource,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
+        let listeners = Listeners::default();
+        KeyedLeasedLimiter::build(name.into(), [portion, keys_max], without, clock, listeners)
+    }
+
+    /// As [`new`](Self::new), telling `observer` about each refusal.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn observed(
+        name: impl Into<Arc<str>>,
+        portion: u32,
+        keys_max: u32,
+        without: WithoutSource,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
+        let listeners = Listeners::one(observer);
+        KeyedLeasedLimiter::build(name.into(), [portion, keys_max], without, clock, listeners)
+    }
+
+    fn build(
+        name: Arc<str>,
+        [portion, keys_max]: [u32; 2],
+        without: WithoutSource,
+        clock: Clock,
+        listeners: Listeners,
+    ) -> Result<Self, ConfigError> {
         check_range("keys_max", keys_max, 1, 1_000_000)?;
-        let name = name.into();
         // The limiters of the keys are made later; what is wrong with them is told now.
         LeasedLimiter::new(Arc::clone(&name), portion, without, clock.clone())?;
         let limiters = Mutex::new(BoundedMap::new(keys_max as usize));
-        Ok(KeyedLeasedLimiter(Arc::new(Shared { name, portion, without, clock, limiters })))
+        let shared = Shared { name, portion, without, clock, limiters, listeners };
+        Ok(KeyedLeasedLimiter(Arc::new(shared)))
     }
 
     /// Spends `cost` of the lease of `key`.
@@ -106,8 +135,9 @@ impl KeyedLeasedLimiter {
         if let Some(limiter) = limiters.touch(key) {
             return limiter.clone();
         }
-        let name = format!("{}/{key}", shared.name);
-        let made = LeasedLimiter::new(name, shared.portion, shared.without, shared.clock.clone())
+        let name = format!("{}/{key}", shared.name).into();
+        let (clock, listeners) = (shared.clock.clone(), shared.listeners.clone());
+        let made = LeasedLimiter::build(name, shared.portion, shared.without, clock, listeners)
             .expect("the same portion and fallback were checked when this was built");
         limiters.insert(key.into(), made).clone()
     }

@@ -7,6 +7,7 @@
 use super::{RateConfig, RateLimiter};
 use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_range};
+use crate::event::{Listeners, Observer};
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sync::{Mutex, lock};
 use std::fmt;
@@ -73,6 +74,7 @@ struct Shared {
     portion: u32,
     purse: Mutex<Purse>,
     local: Option<RateLimiter>,
+    listeners: Listeners,
 }
 
 /// A granted portion that is not spent yet.
@@ -98,6 +100,12 @@ impl Purse {
 
     fn is_valid(&self, now: Tick) -> bool {
         self.portions.iter().any(|portion| now < portion.expires)
+    }
+
+    /// How long until everything that was granted has expired.
+    fn valid_for(&self, now: Tick) -> Duration {
+        let last = self.portions.iter().map(|portion| portion.expires).max();
+        last.map_or(Duration::ZERO, |last| last.since(now))
     }
 
     /// Spends from what expires first.
@@ -136,8 +144,31 @@ impl LeasedLimiter {
         without: WithoutSource,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
+        LeasedLimiter::build(name.into(), portion, without, clock, Listeners::default())
+    }
+
+    /// As [`new`](Self::new), telling `observer` about each refusal.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn observed(
+        name: impl Into<Arc<str>>,
+        portion: u32,
+        without: WithoutSource,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
+        LeasedLimiter::build(name.into(), portion, without, clock, Listeners::one(observer))
+    }
+
+    pub(super) fn build(
+        name: Arc<str>,
+        portion: u32,
+        without: WithoutSource,
+        clock: Clock,
+        listeners: Listeners,
+    ) -> Result<Self, ConfigError> {
         check_range("portion", portion, 1, 1_000_000_000)?;
-        let name = name.into();
         let local = match without {
             WithoutSource::Refuse => None,
             WithoutSource::LimitLocally(rate) => {
@@ -145,7 +176,7 @@ impl LeasedLimiter {
             }
         };
         let purse = Mutex::new(Purse { portions: [Portion::default(); 2], away: true });
-        Ok(LeasedLimiter(Arc::new(Shared { name, clock, portion, purse, local })))
+        Ok(LeasedLimiter(Arc::new(Shared { name, clock, portion, purse, local, listeners })))
     }
 
     /// The name, which is also the quota's key in the store.
@@ -161,21 +192,25 @@ impl LeasedLimiter {
     pub fn try_acquire(&self, cost: u32) -> Result<(), Rejection> {
         let shared = &*self.0;
         let now = shared.clock.coarse();
-        let alone = {
+        let (away, valid_for) = {
             let mut purse = lock(&shared.purse);
             if purse.spend(u64::from(cost), now) {
                 return Ok(());
             }
-            purse.away && !purse.is_valid(now)
+            (purse.away, purse.is_valid(now).then(|| purse.valid_for(now)))
         };
-        match &shared.local {
-            Some(local) if alone => local.try_acquire_cost(cost),
-            _ => {
+        let refused = match &shared.local {
+            Some(local) if away && valid_for.is_none() => local.try_acquire_cost(cost),
+            local => {
                 let reason = Reason::LeaseSpent { portion: u64::from(shared.portion) };
+                // When the store answers again nobody knows; when the local limit begins is known.
+                let retry_after = valid_for.filter(|_| away && local.is_some());
                 let name = Arc::clone(&shared.name);
-                Err(Rejection::new(name, PolicyKind::RateLimiter, reason, None))
+                Err(Rejection::new(name, PolicyKind::RateLimiter, reason, retry_after))
             }
-        }
+        };
+        shared.listeners.hear_refusal(&refused);
+        refused
     }
 
     /// Whether a quarter of the portion or less is left.

@@ -1,5 +1,6 @@
 //! Pipelines as configured: defaults, services, endpoints; and as resolved for one endpoint.
 
+use super::environment::as_variable;
 use crate::backoff::{Backoff, Jitter};
 use crate::breaker::BreakerConfig;
 use crate::budget::BudgetConfig;
@@ -69,7 +70,9 @@ pub struct ServiceConfig {
 pub struct PipelinesConfig {
     /// For every service.
     pub defaults: Overrides,
-    /// By service.
+    /// By service. A service that is not here by its exact name is looked for as it stands in
+    /// environment variables, in capitals and with `_` for everything that is neither letter nor digit:
+    /// `open_ai` holds for `open-ai`.
     pub services: BTreeMap<String, ServiceConfig>,
     /// The budget that all retries of one service share.
     pub budget: BudgetConfig,
@@ -147,9 +150,16 @@ impl PipelinesConfig {
 
     /// The levels that apply to an endpoint, most particular first.
     fn levels(&self, service: &str, endpoint: &str) -> [Option<&Overrides>; 3] {
-        let config = self.services.get(service);
+        let config = self.services.get(service).or_else(|| self.by_another_spelling(service));
         let endpoint = config.and_then(|config| config.endpoints.get(endpoint));
         [endpoint, config.map(|config| &config.all), Some(&self.defaults)]
+    }
+
+    /// Only while a pipeline is made, so a look at every service is cheap enough.
+    fn by_another_spelling(&self, service: &str) -> Option<&ServiceConfig> {
+        let wanted = as_variable(service);
+        let mut all = self.services.iter();
+        all.find(|(name, _)| as_variable(name) == wanted).map(|(_, config)| config)
     }
 
     pub(super) fn resolve(&self, service: &str, endpoint: &str) -> Result<Settings, ConfigError> {
@@ -165,11 +175,7 @@ impl PipelinesConfig {
         let total_timeout = said(levels, |o| o.total_timeout).unwrap_or(total_default);
         check_duration("total_timeout", total_timeout, ms, day)?;
 
-        let base = said(levels, |o| o.backoff_base).unwrap_or(Duration::from_secs(1));
-        let max = said(levels, |o| o.backoff_max).unwrap_or(base.max(Duration::from_secs(30)));
-        let jitter = said(levels, |o| o.jitter).unwrap_or(Jitter::Proportional(0.1));
-        let backoff = Backoff::exponential(base, max).with_jitter(jitter);
-        let retry = RetryConfig { attempts, backoff, ..preset };
+        let retry = RetryConfig { attempts, backoff: backoff(levels)?, ..preset };
         retry.validate()?;
 
         let bulkhead = said(levels, |o| o.bulkhead);
@@ -190,6 +196,26 @@ fn said<T>(levels: [Option<&Overrides>; 3], field: impl Fn(&Overrides) -> Option
     levels.into_iter().flatten().find_map(field)
 }
 
+/// Checked by the keys of [`Overrides`]; the policy's own check knows only its own fields.
+fn backoff(levels: [Option<&Overrides>; 3]) -> Result<Backoff, ConfigError> {
+    let (ms, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
+    let base = said(levels, |o| o.backoff_base).unwrap_or(Duration::from_secs(1));
+    check_duration("backoff_base", base, ms, hour)?;
+    let max = said(levels, |o| o.backoff_max).unwrap_or(base.max(Duration::from_secs(30)));
+    let level = |says: fn(&Overrides) -> bool| levels.iter().position(|o| o.is_some_and(says));
+    let base_level = level(|o| o.backoff_base.is_some());
+    if base_level.is_some_and(|base| level(|o| o.backoff_max.is_some()) > Some(base)) {
+        // The cap comes from further out: what was written here is the base.
+        check_duration("backoff_base", base, ms, max.max(ms))?;
+    }
+    check_duration("backoff_max", max, base, hour)?;
+    let jitter = said(levels, |o| o.jitter).unwrap_or(Jitter::Proportional(0.1));
+    if let Jitter::Proportional(share) = jitter {
+        check_range("jitter.proportional", share, 0.0, 1.0)?;
+    }
+    Ok(Backoff::exponential(base, max).with_jitter(jitter))
+}
+
 fn breaker(
     levels: [Option<&Overrides>; 3],
     timeout: Duration,
@@ -206,6 +232,8 @@ fn breaker(
         breaker.consecutive_failures = failures;
     }
     if let Some(open) = said(levels, |o| o.breaker_open) {
+        let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
+        check_duration("breaker_open", open, ms, day)?;
         breaker.open_for.first = open;
         breaker.open_for.max = breaker.open_for.max.max(open);
         if breaker.open_for.factor == 1.0 {

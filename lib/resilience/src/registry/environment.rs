@@ -9,7 +9,8 @@
 //! | `CB_RESET_SEC` | 60 | 0.001 to 86400 | how long it stays open, seconds |
 //!
 //! With a service's name in front, in capitals and with `_` for everything that is neither letter
-//! nor digit, a variable holds for that service: `OPENAI_HTTP_RETRIES`.
+//! nor digit, a variable holds for that service: `OPENAI_HTTP_RETRIES`. So `open-ai` and `Open.AI` are
+//! both meant by `OPEN_AI_HTTP_RETRIES`.
 
 use super::config::{Overrides, PipelinesConfig};
 use crate::config_error::{ConfigError, check_range};
@@ -45,7 +46,8 @@ const VARIABLES: [(&str, Apply); 5] = [
 impl PipelinesConfig {
     /// Takes in environment variables; pass [`std::env::vars`]. They override what the
     /// configuration says at the same level. Variables of services that the configuration does not
-    /// name are kept for when such a service is called.
+    /// name are kept for when such a service is called, however it is spelt there: `OPEN_AI_…` holds
+    /// for `open-ai` as for `Open.AI`.
     ///
     /// ```
     /// use mainstay_resilience::PipelinesConfig;
@@ -78,9 +80,15 @@ impl PipelinesConfig {
                 if prefix.is_empty() {
                     apply(&mut self.defaults, &name, &value)?;
                 } else if let Some(service) = prefix.strip_suffix('_') {
-                    let known = self.services.keys().find(|key| as_variable(key) == service);
-                    let key = known.cloned().unwrap_or_else(|| service.to_ascii_lowercase());
-                    apply(&mut self.services.entry(key).or_default().all, &name, &value)?;
+                    // Known by any spelling, or kept under one that every other is found by.
+                    if !self.services.keys().any(|key| as_variable(key) == service) {
+                        self.services.entry(service.to_ascii_lowercase()).or_default();
+                    }
+                    let all =
+                        self.services.iter_mut().filter(|(key, _)| as_variable(key) == service);
+                    for (_, known) in all {
+                        apply(&mut known.all, &name, &value)?;
+                    }
                 }
             }
         }
@@ -90,7 +98,7 @@ impl PipelinesConfig {
 }
 
 /// A service's name as it stands in variables.
-fn as_variable(service: &str) -> String {
+pub(super) fn as_variable(service: &str) -> String {
     let mapped = service.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     mapped.collect::<String>().to_ascii_uppercase()
 }

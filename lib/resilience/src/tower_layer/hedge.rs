@@ -21,8 +21,14 @@ use tower_service::Service;
 /// ([`copied_by`](Self::copied_by)). A hedge runs on a clone of the service, whose readiness it
 /// awaits. The first attempt is not boxed; each hedge that is really started is.
 ///
+/// An error that the judge takes for neither success nor failure, as the refusal of a layer further in,
+/// leaves the race without ending it; it comes back only if all others fail. A budget that a
+/// [`RetryLayer`](super::RetryLayer) outside shares is filled by each of its attempts: requests do not
+/// say which attempt they are. Share it in a pipeline, or give it to one of the two.
+///
 /// # Cancel safety
-/// Dropping the future drops every attempt; so does the first success, before it is returned.
+/// Dropping the future drops every attempt; so does the first success, before it is returned. Breakers
+/// further in count the losers neither for nor against.
 #[derive(Clone, Debug)]
 pub struct HedgeLayer<Z, J = ByError, K = Cloned> {
     hedge: Hedge,
@@ -93,15 +99,27 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let layer = self.layer.clone();
-        layer.hedge.deposit();
+        let attempt = Attempt::first(layer.clock.now(), CallContext::default());
+        let attempt = layer.hedge.deposit(attempt);
         let timer = layer.hedge.delay().map(|delay| layer.sleeper.sleep(delay));
         // Without a delay nothing was learned yet, and no hedge starts.
         let kept = timer.as_ref().and_then(|_| layer.reuse.copy(&request));
-        let attempt = Attempt::first(layer.clock.now(), CallContext::default());
         let service = self.inner.clone();
         let first = Some(self.inner.call(request));
-        let (extras, failure) = (Vec::new(), None);
-        HedgeFuture { first, timer, service, layer, kept, attempt, extras, failure, started: 1 }
+        let started = 1;
+        let (extras, failure, refusal) = (Vec::new(), None, None);
+        HedgeFuture {
+            first,
+            timer,
+            service,
+            layer,
+            kept,
+            attempt,
+            extras,
+            failure,
+            refusal,
+            started,
+        }
     }
 }
 
@@ -147,6 +165,7 @@ pin_project! {
         attempt: Attempt,
         extras: Vec<(u32, Extra<S, R>)>,
         failure: Option<Result<S::Response, S::Error>>,
+        refusal: Option<Result<S::Response, S::Error>>,
         started: u32,
     }
 }
@@ -178,7 +197,14 @@ where
                 }
             });
             for (number, result) in ended {
-                if this.layer.judge.judge(result.as_ref()).is_retryable() {
+                let verdict = this.layer.judge.judge(result.as_ref());
+                let refused = result.is_err() && !verdict.is_success() && !verdict.is_failure();
+                // Refused first and alone: whoever refused it would refuse another as well.
+                if refused && *this.started > 1 {
+                    *this.refusal = Some(result);
+                    continue;
+                }
+                if verdict.is_retryable() {
                     *this.failure = Some(result);
                     continue;
                 }
@@ -186,8 +212,10 @@ where
                 let done = Done { result: result.map_err(Error::Operation), at };
                 this.layer.hedge.ended(this.attempt, &done, number, *this.started);
                 // The others are dropped before the result is returned.
-                this.first.set(None);
-                this.extras.clear();
+                crate::losers::neutrally(|| {
+                    this.first.set(None);
+                    this.extras.clear();
+                });
                 return Poll::Ready(done.result);
             }
             let none_runs = this.first.is_none() && this.extras.is_empty();
@@ -209,7 +237,7 @@ where
                     .push((*this.started, Extra::Asking(this.service.clone(), Some(request))));
                 let delay = this.layer.hedge.delay();
                 this.timer.set(delay.map(|delay| this.layer.sleeper.sleep(delay)));
-            } else if none_runs && let Some(result) = this.failure.take() {
+            } else if none_runs && let Some(result) = this.failure.take().or(this.refusal.take()) {
                 this.layer.hedge.all_failed(*this.started);
                 return Poll::Ready(result.map_err(Error::Operation));
             } else {

@@ -103,8 +103,8 @@ where
         let other = self.inner.clone();
         let mut service = std::mem::replace(&mut self.inner, other);
         let kept = self.layer.reuse.copy(&request);
-        let course = self.layer.retry.course();
-        let attempt = Attempt::first(self.layer.clock.now(), CallContext::default());
+        let mut attempt = Attempt::first(self.layer.clock.now(), CallContext::default());
+        let course = self.layer.retry.course(&mut attempt);
         let state = State::Calling { future: service.call(request) };
         RetryFuture { service, layer: self.layer.clone(), kept, course, attempt, state }
     }

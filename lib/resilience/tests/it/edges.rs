@@ -4,11 +4,11 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Algorithm, Answer, AnswerCache, BudgetConfig, Bulkhead,
-    BulkheadConfig, CallFigures, Clock, Context, Criticality, Deadline, DependencyKind, Enough,
-    ErrorKind, Event, FallbackCall, FaultPoint, Hedge, HedgeDelay, InjectedFault,
-    KeyedLeasedLimiter, Law, Lease, LeasedLimiter, ManualClock, Missing, Partial, Pipeline,
-    Priority, QueueConfig, QuotaSource, RateConfig, Reason, RetryBudget, Sleeper, Throttle,
-    ThrottleConfig, WithoutSource, WorkQueue,
+    BulkheadConfig, CallFigures, CircuitBreaker, Clock, Context, Criticality, Deadline,
+    DependencyKind, Enough, ErrorKind, Event, FallbackCall, FaultPoint, Hedge, HedgeDelay,
+    InjectedFault, KeyedLeasedLimiter, Law, Lease, LeasedLimiter, ManualClock, Missing, OpenFor,
+    Partial, Pipeline, Priority, Probes, QueueConfig, QuotaSource, RateConfig, Reason, RetryBudget,
+    Sleeper, Throttle, ThrottleConfig, WithoutSource, WorkQueue,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -363,6 +363,68 @@ fn o4_the_local_limit_is_for_a_store_that_is_away_after_its_lease_is_over() {
     time.block_on(leased.refill(&store)).unwrap();
     clock.advance(secs(10));
     assert!(leased.try_acquire(1).is_err(), "the store was there");
+}
+
+#[test]
+fn o4_a_spent_lease_says_when_the_local_limit_begins() {
+    let (time, clock, store) = (VirtualTime::new(), ManualClock::new(), Store::default());
+    let leased = leased(&clock);
+    time.block_on(leased.refill(&store)).unwrap();
+    leased.try_acquire(100).unwrap();
+    clock.advance(secs(3));
+    let wait = || leased.try_acquire(1).unwrap_err().retry_after();
+    assert_eq!(wait(), None, "the store may answer at any time");
+    store.is_away.store(1, Ordering::Relaxed);
+    assert!(time.block_on(leased.refill(&store)).is_err());
+    assert_eq!(wait(), Some(secs(7)));
+    clock.advance(secs(7));
+    assert!(leased.try_acquire(1).is_ok());
+}
+
+#[test]
+fn b3_a_call_that_finds_the_probes_taken_hears_when_they_are_given_up() {
+    let clock = ManualClock::new();
+    let probes = Probes::new(1).give_up_after(secs(20));
+    let builder = CircuitBreaker::builder("b").half_open(probes).clock(clock.clock());
+    let breaker = builder.build().unwrap();
+    breaker.force_open();
+    clock.advance(secs(30));
+    let probe = breaker.try_acquire().unwrap();
+    clock.advance(secs(8));
+    let refused = breaker.try_acquire().unwrap_err();
+    assert_eq!(refused.reason(), Reason::ProbesTaken { permitted: 1 });
+    assert_eq!(refused.retry_after(), Some(secs(12)));
+    clock.advance(secs(12));
+    assert!(matches!(breaker.try_acquire().unwrap_err().reason(), Reason::Open { .. }));
+    drop(probe);
+}
+
+#[test]
+fn b3_jitter_keeps_an_open_period_within_its_maximum_and_above_a_tenth() {
+    let periods = |open_for: OpenFor| -> Vec<Duration> {
+        let clock = ManualClock::new();
+        let builder = CircuitBreaker::builder("b").open_for(open_for).seed(3).clock(clock.clock());
+        let breaker = builder.build().unwrap();
+        let open = |_| {
+            breaker.reset();
+            breaker.force_open();
+            breaker.snapshot().next_probe.unwrap()
+        };
+        (0..1_000).map(open).collect()
+    };
+    let between = |periods: &[Duration], least: Duration, most: Duration| {
+        assert!(periods.iter().all(|period| (least..=most).contains(period)), "{periods:?}");
+        let third = (most - least) / 3;
+        assert!(periods.iter().any(|period| *period < least + third));
+        assert!(periods.iter().any(|period| *period > most - third));
+        let at_most = periods.iter().filter(|period| **period == most).count();
+        assert!(at_most < 10, "{at_most} of them in step at the maximum");
+    };
+    between(&periods(OpenFor::fixed(secs(10)).with_jitter(1.0)), secs(1), secs(10));
+    let growing = OpenFor::growing(secs(10), secs(12)).with_jitter(0.5);
+    between(&periods(growing), secs(5), secs(12));
+    let room = OpenFor::growing(secs(10), secs(60)).with_jitter(0.1);
+    between(&periods(room), secs(9), secs(11));
 }
 
 #[test]

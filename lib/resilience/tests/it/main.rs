@@ -17,6 +17,8 @@ mod documentation;
 mod edges;
 #[cfg(not(resilience_loom))]
 mod examples;
+#[cfg(not(resilience_loom))]
+mod hedge;
 #[cfg(resilience_loom)]
 mod interleavings;
 #[cfg(not(resilience_loom))]
@@ -35,6 +37,8 @@ mod registry;
 mod simulation;
 #[cfg(not(resilience_loom))]
 mod tower_layer;
+#[cfg(not(resilience_loom))]
+mod user_code;
 
 #[cfg(not(resilience_loom))]
 use std::time::Duration;

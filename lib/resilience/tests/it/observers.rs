@@ -2,8 +2,11 @@
 
 use crate::{ms, secs};
 use mainstay_resilience::{
-    Algorithm, CircuitBreaker, Clock, ErrorKind, ManualClock, MetricsObserver, Observer,
-    RateConfig, RateLimiter, Retry, TracingObserver,
+    Algorithm, BulkheadConfig, CircuitBreaker, Clock, Context, Criticality, Deadline, Dependency,
+    DependencyKind, ErrorKind, Event, KeyedLeasedLimiter, LeasedLimiter, ManualClock,
+    MetricsObserver, NoSleeper, Observer, Pipeline, Pipelines, PipelinesConfig, QueueConfig,
+    RateConfig, RateLimiter, Reason, Retry, State, Timeout, TracingObserver, WithoutSource,
+    WorkQueue,
 };
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -133,6 +136,83 @@ fn b7_r7_state_error_rate_transitions_rejections_and_retries_become_metrics() {
         assert_eq!(heard.of(name), Some(1.0), "{name}");
     }
     assert_eq!(heard.of("resilience_retry_attempts name=r"), Some(2.0), "attempts of that call");
+}
+
+#[test]
+fn b7_the_error_rate_of_a_closed_breaker_is_exported() {
+    let heard = Heard::default();
+    metrics::with_local_recorder(&heard, || {
+        let mut config = PipelinesConfig::default();
+        config.defaults.attempts = Some(1);
+        config.defaults.bulkhead = Some(BulkheadConfig::new(3));
+        config.defaults.rate = Some(RateConfig::per_second(Algorithm::TokenBucket, 50));
+        let clock = ManualClock::new();
+        let observer: Arc<dyn Observer> = Arc::new(MetricsObserver);
+        let pipelines = Pipelines::with(config, clock.clock(), NoSleeper, observer).unwrap();
+        for call in 0..10 {
+            let result = if call % 5 < 2 { Err(ErrorKind::ServerError) } else { Ok(()) };
+            let _ = pipelines.run("s", "e", Context::default(), |_| result);
+        }
+        let declared = CircuitBreaker::search_method("bm25");
+        let dependency = DependencyKind::Component;
+        pipelines.declare(&Dependency::new(declared, dependency, Criticality::Critical));
+        assert_eq!(pipelines.breaker("s/e").unwrap().state(), State::Closed);
+        assert_eq!(heard.of("resilience_breaker_error_rate name=s/e"), None, "no event told it");
+        pipelines.export_metrics();
+    });
+    for (name, value) in [
+        ("resilience_breaker_error_rate name=s/e", 0.4),
+        ("resilience_breaker_calls name=s/e", 10.0),
+        ("resilience_breaker_slow_rate name=s/e", 0.0),
+        ("resilience_breaker_state name=s/e", 0.0),
+        ("resilience_breaker_state name=bm25", 0.0),
+        ("resilience_retry_budget name=s/e", 20.0),
+        ("resilience_rate_available name=s/e", 40.0),
+        ("resilience_bulkhead_in_use name=s/e", 0.0),
+        ("resilience_bulkhead_waiting name=s/e", 0.0),
+    ] {
+        assert_eq!(heard.of(name), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn b7_queues_leases_and_timeouts_tell_what_they_refuse() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let observer = || -> Arc<dyn Observer> {
+        let seen = Arc::clone(&seen);
+        Arc::new(move |event: &Event<'_>| {
+            if let Event::Rejected(rejection) = event {
+                seen.lock().unwrap().push((rejection.name().to_owned(), rejection.reason()));
+            }
+        })
+    };
+    let heard = || std::mem::take(&mut *seen.lock().unwrap());
+    let clock = ManualClock::new();
+
+    let config = QueueConfig::default();
+    let queue = WorkQueue::observed("q", config, clock.clock(), |(): ()| (), observer());
+    let (queue, workers) = queue.unwrap();
+    let passed = Context::within(Deadline::at(clock.now()));
+    assert!(queue.submit((), passed).is_err());
+    drop((queue, workers));
+    assert_eq!(heard(), [("q".to_owned(), Reason::DeadlinePassed)]);
+
+    let refuse = WithoutSource::Refuse;
+    let leased = LeasedLimiter::observed("l", 10, refuse, clock.clock(), observer()).unwrap();
+    assert!(leased.try_acquire(1).is_err());
+    assert_eq!(heard(), [("l".to_owned(), Reason::LeaseSpent { portion: 10 })]);
+    let alone = RateConfig::new(Algorithm::FixedWindow, 1, secs(60));
+    let without = WithoutSource::LimitLocally(alone);
+    let keyed = KeyedLeasedLimiter::observed("k", 10, 9, without, clock.clock(), observer());
+    let keyed = keyed.unwrap();
+    assert!(keyed.try_acquire("a", 1).is_ok() && keyed.try_acquire("a", 1).is_err());
+    let reason = Reason::RateExceeded { limit: 1, period: secs(60) };
+    assert_eq!(heard(), [("k/a".to_owned(), reason)], "once, not twice");
+
+    let timeout = Timeout::total("t", secs(1)).unwrap().with_observer(observer());
+    let pipeline = Pipeline::builder().clock(clock.clock()).then(timeout).build().unwrap();
+    assert!(pipeline.run_within(passed, |_| Ok::<_, ErrorKind>(())).is_err());
+    assert_eq!(heard(), [("t".to_owned(), Reason::DeadlinePassed)]);
 }
 
 /// Keeps the level and fields of each event.

@@ -3,10 +3,11 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::{Fault, Faults, VirtualSleeper, VirtualTime};
 use mainstay_resilience::{
-    AnswerCache, Backoff, BudgetConfig, Bulkhead, BulkheadConfig, CircuitBreaker, Context,
-    Deadline, Enough, Error, ErrorKind, Event, Fallback, FallbackCall, GaveUp, Hedge, HedgeDelay,
-    Jitter, ManualClock, Missing, Partial, Pipeline, PipelineBuilder, PolicyKind, Retry,
-    RetryBudget, RetryConfig, Sleeper, State, Timeout, Verdict,
+    AdaptiveConfig, AdaptiveLimit, AnswerCache, Backoff, BudgetConfig, Bulkhead, BulkheadConfig,
+    CircuitBreaker, Context, Deadline, DropRule, Enough, Error, ErrorKind, Event, Fallback,
+    FallbackCall, GaveUp, Hedge, HedgeDelay, Jitter, ManualClock, Missing, Partial, Pipeline,
+    PipelineBuilder, PolicyKind, Retry, RetryBudget, RetryConfig, Sleeper, State, Throttle,
+    ThrottleConfig, Timeout, Verdict,
 };
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,6 +87,25 @@ fn r2_retry_after_is_waited_for_within_the_deadline_and_otherwise_reported_at_on
     assert_eq!(error.retry_after(), Some(secs(11)));
     assert_eq!(exhausted(error).gave_up(), GaveUp::DeadlineTooClose);
     assert_eq!(clock.now().since(began), secs(4), "nothing was waited for");
+}
+
+#[test]
+fn r2_a_wait_beyond_what_the_policy_allows_is_no_question_of_the_deadline() {
+    let retry = Retry::builder("r").retry_after_max(secs(5)).build().unwrap();
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::builder().clock(clock.clock()).then(retry).build().unwrap();
+    let judge = |_: Result<&(), &ErrorKind>| {
+        Verdict::failure(ErrorKind::RateLimit).with_retry_after(Some(secs(6)))
+    };
+    let failed =
+        pipeline.run_judged(Context::default(), judge, |_| Err::<(), _>(ErrorKind::RateLimit));
+    let exhausted = exhausted(failed.unwrap_err());
+    assert_eq!(exhausted.gave_up(), GaveUp::RetryAfterTooLong);
+    assert_eq!(
+        exhausted.to_string(),
+        "the other side asks to wait longer than retry_after_max allows after 1 attempts: \
+         rate_limit"
+    );
 }
 
 #[test]
@@ -390,6 +410,118 @@ fn senseless_orders_are_refused_with_what_to_write_instead() {
         "fallback f stands inside retry r, which would never see an error to retry; put the \
          fallback before the retry"
     );
+}
+
+#[test]
+fn fallbacks_inside_what_learns_from_results_are_refused() {
+    let fallback = || Fallback::to("f", |_: &Error<ErrorKind>| Some(()));
+    let throttle = Throttle::new("t", ThrottleConfig::default()).unwrap();
+    let limit = AdaptiveLimit::new("a", AdaptiveConfig::default()).unwrap();
+    let refused = Pipeline::builder().then(throttle.clone()).then(fallback()).build().unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "fallback f stands inside throttle t, which would count the fallback's answers as accepted \
+         by the dependency; put the fallback before the throttle"
+    );
+    let refused = Pipeline::builder().then(limit.clone()).then(fallback()).build().unwrap_err();
+    assert_eq!(refused.instead(), "put the fallback before the adaptive limit");
+    assert!(Pipeline::builder().then(fallback()).then(throttle).then(limit).build().is_ok());
+}
+
+#[test]
+fn a_breaker_whose_rule_on_drops_is_longer_than_the_timeout_around_it_is_refused() {
+    let breaker = |limit| {
+        let builder = CircuitBreaker::builder("b").on_drop(DropRule::TimeoutAfter(limit));
+        builder.build().unwrap()
+    };
+    let total = |limit| Timeout::total("t", limit).unwrap();
+    let attempt = || Timeout::per_attempt("a", ms(100)).unwrap();
+    let under = |limit, drop_limit| {
+        Pipeline::builder().then(total(limit)).then(breaker(drop_limit)).build().map(drop)
+    };
+    assert_eq!(
+        under(ms(800), secs(1)).unwrap_err().to_string(),
+        "timeout t stands outside circuit_breaker b, which counts dropped calls only after 1s, while \
+         that drops them after 800ms, and would never open on a dependency that hangs; put a \
+         Timeout::per_attempt after the breaker, or set TimeoutAfter below the timeout outside, at \
+         nine tenths of it"
+    );
+    assert!(
+        under(ms(800), ms(800)).is_err(),
+        "a call dropped at the limit may be just short of it"
+    );
+    assert_eq!(under(ms(800), ms(720)), Ok(()));
+    let shortest = Pipeline::builder()
+        .then(total(secs(5)))
+        .then(Timeout::per_attempt("p", ms(500)).unwrap())
+        .then(breaker(secs(1)));
+    assert!(shortest.build().is_err(), "the shorter of two decides");
+    let inside = Pipeline::builder().then(total(ms(800))).then(breaker(secs(1))).then(attempt());
+    assert!(inside.build().is_ok(), "the timeout inside tells the breaker");
+    let mut failure = CircuitBreaker::builder("b");
+    failure = failure.on_drop(DropRule::Failure);
+    assert!(Pipeline::builder().then(total(ms(1))).then(failure.build().unwrap()).build().is_ok());
+}
+
+#[test]
+fn injected_faults_delay_hang_and_fail_by_rate_and_by_schedule() {
+    const CALLS: u32 = 1_000;
+    let time = VirtualTime::new();
+    let faults = |seed| Faults::new("dep", seed, time.clock(), || ErrorKind::Connection);
+    let under = |faults: Faults<ErrorKind>| {
+        let pipeline = chain(&time).then(Timeout::total("t", secs(1)).unwrap()).then(faults);
+        let pipeline = pipeline.build().unwrap();
+        let time = time.clone();
+        move || {
+            let began = time.clock().now();
+            let result = time.block_on(pipeline.call(|_| async { Ok::<_, ErrorKind>(()) }));
+            (result, time.clock().now().since(began))
+        }
+    };
+    let slow = under(faults(1).always(Fault::Latency(ms(300)), 1.0).unwrap());
+    assert_eq!(slow(), (Ok(()), ms(300)));
+    let hung = under(faults(1).always(Fault::Hang, 1.0).unwrap());
+    let (result, took) = hung();
+    assert!(result.unwrap_err().is_timeout() && took == secs(1));
+
+    let third = under(faults(7).always(Fault::Error, 0.3).unwrap());
+    let failed = (0..CALLS).filter(|_| third().0.is_err()).count();
+    assert!((250..350).contains(&failed), "{failed} of {CALLS} at a rate of 0.3");
+
+    let scheduled = under(
+        faults(1)
+            .during(secs(10)..secs(20), Fault::Error, 1.0)
+            .unwrap()
+            .during(secs(15)..secs(30), Fault::Latency(ms(500)), 1.0)
+            .unwrap(),
+    );
+    let at = |wait: u64| {
+        time.block_on(time.sleeper().sleep(secs(wait)));
+        scheduled()
+    };
+    let failed = Err(Error::Operation(ErrorKind::Connection));
+    assert_eq!(at(9), (Ok(()), Duration::ZERO), "at 9 s: not yet");
+    assert_eq!(at(1), (failed.clone(), Duration::ZERO), "at 10 s: from its first moment on");
+    assert_eq!(at(9), (failed, Duration::ZERO), "at 19 s: the first rule that applies decides");
+    assert_eq!(at(1), (Ok(()), ms(500)), "at 20 s: the first is over, the second is not");
+    assert_eq!(at(10), (Ok(()), Duration::ZERO), "at 30.5 s: all is over");
+    assert!(faults(1).always(Fault::Error, 1.1).is_err());
+}
+
+#[test]
+fn r1_a_custom_backoff_is_asked_for_each_wait_and_never_waits_more_than_an_hour() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let backoff = Backoff::Custom(Arc::new(move |failed| {
+        heard.lock().unwrap().push(failed);
+        if failed == 2 { Duration::MAX } else { ms(u64::from(failed) * 70) }
+    }));
+    let retry = Retry::builder("r").attempts(4).backoff(backoff.with_jitter(Jitter::Full));
+    let (retry, clock) = (retry.build().unwrap(), ManualClock::new());
+    let began = clock.now();
+    let _ = retry.run_on(&clock.clock(), |_| Err::<(), _>(ErrorKind::Timeout));
+    assert_eq!(*asked.lock().unwrap(), [1, 2, 3]);
+    assert_eq!(clock.now().since(began), ms(70) + secs(3_600) + ms(210), "no jitter of ours");
 }
 
 #[test]

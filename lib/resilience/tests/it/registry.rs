@@ -4,8 +4,8 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     Algorithm, BulkheadConfig, CircuitBreaker, Context, Criticality, Dependency, DependencyKind,
-    ErrorKind, Event, ManualClock, NoSleeper, Observer, Pipelines, PipelinesConfig, RateConfig,
-    State,
+    ErrorKind, Event, Jitter, ManualClock, NoSleeper, Observer, Pipelines, PipelinesConfig,
+    RateConfig, State,
 };
 use std::sync::{Arc, Mutex};
 
@@ -115,6 +115,52 @@ fn r6_environment_variables_set_defaults_and_services() {
 }
 
 #[test]
+fn r6_variables_hold_for_a_service_however_it_is_spelt() {
+    let mut config = PipelinesConfig::default();
+    config.services.entry("vector-store".into()).or_default();
+    config.services.entry("vector.store".into()).or_default();
+    let config = config
+        .with_environment(vars([
+            ("OPEN_AI_CB_FAIL_THRESHOLD", "2"),
+            ("VECTOR_STORE_CB_FAIL_THRESHOLD", "3"),
+        ]))
+        .unwrap();
+    let pipelines = on(&ManualClock::new(), config);
+    let threshold =
+        |service| pipelines.endpoint(service, "x").breaker().config().consecutive_failures;
+    for service in ["open_ai", "open-ai", "Open.AI", "OPEN_AI"] {
+        assert_eq!(threshold(service), 2, "{service}");
+    }
+    for service in ["vector-store", "vector.store", "Vector_Store"] {
+        assert_eq!(threshold(service), 3, "{service}");
+    }
+    assert_eq!(threshold("openai"), 5, "another name");
+}
+
+#[test]
+fn r6_changed_variables_hold_after_a_reload() {
+    let clock = ManualClock::new();
+    let read = |failures, reset| {
+        PipelinesConfig::default()
+            .with_environment(vars([
+                ("CB_FAIL_THRESHOLD", failures),
+                ("CB_RESET_SEC", reset),
+                ("HTTP_RETRIES", "1"),
+            ]))
+            .unwrap()
+    };
+    let pipelines = on(&clock, read("5", "60"));
+    let fail = || {
+        let _ = pipelines.run("s", "e", Context::default(), |_| Err::<(), _>(ErrorKind::Timeout));
+        pipelines.endpoint("s", "e").breaker().snapshot()
+    };
+    assert_eq!(fail().state, State::Closed);
+    pipelines.reload(read("2", "7")).unwrap();
+    let opened = fail();
+    assert_eq!((opened.state, opened.next_probe), (State::Open, Some(secs(7))));
+}
+
+#[test]
 fn r6_the_defaults_are_those_of_the_external_service() {
     let pipelines = on(&ManualClock::new(), PipelinesConfig::default());
     let endpoint = pipelines.endpoint("s", "e");
@@ -170,6 +216,82 @@ fn a_reload_keeps_windows_states_and_figures() {
     let refused = pipelines.reload(broken).unwrap_err();
     assert_eq!(refused.to_string(), "defaults.attempts: 0 is not allowed, use 1 to 100");
     assert_eq!(pipelines.config().defaults.attempts, Some(1), "nothing changed");
+}
+
+#[test]
+fn an_observer_may_ask_the_registry_while_it_is_reloaded() {
+    let slot = Arc::new(Mutex::new(None::<Pipelines>));
+    let listed = Arc::new(Mutex::new(Vec::new()));
+    let (inner, heard) = (Arc::clone(&slot), Arc::clone(&listed));
+    let observer: Arc<dyn Observer> = Arc::new(move |event: &Event<'_>| {
+        let pipelines = inner.lock().unwrap().clone();
+        if let (Event::Reconfigured { .. }, Some(pipelines)) = (event, pipelines) {
+            let _ = pipelines.endpoint("s", "made meanwhile");
+            heard.lock().unwrap().push(pipelines.list().len());
+        }
+    });
+    let clock = ManualClock::new();
+    let config = PipelinesConfig::default();
+    let pipelines = Pipelines::with(config, clock.clock(), NoSleeper, observer).unwrap();
+    let _ = pipelines.endpoint("s", "e");
+    *slot.lock().unwrap() = Some(pipelines.clone());
+    let mut config = pipelines.config();
+    config.defaults.breaker_failures = Some(2);
+    let (tell, told) = std::sync::mpsc::channel();
+    let reloading = pipelines.clone();
+    std::thread::spawn(move || tell.send(reloading.reload(config)));
+    // Far longer than it takes; a deadlock never ends.
+    told.recv_timeout(secs(10)).expect("it ends").unwrap();
+    assert_eq!(*listed.lock().unwrap(), [2, 2], "heard of the retry and of the breaker");
+    for endpoint in ["e", "made meanwhile"] {
+        let config = pipelines.endpoint("s", endpoint).breaker().config();
+        assert_eq!(config.consecutive_failures, 2, "{endpoint}");
+    }
+    *slot.lock().unwrap() = None;
+}
+
+#[test]
+fn what_is_out_of_range_is_named_by_the_key_that_was_written() {
+    type Write = fn(&mut PipelinesConfig);
+    let cases: [(Write, &str); 8] = [
+        (
+            |c| c.defaults.breaker_open = Some(secs(0)),
+            "defaults.breaker_open: 0s is not allowed, use 1ms to 1d",
+        ),
+        (
+            |c| c.defaults.breaker_open = Some(secs(100_000)),
+            "defaults.breaker_open: 100000s is not allowed, use 1ms to 1d",
+        ),
+        (
+            |c| c.defaults.backoff_base = Some(secs(0)),
+            "defaults.backoff_base: 0s is not allowed, use 1ms to 1h",
+        ),
+        (
+            |c| c.defaults.backoff_max = Some(ms(500)),
+            "defaults.backoff_max: 500ms is not allowed, use 1s to 1h",
+        ),
+        (
+            |c| {
+                c.defaults.backoff_max = Some(secs(2));
+                c.services.entry("s".into()).or_default().all.backoff_base = Some(secs(3));
+            },
+            "services.s.all.backoff_base: 3s is not allowed, use 1ms to 2s",
+        ),
+        (
+            |c| c.defaults.jitter = Some(Jitter::Proportional(1.5)),
+            "defaults.jitter.proportional: 1.5 is not allowed, use 0 to 1",
+        ),
+        (
+            |c| c.defaults.total_timeout = Some(secs(0)),
+            "defaults.total_timeout: 0s is not allowed, use 1ms to 1d",
+        ),
+        (|c| c.budget.ratio = 2.0, "budget.ratio: 2 is not allowed, use 0 to 1"),
+    ];
+    for (write, expected) in cases {
+        let mut config = PipelinesConfig::default();
+        write(&mut config);
+        assert_eq!(config.validate().unwrap_err().to_string(), expected);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 
 /// What one attempt of the operation does.
@@ -42,12 +42,23 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
     proptest::collection::vec(call, 1..20)
 }
 
-/// Attempts that began, that ended by themselves, and that a limit of time ended.
+/// Attempts that began, that ended by themselves, that a limit of time ended, and that lost to another
+/// one of their call.
 #[derive(Default)]
 struct Seen {
     began: AtomicU64,
     ended: AtomicU64,
     timed_out: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// An attempt under way: dropped after another one has won the call, it has lost.
+struct Running<'a>(&'a Seen, &'a AtomicBool);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lost.fetch_add(u64::from(self.1.load(Relaxed)), Relaxed);
+    }
 }
 
 /// Waits for `work`, but no longer than `patience`; then it is dropped.
@@ -60,8 +71,14 @@ async fn impatient<T>(sleeper: &impl Sleeper, patience: u64, work: impl Future<O
     .await;
 }
 
-async fn act_out(sleeper: &impl Sleeper, act: Act, seen: &Seen) -> Result<(), ErrorKind> {
+async fn act_out(
+    sleeper: &impl Sleeper,
+    act: Act,
+    seen: &Seen,
+    won: &AtomicBool,
+) -> Result<(), ErrorKind> {
     seen.began.fetch_add(1, Relaxed);
+    let running = Running(seen, won);
     let (wait, result) = match act {
         Act::Answer(wait) => (wait, Ok(())),
         Act::Fail(wait) => (wait, Err(ErrorKind::ServerError)),
@@ -70,6 +87,8 @@ async fn act_out(sleeper: &impl Sleeper, act: Act, seen: &Seen) -> Result<(), Er
     };
     sleeper.sleep(ms(wait)).await;
     seen.ended.fetch_add(1, Relaxed);
+    drop(running);
+    won.store(!matches!(act, Act::Fail(_)), Relaxed);
     result
 }
 
@@ -121,9 +140,10 @@ proptest! {
         let (pipeline, seen_of, sleeper) = (&pipeline, &*seen, &sleeper);
         time.run_all(calls.iter().map(|(comes, patience, acts)| async move {
             sleeper.sleep(ms(*comes)).await;
+            let won = AtomicBool::new(false);
             let call = pipeline.call_within(Context::default(), |attempt| {
                 let at = (attempt.number() - 1 + attempt.hedge()) as usize;
-                act_out(sleeper, acts[at % acts.len()], seen_of)
+                act_out(sleeper, acts[at % acts.len()], seen_of, &won)
             });
             impatient(sleeper, *patience, call).await;
         }));
@@ -132,7 +152,8 @@ proptest! {
         let (began, ended, timed_out) =
             (seen.began.load(Relaxed), seen.ended.load(Relaxed), seen.timed_out.load(Relaxed));
         let dropped = began - ended - timed_out;
-        let counted = ended + timed_out + if drops_fail { dropped } else { 0 };
+        let cancelled = dropped - seen.lost.load(Relaxed);
+        let counted = ended + timed_out + if drops_fail { cancelled } else { 0 };
         prop_assert_eq!(breaker.snapshot().calls, counted);
         prop_assert_eq!(breaker.state(), State::Closed);
     }
@@ -161,7 +182,8 @@ proptest! {
         let (pipeline, seen, sleeper) = (&pipeline, &seen, &sleeper);
         time.run_all(calls.iter().map(|(comes, patience, acts)| async move {
             sleeper.sleep(ms(*comes)).await;
-            let call = pipeline.call(|_| act_out(sleeper, acts[0], seen));
+            let won = AtomicBool::new(false);
+            let call = pipeline.call(|_| act_out(sleeper, acts[0], seen, &won));
             impatient(sleeper, *patience, call).await;
         }));
         // Nobody holds a permit any more, so the next good calls must close it.
