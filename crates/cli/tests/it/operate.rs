@@ -191,6 +191,28 @@ fn keys_are_made_offline_and_changed_while_the_server_runs() {
     assert!(!journal.contains(secret) && !String::from_utf8_lossy(&keys).contains(secret));
 }
 
+/// C5: the only key of a server that strangers can reach is not revoked, there or on the disk.
+#[test]
+fn the_only_key_of_a_server_that_strangers_reach_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let offline =
+        |arguments: &[&str]| mainstay(&[&["keys", "--data", text(&data)], arguments].concat());
+    let admin = offline(&["create", "root", "--scope", "admin"]).ok().out.trim().to_string();
+    let id = admin.split('_').nth(1).unwrap();
+    let mut server = Server::start_on(&data, &["--listen", "0.0.0.0:0"], &[]);
+    let revoke = ["keys", "revoke", id];
+    let refused = server.mainstay_as(&admin, &revoke);
+    assert!(refused.code == 2 && refused.err.contains("is the last one"), "{}", refused.err);
+    assert!(server.mainstay(&["level"]).err.contains("this needs an API key"));
+    server.mainstay_as(&admin, &["level"]).ok();
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let refused = offline(&["revoke", id, "--set", "server.listen=0.0.0.0:8080"]);
+    assert!(refused.code == 2 && refused.err.contains("is the last one"), "{}", refused.err);
+    offline(&["revoke", id]).ok();
+}
+
 #[test]
 fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
     let folder = tempfile::tempdir().unwrap();

@@ -25,8 +25,14 @@ impl Server {
 
     /// With further arguments and variables.
     pub(crate) fn start_with(data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let listen = ["--listen", "127.0.0.1:0"];
+        Self::start_on(data, &[&listen, more].concat(), variables)
+    }
+
+    /// On an address that the arguments or variables say.
+    pub(crate) fn start_on(data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-            .args(["serve", "--data", text(data), "--listen", "127.0.0.1:0", "--model", "static"])
+            .args(["serve", "--data", text(data), "--model", "static"])
             .args(more)
             .env_remove("MODEL_PATH")
             .envs(variables.iter().copied())
