@@ -43,9 +43,9 @@ impl Reloader {
         let changes = current.changes(&after);
         let fixed: Vec<String> = changes
             .iter()
-            .filter(|change| !change.setting.reloadable)
+            .filter(|change| !change.reloadable)
             .map(|change| {
-                let (name, before, after) = (change.setting.name, &change.before, &change.after);
+                let Change { name, before, after, .. } = change;
                 format!("{name} needs a restart to become {after} (it is {before})")
             })
             .collect();
@@ -63,10 +63,10 @@ impl Reloader {
 }
 
 fn audited(who: &str, changes: &[Change]) -> Action {
-    let list = |value: fn(&Change) -> String| -> serde_json::Value {
-        let pairs = changes.iter().map(|c| (c.setting.name.to_string(), value(c).into()));
+    let list = |value: fn(&Change) -> &str| -> serde_json::Value {
+        let pairs = changes.iter().map(|c| (c.name.clone(), value(c).into()));
         serde_json::Value::Object(pairs.collect())
     };
     Action::new(who, "config.reload", "settings")
-        .change(list(|c| c.before.to_string()), list(|c| c.after.to_string()))
+        .change(list(|c| &c.before), list(|c| &c.after))
 }

@@ -11,7 +11,7 @@ mod source;
 mod table;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -47,12 +47,14 @@ pub struct Settings {
 /// A setting that differs between two [`Settings`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Which.
-    pub setting: &'static Setting,
-    /// The value before.
-    pub before: Value,
-    /// The value after.
-    pub after: Value,
+    /// Which: as in the table, or `service.NAME.KEY` for one service.
+    pub name: String,
+    /// Whether it is taken over while the server runs.
+    pub reloadable: bool,
+    /// The value before as it may be shown; `not set` where one service had none of its own.
+    pub before: String,
+    /// The value after, likewise.
+    pub after: String,
     /// Where the new value comes from.
     pub origin: Origin,
 }
@@ -84,18 +86,32 @@ impl Settings {
         SETTINGS.iter().zip(&self.values).map(|(setting, (value, origin))| (setting, value, origin))
     }
 
-    /// What is different in `after`, overrides for one service left out.
+    /// What is different in `after`, with the settings of single services.
     pub fn changes(&self, after: &Self) -> Vec<Change> {
         let pairs = self.iter().zip(after.iter());
-        pairs
-            .filter(|((_, before, _), (_, after, _))| before != after)
-            .map(|((setting, before, _), (_, after, origin))| Change {
-                setting,
-                before: before.clone(),
-                after: after.clone(),
+        let of_all = pairs.filter(|((_, before, _), (_, after, _))| before != after).map(
+            |((setting, before, _), (_, after, origin))| Change {
+                name: setting.name.to_string(),
+                reloadable: setting.reloadable,
+                before: before.to_string(),
+                after: after.to_string(),
                 origin: origin.clone(),
+            },
+        );
+        let keys: BTreeSet<_> = self.services.keys().chain(after.services.keys()).collect();
+        let of_services = keys.into_iter().filter_map(|key| {
+            let (before, after) = (self.services.get(key), after.services.get(key));
+            let value = |of: Option<&(Value, Origin)>| of.map(|(value, _)| value.clone());
+            let shown = |of| value(of).map_or("not set".to_string(), |value| value.to_string());
+            (value(before) != value(after)).then(|| Change {
+                name: service_setting(key),
+                reloadable: true,
+                before: shown(before),
+                after: shown(after),
+                origin: after.map_or(Origin::Default, |(_, origin)| origin.clone()),
             })
-            .collect()
+        });
+        of_all.chain(of_services).collect()
     }
 
     fn set(&mut self, index: usize, value: Value, origin: Origin) {
@@ -307,6 +323,11 @@ impl Settings {
     }
 }
 
+/// How a setting of one service is called: `service.NAME.KEY`.
+fn service_setting((service, name): &(String, &'static str)) -> String {
+    name.replacen("dependency", &format!("service.{service}"), 1)
+}
+
 /// Takes a setting of `dependency` over into the toolkit's configuration.
 fn apply(overrides: &mut Overrides, name: &str, value: &Value) {
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -437,7 +458,7 @@ mod tests {
         let changes = before.changes(&after);
         let told: Vec<_> = changes
             .iter()
-            .map(|it| (it.setting.name, it.after.to_string(), it.setting.reloadable))
+            .map(|it| (it.name.as_str(), it.after.clone(), it.reloadable))
             .collect();
         assert_eq!(
             told,
@@ -446,6 +467,25 @@ mod tests {
                 ("server.searches_max", "7".to_string(), true)
             ]
         );
+    }
+
+    /// O6, R6: what is set for one service alone is a change as any other.
+    #[test]
+    fn changes_of_one_service_are_named_with_it() {
+        let told = |before: &str, after: &str| -> Vec<_> {
+            let (before, after) = (load(before, &[], &[]).unwrap(), load(after, &[], &[]).unwrap());
+            let changes = before.changes(&after);
+            changes.into_iter().map(|it| (it.name, it.before, it.after)).collect()
+        };
+        let (two, four) =
+            ("[service.\"a.b\"]\nattempts = 2\n", "[service.\"a.b\"]\nattempts = 4\n");
+        for (before, after, was, is) in
+            [(two, four, "2", "4"), ("", two, "not set", "2"), (two, "", "2", "not set")]
+        {
+            let name = "service.a.b.attempts";
+            assert_eq!(told(before, after), [(name.into(), was.into(), is.into())]);
+        }
+        assert!(told(two, two).is_empty());
     }
 
     /// R6: the names that services use everywhere, with a service's name in front for that service.

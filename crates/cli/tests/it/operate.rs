@@ -123,13 +123,23 @@ fn settings_are_read_again_on_demand() {
     assert_eq!(before["dependency.attempts"]["origin"], "HTTP_RETRIES");
     write("[dependency]\ntimeout = \"8s\"\n[service.openai]\nattempts = 2\n");
     let dry = server.mainstay(&["config", "reload", "--dry-run"]).ok().out;
-    assert_eq!(dry.trim(), "dependency.timeout would be 8s (was 7s)");
+    assert_eq!(
+        dry.trim(),
+        "dependency.timeout would be 8s (was 7s)\nservice.openai.attempts would be 2 (was not set)"
+    );
     assert_eq!(config(&server)["dependency.timeout"]["value"], "7s");
     let done = server.mainstay(&["config", "reload"]).ok().out;
-    assert_eq!(done.trim(), "dependency.timeout is now 8s (was 7s)");
+    assert_eq!(
+        done.trim(),
+        "dependency.timeout is now 8s (was 7s)\nservice.openai.attempts is now 2 (was not set)"
+    );
     let after = config(&server);
     assert_eq!(after["dependency.timeout"]["value"], "8s");
     assert_eq!(after["service.openai.attempts"]["value"], "2");
+    write("[dependency]\ntimeout = \"8s\"\n[service.openai]\nattempts = 4\n");
+    let done = server.mainstay(&["config", "reload"]).ok().out;
+    assert_eq!(done.trim(), "service.openai.attempts is now 4 (was 2)");
+    assert!(server.mainstay(&["audit", "--json"]).ok().out.contains("service.openai.attempts"));
     write("[dependency]\ntimeout = \"9s\"\n[memory]\nwarn_percent = 50\n");
     let refused = server.mainstay(&["config", "reload"]);
     assert_eq!(refused.code, 2);
@@ -208,7 +218,7 @@ fn the_only_key_of_a_server_that_strangers_reach_stays() {
     server.mainstay_as(&admin, &["level"]).ok();
     server.signal("TERM");
     assert_eq!(server.exit_code(), Some(0));
-    let refused = offline(&["revoke", id, "--set", "server.listen=0.0.0.0:8080"]);
+    let refused = offline(&["--set", "server.listen=0.0.0.0:8080", "revoke", id]);
     assert!(refused.code == 2 && refused.err.contains("is the last one"), "{}", refused.err);
     offline(&["revoke", id]).ok();
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::source::variable;
 use super::table::SETTINGS;
-use super::{Origin, Settings};
+use super::{Origin, Settings, service_setting};
 
 /// Lines of TOML; with `origins` each says where its value comes from.
 pub fn to_text(settings: &Settings, origins: bool) -> String {
@@ -61,8 +61,8 @@ pub fn to_json(settings: &Settings) -> serde_json::Value {
         });
         (setting.name.to_string(), about)
     });
-    let services = settings.services.iter().map(|((service, name), (value, origin))| {
-        let name = name.replacen("dependency", &format!("service.{service}"), 1);
+    let services = settings.services.iter().map(|(key, (value, origin))| {
+        let name = service_setting(key);
         let about = serde_json::json!({
             "value": value.to_string(),
             "origin": origin.to_string(),
