@@ -1,10 +1,12 @@
 //! [`Access`]: whether requests need a key, and the keys.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mainstay_ops::keys::Keys;
 use mainstay_resilience::{Algorithm, KeyedConfig, KeyedRateLimiter, RateConfig};
 
+use crate::caller::owner_of;
 use crate::config::{AuthMode, Config};
 
 /// Wrong keys that one address may present: thirty at once, then one every five seconds.
@@ -22,7 +24,7 @@ pub(crate) struct Access {
     /// Whether metrics are open to everybody.
     pub(crate) metrics_open: bool,
     /// Slows down who presents wrong keys.
-    pub(crate) guesses: KeyedRateLimiter,
+    guesses: KeyedRateLimiter,
 }
 
 impl Access {
@@ -49,6 +51,12 @@ impl Access {
         })
     }
 
+    /// Counts a wrong key; the error says how long whoever has the address must wait.
+    pub(crate) fn guessed(&self, peer: IpAddr) -> Result<(), Duration> {
+        let guess = self.guesses.try_acquire(&owner_of(peer), 1);
+        guess.map(drop).map_err(|refused| refused.retry_after().unwrap_or(Duration::from_secs(1)))
+    }
+
     /// Whether a request needs a key.
     pub(crate) fn requires_keys(&self) -> bool {
         !self.never && (self.always || !self.keys.is_empty())
@@ -72,6 +80,20 @@ mod tests {
     use mainstay_ops::wall_clock::WallClock;
 
     use super::*;
+
+    /// C5: whoever has one address of IPv6 has a whole network of them to guess from.
+    #[test]
+    fn guesses_are_counted_by_who_has_the_address() {
+        let wall = WallClock::system();
+        let keys = Keys::open(Arc::new(MemoryStore::new()), wall.clone(), Audit::new(wall, None));
+        let access = Access::new(&Config::default(), keys.unwrap()).unwrap();
+        let from = |last: u32| format!("2001:db8:1:2::{last:x}").parse().unwrap();
+        assert!((0..GUESSES.0).all(|last| access.guessed(from(last)).is_ok()));
+        assert!(access.guessed(from(0xffff)).is_err());
+        for other in ["2001:db8:1:3::1", "192.0.2.7", "::ffff:192.0.2.8"] {
+            assert!(access.guessed(other.parse().unwrap()).is_ok(), "{other}");
+        }
+    }
 
     /// C5: another node may have emptied the keys that nodes share.
     #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use fault::SettingFault;
 pub use show::{reference, to_json, to_text};
-pub use source::Origin;
+pub use source::{Origin, PROGRAM_VARIABLES};
 pub use table::{SETTINGS, Setting};
 pub use value::{Kind, Value};
 
@@ -441,6 +441,77 @@ mod tests {
             assert!(told.contains(part), "{part}\nis not in\n{told}");
         }
         assert_eq!(told.lines().count(), 11, "{told}");
+    }
+
+    /// C5: a password counts, and nobody sees it.
+    #[test]
+    fn passwords_are_used_and_not_shown() {
+        let endpoint = "http://ada:hunter2@127.0.0.1:4317";
+        let model = "remote:https://u:hunter2@host/v1,m,384";
+        let toml = format!(
+            "[telemetry]\nendpoint = \"{endpoint}\"\n[semantic]\nmodel = \"{model}\"\n\
+             [catalogue]\nurl = \"postgres://ada:hunter2@db/x\"\n\
+             [admission]\nredis_url = \"redis://:hunter2@db\"\n"
+        );
+        let settings = load(&toml, &[], &[]).unwrap();
+        assert_eq!(
+            (settings.text("telemetry.endpoint"), settings.text("semantic.model")),
+            (endpoint, model)
+        );
+        let changes = Settings::default().changes(&settings);
+        assert_eq!(changes.len(), 4);
+        for shown in [
+            to_text(&settings, true),
+            to_json(&settings).to_string(),
+            format!("{settings:?}{changes:?}"),
+            load(&toml.replace("4317", "x\\"), &[], &[]).unwrap_err(),
+            load("[dependency]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
+            load("[service.x]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
+        ] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    /// C5: whoever lists the processes of the machine sees the command line.
+    #[test]
+    fn a_password_on_the_command_line_is_refused_with_the_variable_to_use() {
+        for (name, text, variable) in [
+            ("catalogue.url", "postgres://u:hunter2@h/db", "MAINSTAY_CATALOGUE_URL"),
+            ("admission.redis_url", "redis://:hunter2@h", "MAINSTAY_ADMISSION_REDIS_URL"),
+            ("telemetry.endpoint", "https://hunter2@h", "MAINSTAY_TELEMETRY_ENDPOINT"),
+            ("semantic.model", "remote:https://u:hunter2@h,m,3", "MAINSTAY_SEMANTIC_MODEL"),
+        ] {
+            let refused = load("", &[], &[(name, text)]).unwrap_err();
+            assert!(refused.contains("list of processes") && !refused.contains("hunter2"));
+            assert!(refused.contains(&format!("set {variable} in the env")), "{refused}");
+            load("", &[(variable, text)], &[]).unwrap();
+        }
+        load("", &[], &[("catalogue.url", "postgres://ada@db/x")]).unwrap();
+    }
+
+    #[test]
+    fn a_variable_that_looks_like_ours_and_is_not_known_is_refused() {
+        for (name, hint) in [
+            ("MAINSTAY_SEVER_LISTEN", "did you mean MAINSTAY_SERVER_LISTEN?"),
+            ("MAINSTAY_CONFG", "did you mean MAINSTAY_CONFIG?"),
+            ("MAINSTAY_LISEN", "did you mean MAINSTAY_LISTEN?"),
+            ("MAINSTAY_ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", "`mainstay config show` lists all"),
+        ] {
+            let refused = load("", &[(name, "x")], &[]).unwrap_err();
+            assert!(refused.starts_with(&format!("{name}: there is no such setting")), "{refused}");
+            assert!(refused.contains(hint), "{refused}");
+        }
+        let others = PROGRAM_VARIABLES.iter().map(|name| (*name, "x"));
+        let of_kubernetes = [
+            ("MAINSTAY_SERVICE_HOST", "10.0.0.1"),
+            ("MAINSTAY_SERVICE_PORT_HTTP", "8080"),
+            ("MAINSTAY_PORT", "tcp://10.0.0.1:8080"),
+            ("MAINSTAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("MAINSTAY_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ];
+        let others: Vec<_> = others.chain(of_kubernetes).collect();
+        assert_eq!(load("", &others, &[]).unwrap(), Settings::default());
+        assert!(load("", &[("MAINSTAY_PORT", "8080")], &[]).is_err());
     }
 
     #[test]

@@ -199,6 +199,34 @@ fn keys_are_made_offline_and_changed_while_the_server_runs() {
     let journal = fs::read_to_string(data.join("state/audit.ndjson")).unwrap();
     let keys = fs::read(data.join("state/keys")).unwrap();
     assert!(!journal.contains(secret) && !String::from_utf8_lossy(&keys).contains(secret));
+    assert!(server.command_line().contains("serve"), "{}", server.command_line());
+    assert!(!server.command_line().contains(secret) && !server.said().contains(secret));
+}
+
+/// C5: passwords of addresses work from the environment and are seen nowhere.
+#[test]
+fn passwords_in_settings_are_shown_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, file) = (folder.path().join("data"), folder.path().join("m.toml"));
+    let address = "http://ada:hunter2@127.0.0.1:9";
+    let setting = format!("telemetry.endpoint={address}");
+    let refused = mainstay(&["serve", "--data", text(&data), "--set", &setting]);
+    assert!(refused.code == 2 && refused.err.contains("list of processes"), "{}", refused.err);
+    assert!(refused.err.contains("MAINSTAY_TELEMETRY_ENDPOINT") && !refused.err.contains("hunter"));
+    fs::write(&file, "[admission]\nredis_url = \"redis://:hunter2@127.0.0.1:9\"\n").unwrap();
+    let variables = [("MAINSTAY_TELEMETRY_ENDPOINT", address)];
+    let server = Server::start_with(&data, &["--config", text(&file)], &variables);
+    let config = server.mainstay(&["health", "--verbose"]).out;
+    let shown = agent().get(format!("{}/admin/config", server.url)).call().unwrap();
+    let shown = shown.into_body().read_to_string().unwrap();
+    assert!(shown.contains("[redacted]@127.0.0.1:9"), "{shown}");
+    fs::write(&file, "[admission]\nredis_url = \"redis://:hunter2@127.0.0.1:7\"\n").unwrap();
+    let reload = server.mainstay(&["config", "reload"]);
+    assert!(reload.code == 2 && reload.err.contains("needs a restart"), "{}", reload.err);
+    let audit = server.mainstay(&["audit", "--json"]).out;
+    for seen in [server.command_line(), server.said(), config, shown, reload.err, audit] {
+        assert!(!seen.contains("hunter2"), "{seen}");
+    }
 }
 
 /// C5: the only key of a server that strangers can reach is not revoked, there or on the disk.

@@ -65,6 +65,17 @@ impl Server {
         }
     }
 
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().join("\n")
+    }
+
+    /// Its command line, as everybody on the machine can read it.
+    pub(crate) fn command_line(&self) -> String {
+        let path = format!("/proc/{}/cmdline", self.child.id());
+        String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+    }
+
     /// Runs a command against the server.
     pub(crate) fn mainstay(&self, arguments: &[&str]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))

@@ -38,8 +38,8 @@ pub enum Kind {
     RedisUrl,
 }
 
-/// The value of a setting.
-#[derive(Clone, Debug, PartialEq)]
+/// The value of a setting. It is shown without passwords; what uses it takes the field.
+#[derive(Clone, PartialEq)]
 pub enum Value {
     /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Rates`].
     Text(String),
@@ -142,14 +142,20 @@ impl fmt::Display for Kind {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Secret(text) => f.write_str(&redact(text)),
+            // Any text may turn out to be an address with a password in it.
+            Self::Text(text) | Self::Secret(text) => f.write_str(&redact(text)),
             Self::Address(address) => write!(f, "{address}"),
             Self::Count(number) => write!(f, "{number}"),
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),
             Self::Number(number) => write!(f, "{number}"),
             Self::Duration(duration) => f.write_str(&human_duration::format(*duration)),
         }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value({self})")
     }
 }
 
