@@ -52,7 +52,10 @@ impl Reloader {
         if !fixed.is_empty() {
             return Err(fixed);
         }
-        after.pipelines().validate().map_err(|error| vec![error.to_string()])?;
+        let faults = after.validate();
+        if !faults.is_empty() {
+            return Err(faults.iter().map(ToString::to_string).collect());
+        }
         if !dry_run {
             (self.apply)(&after).map_err(|error| vec![error])?;
             *current = after;

@@ -9,6 +9,7 @@ mod fault;
 mod show;
 mod source;
 mod table;
+mod validate;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +66,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every fault found: unknown names with the nearest known one, values that do not parse, values
-    /// out of range.
+    /// out of range; when there is none of these, values that do not fit together.
     pub fn load(
         file: Option<(&Path, &str)>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -78,6 +79,10 @@ impl Settings {
         }
         source::environment(environment, &mut settings, &mut faults);
         source::flags(flags, &mut settings, &mut faults);
+        if faults.is_empty() {
+            // Values that could not be read would be told again in place of their defaults.
+            faults = settings.validate();
+        }
         if faults.is_empty() { Ok(settings) } else { Err(faults) }
     }
 
@@ -538,6 +543,47 @@ mod tests {
                 ("server.searches_max", "7".to_string(), true)
             ]
         );
+    }
+
+    /// O6: what is called sound can be used; each fault names its setting and where it was set.
+    #[test]
+    fn settings_that_do_not_fit_together_are_faults_of_where_they_were_set() {
+        for (toml, part) in [
+            (
+                "[memory]\nwarn_percent = 90\n",
+                ":2: memory.shrink_percent is 80; it must be above memory.warn_percent, which is 90",
+            ),
+            ("[memory]\nreject_percent = 93\n", ":2: memory.emergency_percent is 93"),
+            ("[memory]\nlimit_bytes = \"1MiB\"\n", ":2: memory.limit_bytes is \"1MiB\"; allowed"),
+            (
+                "[levels]\nqueue_minimal = \"100ms\"\n",
+                ":2: levels.queue_minimal is \"100ms\"; allowed is 0, or 200",
+            ),
+            ("[levels]\nbreakers_degraded = 4\n", ":2: levels.breakers_minimal is \"3\""),
+            (
+                "[catalogue]\nconnections_max = 5\n",
+                ":2: catalogue.connections_min is \"10\"; allowed is 0 to connections_max",
+            ),
+            ("[catalogue]\nurl = \"mysql://db\"\n", ":2: catalogue.url cannot be used"),
+            ("[tls]\nkey = \"k.pem\"\n", ":2: tls.certificate and tls.key go together"),
+            ("[tls]\nclient_ca = \"c.pem\"\n", ":2: tls.certificate and tls.key go together"),
+            ("[log]\nfilter = \"mainstay=loud\"\n", ":2: log.filter cannot be used"),
+            ("[semantic]\nmodel = \"bert\"\n", ":2: semantic.model cannot be used"),
+            ("[semantic]\nmodel = \"remote:http://h\"\n", ":2: semantic.model cannot be used"),
+            ("[telemetry]\nendpoint = \"h:4317\"\n", ":2: telemetry.endpoint cannot be used"),
+        ] {
+            let told = load(toml, &[], &[]).unwrap_err();
+            assert!(told.contains(part) && told.lines().count() == 1, "{part} is not {told}");
+        }
+        let of_variable = load("", &[("MAINSTAY_MEMORY_WARN_PERCENT", "80")], &[]).unwrap_err();
+        assert!(of_variable.starts_with("MAINSTAY_MEMORY_WARN_PERCENT: "), "{of_variable}");
+        let of_flag = load("[tls]\ncertificate = \"c\"\n", &[], &[("tls.client_ca", "a")]);
+        assert!(of_flag.unwrap_err().contains("mainstay.toml:2: tls"));
+        let of_flag = load("", &[], &[("log.filter", "a=loud")]).unwrap_err();
+        assert!(of_flag.starts_with("command line: log.filter"), "{of_flag}");
+        let several = load("[memory]\nwarn_percent = 99\n[tls]\nkey = \"k\"\n", &[], &[]);
+        assert_eq!(several.unwrap_err().lines().count(), 2);
+        assert_eq!(Settings::default().validate(), []);
     }
 
     /// O6, R6: what is set for one service alone is a change as any other.
