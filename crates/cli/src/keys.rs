@@ -95,7 +95,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 fn refused(error: KeyError) -> Failure {
     match error {
-        KeyError::Config(_) | KeyError::NotFound { .. } | KeyError::LastAdmin { .. } => Failure::usage(error.to_string()),
+        KeyError::Config(_) | KeyError::NotFound { .. } | KeyError::LastAdmin { .. } => {
+            Failure::usage(error.to_string())
+        }
         other => Failure::new(other.to_string()),
     }
 }

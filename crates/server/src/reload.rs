@@ -70,6 +70,5 @@ fn audited(who: &str, changes: &[Change]) -> Action {
         let pairs = changes.iter().map(|c| (c.name.clone(), value(c).into()));
         serde_json::Value::Object(pairs.collect())
     };
-    Action::new(who, "config.reload", "settings")
-        .change(list(|c| &c.before), list(|c| &c.after))
+    Action::new(who, "config.reload", "settings").change(list(|c| &c.before), list(|c| &c.after))
 }

@@ -153,10 +153,29 @@ impl Settings {
         }
     }
 
-    fn operations(&self) -> OperationsConfig {
-        let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
+    /// A [`Kind::Bool`] setting.
+    pub fn yes(&self, name: &str) -> bool {
+        matches!(self.value(name), Value::Bool(true))
+    }
+
+    fn levels(&self) -> LevelsConfig {
         let count = |name| usize::try_from(self.number(name)).unwrap_or(usize::MAX);
         let ms = |name| u64::try_from(self.duration(name).as_millis()).unwrap_or(u64::MAX);
+        let mut levels = LevelsConfig {
+            worsen_after_ms: ms("levels.worsen_after"),
+            recover_after_ms: ms("levels.recover_after"),
+            breakers_degraded: count("levels.breakers_degraded"),
+            breakers_minimal: count("levels.breakers_minimal"),
+            queue_degraded_ms: ms("levels.queue_degraded"),
+            queue_minimal_ms: ms("levels.queue_minimal"),
+            ..LevelsConfig::default()
+        };
+        levels.effects.maintenance.reads = self.yes("levels.maintenance_reads");
+        levels
+    }
+
+    fn operations(&self) -> OperationsConfig {
+        let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
         OperationsConfig {
             gate: GateConfig {
                 failures: small("health.ready_failures"),
@@ -173,15 +192,7 @@ impl Settings {
                 emergency: self.share("memory.emergency_percent"),
                 ..MemoryConfig::default()
             },
-            levels: LevelsConfig {
-                worsen_after_ms: ms("levels.worsen_after"),
-                recover_after_ms: ms("levels.recover_after"),
-                breakers_degraded: count("levels.breakers_degraded"),
-                breakers_minimal: count("levels.breakers_minimal"),
-                queue_degraded_ms: ms("levels.queue_degraded"),
-                queue_minimal_ms: ms("levels.queue_minimal"),
-                ..LevelsConfig::default()
-            },
+            levels: self.levels(),
             slo: self.slo(),
             probe_every: self.duration("slo.probe_every"),
             probe_timeout: self.duration("slo.probe_timeout"),
@@ -532,10 +543,8 @@ mod tests {
         let after =
             load("[server]\nsearches_max = 7\nlisten = \"127.0.0.1:9\"\n", &[], &[]).unwrap();
         let changes = before.changes(&after);
-        let told: Vec<_> = changes
-            .iter()
-            .map(|it| (it.name.as_str(), it.after.clone(), it.reloadable))
-            .collect();
+        let told: Vec<_> =
+            changes.iter().map(|it| (it.name.as_str(), it.after.clone(), it.reloadable)).collect();
         assert_eq!(
             told,
             [

@@ -325,6 +325,69 @@ fn a_damaged_index_is_mended_by_itself_and_noted() {
     assert_eq!((&found["complete"], &found["total"]), (&json!(true), &json!(200)));
 }
 
+/// D4: at maintenance the server may be closed altogether, but for who looks after it.
+#[test]
+fn a_server_may_be_closed_at_maintenance() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--set", "levels.maintenance_reads=false"], &[]);
+    let search = || {
+        let url = format!("{}/search", server.url);
+        let mut answer = agent().post(url).send_json(json!({"query": "x"})).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_json::<Value>().unwrap())
+    };
+    assert_eq!(search().0, 200);
+    server.mainstay(&["level", "hold", "maintenance", "--for", "1h", "--why", "moving"]).ok();
+    let (status, problem) = search();
+    assert_eq!((status, &problem["code"]), (503, &json!("closed")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("moving"), "{problem}");
+    let status =
+        |path: &str| agent().get(format!("{}{path}", server.url)).call().unwrap().status().as_u16();
+    assert_eq!(status("/collections/default/documents"), 503);
+    for path in ["/health/live", "/health", "/admin/level", "/admin/config", "/metrics"] {
+        assert_eq!(status(path), 200, "{path}");
+    }
+    server.mainstay(&["level", "release", "--why", "over"]).ok();
+}
+
+/// D4, P1: without a log that takes anything the level says so; what is stored is found all the same.
+#[test]
+fn a_server_whose_logs_are_damaged_is_at_maintenance_and_answers_searches() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    for id in ["1", "2", "3"] {
+        let url = format!("{}/collections/default/documents/{id}", server.url);
+        let stored = agent().put(url).send_json(json!({"body": format!("zebra {id}")})).unwrap();
+        assert_eq!(stored.status(), 200);
+    }
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let log = fs::read_dir(data.path().join("collections/default/log")).unwrap();
+    let mut paths = log.map(|entry| entry.unwrap().path());
+    let segment = paths.find(|path| path.extension().is_some_and(|ext| ext == "seg")).unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(5).position(|window| window == b"zebra").unwrap();
+    bytes[at] ^= 0xa5;
+    fs::write(&segment, bytes).unwrap();
+
+    let server = Server::start(data.path());
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    let standing = loop {
+        let level = server.mainstay(&["level", "--json"]).ok().json();
+        if level["standing"]["level"] == "maintenance" {
+            break level["standing"].clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "never at maintenance: {level}");
+    };
+    assert_eq!(standing["reason"], "nothing can be written: every log is damaged");
+    let write = agent().put(format!("{}/collections/default/documents/4", server.url));
+    let mut refused = write.send_json(json!({"body": "x"})).unwrap();
+    let problem: Value = refused.body_mut().read_json().unwrap();
+    assert_eq!((refused.status().as_u16(), &problem["code"]), (503, &json!("read_only")));
+    let body = json!({"query": "zebra", "methods": ["bm25"]});
+    let mut found = agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
+    assert_eq!(found.body_mut().read_json::<Value>().unwrap()["total"], 3);
+}
+
 /// V1, V2: without its documents a server is unhealthy and soon not ready, and lives all the same.
 #[test]
 fn a_server_without_its_documents_is_unhealthy_and_not_ready_and_lives() {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::source::variable;
 use super::table::SETTINGS;
-use super::{Origin, Settings, service_setting};
+use super::{Origin, Settings, Value, service_setting};
 
 /// Lines of TOML; with `origins` each says where its value comes from.
 pub fn to_text(settings: &Settings, origins: bool) -> String {
@@ -18,10 +18,8 @@ pub fn to_text(settings: &Settings, origins: bool) -> String {
             section = of;
         }
         let plain = value.to_string();
-        let quoted = match plain.parse::<f64>() {
-            Ok(_) => plain,
-            Err(_) => format!("{plain:?}"),
-        };
+        let bare = plain.parse::<f64>().is_ok() || matches!(value, Value::Bool(_));
+        let quoted = if bare { plain } else { format!("{plain:?}") };
         let line = format!("{key} = {quoted}");
         let _ = match origins {
             true => writeln!(text, "{line:40} # {origin}"),

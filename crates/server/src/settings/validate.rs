@@ -81,15 +81,16 @@ impl Settings {
             let read = text.parse::<Location>();
             read.map(drop).map_err(|error| error.to_string())
         };
-        let filter =
-            |text: &str| log_filter(text).map(drop).map_err(|error| error.to_string());
+        let filter = |text: &str| log_filter(text).map(drop).map_err(|error| error.to_string());
         let found = [
             ("catalogue.url", self.read_text("catalogue.url", catalogue)),
             ("semantic.model", model(self.text("semantic.model"))),
             ("log.filter", filter(self.text("log.filter"))),
             (
                 "telemetry.endpoint",
-                self.read_text("telemetry.endpoint", |text| Collector::check_endpoint(text).map(drop)),
+                self.read_text("telemetry.endpoint", |text| {
+                    Collector::check_endpoint(text).map(drop)
+                }),
             ),
         ];
         let faults = found.into_iter().filter_map(|(name, read)| Some((name, read.err()?)));
