@@ -72,7 +72,7 @@ impl Sources {
     pub(crate) fn load(&self) -> Result<Settings, Failure> {
         let text = self.config.as_deref().map(read).transpose()?;
         let file = self.config.as_deref().zip(text.as_deref());
-        Settings::load(file, std::env::vars(), &self.set).map_err(faults)
+        Settings::load(file, variables(), &self.set).map_err(faults)
     }
 
     /// What reads all sources again.
@@ -81,10 +81,16 @@ impl Sources {
             let text = self.config.as_deref().map(read).transpose();
             let text = text.map_err(|failure| vec![failure.to_string()])?;
             let file = self.config.as_deref().zip(text.as_deref());
-            Settings::load(file, std::env::vars(), &self.set)
+            Settings::load(file, variables(), &self.set)
                 .map_err(|faults| faults.iter().map(ToString::to_string).collect())
         })
     }
+}
+
+/// The environment. What is no Unicode is no setting, and must not end the program.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

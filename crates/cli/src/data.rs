@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use mainstay_db::{Collection, Db, Method, ModelChoice, Options};
 
+use mainstay_server::redact::redact;
+
 use crate::failure::Failure;
 
 /// Opens a data directory that must be there already.
@@ -22,7 +24,8 @@ pub(crate) fn open_existing(folder: &Path, options: Options) -> Result<Db, Failu
 
 /// Reads the choice of an embedding model.
 pub(crate) fn model(text: &str) -> Result<ModelChoice, Failure> {
-    text.parse().map_err(|e| Failure::usage(format!("--model: {e}")))
+    text.parse::<ModelChoice>()
+        .map_err(|error| Failure::usage(format!("--model: {}", redact(&error.to_string()))))
 }
 
 /// Waits until every method has indexed all that is durable, showing how far it is.

@@ -78,12 +78,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Some(folder) => {
             // The guard keeps servers out until the change is made.
             let (files, _guard) = Db::open_state(folder)?;
-            let catalogue = arguments.sources.load()?.catalogue();
+            let config = arguments.sources.load()?.config();
+            let catalogue = config.operations.catalogue;
             // The catalogue is asked from threads of its own.
             let runtime = tokio::runtime::Runtime::new()?;
             let _entered = runtime.enter();
             let keys = mainstay_server::keys_of(folder, files, &catalogue);
-            on_disk(arguments, &keys.map_err(|error| Failure::new(error.to_string()))?)
+            let keys = keys.map_err(|error| Failure::new(error.to_string()))?;
+            // Other nodes of a shared catalogue may listen elsewhere.
+            let alone = config.listen.ip().is_loopback() && catalogue.url.is_none();
+            on_disk(arguments, &keys, alone)
         }
         None => remotely(arguments, &Remote { url: arguments.url.clone() }),
     }
@@ -91,7 +95,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 fn refused(error: KeyError) -> Failure {
     match error {
-        KeyError::Config(_) | KeyError::NotFound { .. } => Failure::usage(error.to_string()),
+        KeyError::Config(_) | KeyError::NotFound { .. } | KeyError::LastAdmin { .. } => {
+            Failure::usage(error.to_string())
+        }
         other => Failure::new(other.to_string()),
     }
 }
@@ -100,7 +106,8 @@ fn time(name: &str, text: &str) -> Result<Duration, Failure> {
     mainstay_server::parse_duration(name, text).map_err(|error| Failure::usage(error.to_string()))
 }
 
-fn on_disk(arguments: &Arguments, keys: &Keys) -> Result<ExitCode, Failure> {
+/// `may_be_last` says whether the only key may be revoked.
+fn on_disk(arguments: &Arguments, keys: &Keys, may_be_last: bool) -> Result<ExitCode, Failure> {
     match &arguments.command {
         Command::Create { name, scope, collection, lasting } => {
             let known = |name: &String| {
@@ -110,9 +117,11 @@ fn on_disk(arguments: &Arguments, keys: &Keys) -> Result<ExitCode, Failure> {
                 })
             };
             let scopes: Vec<Scope> = scope.iter().map(known).collect::<Result<_, _>>()?;
-            if keys.is_empty() && !scopes.contains(&Scope::Admin) {
+            let administers = scopes.contains(&Scope::Admin) && collection.is_empty();
+            if keys.is_empty() && !administers {
                 return Err(Failure::usage(
-                    "the first key must have the scope admin, or nobody could make another one",
+                    "the first key must have the scope admin for all collections, or nobody could \
+                     make another one",
                 ));
             }
             let lasting = lasting.as_deref().map(|text| time("for", text)).transpose()?;
@@ -126,7 +135,7 @@ fn on_disk(arguments: &Arguments, keys: &Keys) -> Result<ExitCode, Failure> {
             made(arguments, &keys.rotate(id, overlap, WHO).map_err(refused)?)
         }
         Command::Revoke { id } => {
-            keys.revoke(id, WHO).map_err(refused)?;
+            keys.revoke(id, may_be_last, WHO).map_err(refused)?;
             revoked(id)
         }
     }

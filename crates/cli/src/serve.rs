@@ -270,8 +270,8 @@ async fn reload(control: &Control, notifier: &Notifier) {
     match reloaded {
         Ok(Ok(changes)) => {
             for change in &changes {
-                let (name, before) = (change.setting.name, &change.before);
-                eprintln!("reloaded: {name} is now {} (was {before})", change.after);
+                let (name, before, after) = (&change.name, &change.before, &change.after);
+                eprintln!("reloaded: {name} is now {after} (was {before})");
             }
             if changes.is_empty() {
                 eprintln!("reloaded: nothing has changed");

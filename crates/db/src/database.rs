@@ -267,6 +267,14 @@ impl Db {
         refused.collect()
     }
 
+    /// Whether no collection takes anything at present, not even removals, because its log is
+    /// damaged. On a full disk removals go on, so that one does not count.
+    pub fn is_read_only(&self) -> bool {
+        let collections = self.collections();
+        let refuses = |collection: &Collection| collection.inner.log.refuses_all().is_some();
+        !collections.is_empty() && collections.iter().all(refuses)
+    }
+
     /// Keeps about this share of the embedded queries, 0 to 1, and answers the bytes that were freed.
     /// The bound stays what it was.
     pub fn shrink_query_cache(&self, keep: f64) -> u64 {

@@ -110,6 +110,18 @@ impl Default for AdmissionConfig {
 }
 
 impl AdmissionConfig {
+    /// # Errors
+    /// The first setting out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.line.validate()?;
+        self.reads().validate()?;
+        self.writes().validate()?;
+        for rule in &self.rates {
+            rule.rate.validate()?;
+        }
+        self.key_rates.iter().try_for_each(|rule| rates::keyed(rule, self.keys_max).validate())
+    }
+
     fn reads(&self) -> AdaptiveConfig {
         let mut config = AdaptiveConfig::default();
         config.max = self.searches_max;

@@ -100,6 +100,15 @@ struct Key {
     secrets: Vec<Secret>,
 }
 
+impl Key {
+    /// Whether it may do everything, everywhere, now.
+    fn administers(&self, now_unix_ms: u64) -> bool {
+        self.scopes.contains(&Scope::Admin)
+            && self.collections.is_empty()
+            && self.expires_unix_ms.is_none_or(|end| end > now_unix_ms)
+    }
+}
+
 /// Who a key stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
@@ -199,6 +208,11 @@ pub enum KeyError {
         /// The id.
         id: String,
     },
+    /// Without this key nobody could administer any more.
+    LastAdmin {
+        /// The id.
+        id: String,
+    },
     /// The system gives no random bytes.
     Random(String),
     /// It could not be saved or read.
@@ -211,6 +225,13 @@ impl fmt::Display for KeyError {
             KeyError::Config(error) => write!(f, "{error}"),
             KeyError::NotFound { id } => {
                 write!(f, "there is no key {id:.64}; `mainstay keys list` shows them")
+            }
+            KeyError::LastAdmin { id } => {
+                write!(
+                    f,
+                    "key {id:.64} is the last one that may administer everything; make another one \
+                     of scope admin first"
+                )
             }
             KeyError::Random(error) => write!(f, "the system gives no random bytes: {error}"),
             KeyError::State(error) => write!(f, "{error}"),
@@ -384,14 +405,23 @@ impl Keys {
         Ok(FreshKey { id: id.to_owned(), key: format!("{PREFIX}_{id}_{secret}") })
     }
 
-    /// Ends a key at once and for good.
+    /// Ends a key at once and for good. `may_be_last` says whether the only key may go: true where
+    /// nobody is let in, or locked out, by there being none.
     ///
     /// # Errors
-    /// There is no such key, or it could not be saved; then it still works.
-    pub fn revoke(&self, id: &str, who: &str) -> Result<(), KeyError> {
+    /// There is no such key, it is the last one that may administer everything, or it could not be
+    /// saved; then it still works.
+    pub fn revoke(&self, id: &str, may_be_last: bool, who: &str) -> Result<(), KeyError> {
+        let now = self.0.wall.unix_ms();
         self.change("key.revoke", id, who, |keys| {
             let missing = || KeyError::NotFound { id: id.to_owned() };
-            keys.remove(id).map(|_| ()).ok_or_else(missing)
+            let gone = keys.remove(id).ok_or_else(missing)?;
+            let leaves_nobody = gone.administers(now) && !keys.values().any(|k| k.administers(now));
+            let allowed = keys.is_empty() && may_be_last;
+            if leaves_nobody && !allowed {
+                return Err(KeyError::LastAdmin { id: id.to_owned() });
+            }
+            Ok(())
         })
     }
 

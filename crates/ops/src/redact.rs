@@ -39,6 +39,38 @@ pub fn redact(text: &str) -> String {
     hide_named(&hide_logins(text))
 }
 
+/// Whether the text holds a password or a token: in the login of an address, where a name alone is
+/// none except towards HTTP, or behind a secret name.
+#[must_use]
+pub fn holds_secret(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (scheme, after) = (&rest[..at], &rest[at + 3..]);
+        if let Some(login) = login_bytes(after) {
+            let password = after[..login].split_once(':').is_some_and(|(_, word)| !word.is_empty());
+            let http = scheme.ends_with("http") || scheme.ends_with("https");
+            if password || http && login > 0 {
+                return true;
+            }
+        }
+        rest = after;
+    }
+    hide_named(text) != text
+}
+
+/// Where the login ends, of what follows `scheme://`.
+fn login_bytes(after: &str) -> Option<usize> {
+    let end = after
+        .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\''))
+        .unwrap_or(after.len());
+    // A password may hold an unescaped '/', so the login ends at the last '@' of the word.
+    let word = after.find(char::is_whitespace).unwrap_or(after.len());
+    after[..end].rfind('@').or_else(|| {
+        let colon = after[..end].contains(':');
+        after[..word].rfind('@').filter(|_| colon)
+    })
+}
+
 /// `scheme://user:password@host` loses what stands before the `@`.
 fn hide_logins(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -46,16 +78,7 @@ fn hide_logins(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         shown.push_str(before);
-        let end = after
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\''))
-            .unwrap_or(after.len());
-        // A password may hold an unescaped '/', so the login ends at the last '@' of the word.
-        let word = after.find(char::is_whitespace).unwrap_or(after.len());
-        let login = after[..end].rfind('@').or_else(|| {
-            let colon = after[..end].contains(':');
-            after[..word].rfind('@').filter(|_| colon)
-        });
-        rest = match login {
+        rest = match login_bytes(after) {
             Some(login) => {
                 shown.push_str(REDACTED);
                 &after[login..]
@@ -171,6 +194,22 @@ mod tests {
         ] {
             let shown = redact(text);
             assert!(!shown.contains("hunter2") && shown.contains(REDACTED), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_name_alone_holds_no_secret() {
+        for text in [
+            "postgres://ada:hunter2@db/x",
+            "redis://:hunter2@db",
+            "remote:https://u:hunter2@host/v1,m,3",
+            "https://hunter2@host",
+            "postgres://ada@db/x?password=hunter2",
+        ] {
+            assert!(holds_secret(text), "{text}");
+        }
+        for text in ["postgres://ada@db:5432/x", "redis://db:6379/0", "remote:http://h:1/v1,m,3"] {
+            assert!(!holds_secret(text), "{text}");
         }
     }
 

@@ -122,11 +122,9 @@ fn unauthorised(state: &State, peer: Option<IpAddr>, reason: &'static str) -> Re
     let slowed = match (reason, peer) {
         // Who forgets the key is not guessing.
         ("missing", _) | (_, None) => None,
-        (_, Some(peer)) => state.access().guesses.try_acquire(&peer.to_string(), 1).err(),
+        (_, Some(peer)) => state.access().guessed(peer).err(),
     };
-    if let Some(wait_ms) = slowed
-        .map(|rejection| rejection.retry_after().map_or(1_000, |wait| wait.as_millis() as u64))
-    {
+    if let Some(wait_ms) = slowed.map(|wait| wait.as_millis() as u64) {
         let detail = "too many wrong keys came from this address; try again later";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", detail);
         return Problem { retry_after_ms: Some(wait_ms), ..problem }.into_response();

@@ -12,6 +12,18 @@ use mainstay_ops::keys::Identity;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// What limits of an address are counted by: the address; of IPv6 the first 64 bits, because whoever
+/// has one such address has all of them.
+pub(crate) fn owner_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
 /// Who sent a request: a key, or somebody at an address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
@@ -33,18 +45,11 @@ impl Caller {
         self.identity.as_ref().map_or("anonymous", |identity| &identity.id)
     }
 
-    /// What limits are counted by: the key, or the address; of IPv6 the first 64 bits, because
-    /// whoever has one such address has all of them.
+    /// What limits are counted by: the key, or whose the address is.
     pub(crate) fn key(&self) -> String {
         match (&self.identity, self.peer) {
             (Some(identity), _) => identity.id.to_string(),
-            (None, Some(peer)) => match peer.to_canonical() {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => {
-                    let [a, b, c, d, ..] = address.segments();
-                    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-                }
-            },
+            (None, Some(peer)) => owner_of(peer),
             (None, None) => "unknown".to_string(),
         }
     }

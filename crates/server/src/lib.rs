@@ -54,7 +54,7 @@ pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJ
 pub use mainstay_catalogue::PoolConfig;
 pub use mainstay_ops::ticker::Ticker;
 pub use mainstay_ops::wall_clock::rfc3339 as format_time;
-pub use mainstay_ops::{admission, health, keys, memory, notify, shutdown, slo};
+pub use mainstay_ops::{admission, health, keys, memory, notify, redact, shutdown, slo};
 pub use mainstay_resilience::Clock;
 pub use mainstay_resilience::human_duration::parse as parse_duration;
 pub use operations::{OperationsConfig, StartFailure};

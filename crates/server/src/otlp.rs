@@ -82,6 +82,18 @@ impl Classify for Refusal {
 }
 
 impl Collector {
+    /// Whether spans can be sent there, without sending any.
+    ///
+    /// # Errors
+    /// What is wrong with the address; never the address itself.
+    pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
+        let uri: Uri = endpoint.parse().map_err(|_| "it is no address".to_string())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err("write http://HOST:PORT or https://HOST:PORT".to_string());
+        }
+        Ok(())
+    }
+
     /// A collector at `endpoint`, such as `http://127.0.0.1:4317`; nothing is sent yet. `timeout`
     /// bounds one attempt.
     ///
@@ -93,10 +105,7 @@ impl Collector {
         service_name: &str,
         timeout: Duration,
     ) -> Result<Self, String> {
-        let uri: Uri = endpoint.parse().map_err(|_| "it is no address".to_string())?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err("write http://HOST:PORT or https://HOST:PORT".to_string());
-        }
+        Self::check_endpoint(endpoint)?;
         let wire = match protocol {
             Protocol::Grpc => Wire::grpc(endpoint)?,
             Protocol::Http => Wire::http(endpoint),

@@ -43,16 +43,19 @@ impl Reloader {
         let changes = current.changes(&after);
         let fixed: Vec<String> = changes
             .iter()
-            .filter(|change| !change.setting.reloadable)
+            .filter(|change| !change.reloadable)
             .map(|change| {
-                let (name, before, after) = (change.setting.name, &change.before, &change.after);
+                let Change { name, before, after, .. } = change;
                 format!("{name} needs a restart to become {after} (it is {before})")
             })
             .collect();
         if !fixed.is_empty() {
             return Err(fixed);
         }
-        after.pipelines().validate().map_err(|error| vec![error.to_string()])?;
+        let faults = after.validate();
+        if !faults.is_empty() {
+            return Err(faults.iter().map(ToString::to_string).collect());
+        }
         if !dry_run {
             (self.apply)(&after).map_err(|error| vec![error])?;
             *current = after;
@@ -63,10 +66,9 @@ impl Reloader {
 }
 
 fn audited(who: &str, changes: &[Change]) -> Action {
-    let list = |value: fn(&Change) -> String| -> serde_json::Value {
-        let pairs = changes.iter().map(|c| (c.setting.name.to_string(), value(c).into()));
+    let list = |value: fn(&Change) -> &str| -> serde_json::Value {
+        let pairs = changes.iter().map(|c| (c.name.clone(), value(c).into()));
         serde_json::Value::Object(pairs.collect())
     };
-    Action::new(who, "config.reload", "settings")
-        .change(list(|c| c.before.to_string()), list(|c| c.after.to_string()))
+    Action::new(who, "config.reload", "settings").change(list(|c| &c.before), list(|c| &c.after))
 }

@@ -9,16 +9,17 @@ mod fault;
 mod show;
 mod source;
 mod table;
+mod validate;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 pub use fault::SettingFault;
 pub use show::{reference, to_json, to_text};
-pub use source::Origin;
+pub use source::{Origin, PROGRAM_VARIABLES};
 pub use table::{SETTINGS, Setting};
 pub use value::{Kind, Value};
 
@@ -47,12 +48,14 @@ pub struct Settings {
 /// A setting that differs between two [`Settings`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Which.
-    pub setting: &'static Setting,
-    /// The value before.
-    pub before: Value,
-    /// The value after.
-    pub after: Value,
+    /// Which: as in the table, or `service.NAME.KEY` for one service.
+    pub name: String,
+    /// Whether it is taken over while the server runs.
+    pub reloadable: bool,
+    /// The value before as it may be shown; `not set` where one service had none of its own.
+    pub before: String,
+    /// The value after, likewise.
+    pub after: String,
     /// Where the new value comes from.
     pub origin: Origin,
 }
@@ -63,7 +66,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every fault found: unknown names with the nearest known one, values that do not parse, values
-    /// out of range.
+    /// out of range; when there is none of these, values that do not fit together.
     pub fn load(
         file: Option<(&Path, &str)>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -76,6 +79,10 @@ impl Settings {
         }
         source::environment(environment, &mut settings, &mut faults);
         source::flags(flags, &mut settings, &mut faults);
+        if faults.is_empty() {
+            // Values that could not be read would be told again in place of their defaults.
+            faults = settings.validate();
+        }
         if faults.is_empty() { Ok(settings) } else { Err(faults) }
     }
 
@@ -84,18 +91,32 @@ impl Settings {
         SETTINGS.iter().zip(&self.values).map(|(setting, (value, origin))| (setting, value, origin))
     }
 
-    /// What is different in `after`, overrides for one service left out.
+    /// What is different in `after`, with the settings of single services.
     pub fn changes(&self, after: &Self) -> Vec<Change> {
         let pairs = self.iter().zip(after.iter());
-        pairs
-            .filter(|((_, before, _), (_, after, _))| before != after)
-            .map(|((setting, before, _), (_, after, origin))| Change {
-                setting,
-                before: before.clone(),
-                after: after.clone(),
+        let of_all = pairs.filter(|((_, before, _), (_, after, _))| before != after).map(
+            |((setting, before, _), (_, after, origin))| Change {
+                name: setting.name.to_string(),
+                reloadable: setting.reloadable,
+                before: before.to_string(),
+                after: after.to_string(),
                 origin: origin.clone(),
+            },
+        );
+        let keys: BTreeSet<_> = self.services.keys().chain(after.services.keys()).collect();
+        let of_services = keys.into_iter().filter_map(|key| {
+            let (before, after) = (self.services.get(key), after.services.get(key));
+            let value = |of: Option<&(Value, Origin)>| of.map(|(value, _)| value.clone());
+            let shown = |of| value(of).map_or("not set".to_string(), |value| value.to_string());
+            (value(before) != value(after)).then(|| Change {
+                name: service_setting(key),
+                reloadable: true,
+                before: shown(before),
+                after: shown(after),
+                origin: after.map_or(Origin::Default, |(_, origin)| origin.clone()),
             })
-            .collect()
+        });
+        of_all.chain(of_services).collect()
     }
 
     fn set(&mut self, index: usize, value: Value, origin: Origin) {
@@ -132,10 +153,29 @@ impl Settings {
         }
     }
 
-    fn operations(&self) -> OperationsConfig {
-        let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
+    /// A [`Kind::Bool`] setting.
+    pub fn yes(&self, name: &str) -> bool {
+        matches!(self.value(name), Value::Bool(true))
+    }
+
+    fn levels(&self) -> LevelsConfig {
         let count = |name| usize::try_from(self.number(name)).unwrap_or(usize::MAX);
         let ms = |name| u64::try_from(self.duration(name).as_millis()).unwrap_or(u64::MAX);
+        let mut levels = LevelsConfig {
+            worsen_after_ms: ms("levels.worsen_after"),
+            recover_after_ms: ms("levels.recover_after"),
+            breakers_degraded: count("levels.breakers_degraded"),
+            breakers_minimal: count("levels.breakers_minimal"),
+            queue_degraded_ms: ms("levels.queue_degraded"),
+            queue_minimal_ms: ms("levels.queue_minimal"),
+            ..LevelsConfig::default()
+        };
+        levels.effects.maintenance.reads = self.yes("levels.maintenance_reads");
+        levels
+    }
+
+    fn operations(&self) -> OperationsConfig {
+        let small = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
         OperationsConfig {
             gate: GateConfig {
                 failures: small("health.ready_failures"),
@@ -152,15 +192,7 @@ impl Settings {
                 emergency: self.share("memory.emergency_percent"),
                 ..MemoryConfig::default()
             },
-            levels: LevelsConfig {
-                worsen_after_ms: ms("levels.worsen_after"),
-                recover_after_ms: ms("levels.recover_after"),
-                breakers_degraded: count("levels.breakers_degraded"),
-                breakers_minimal: count("levels.breakers_minimal"),
-                queue_degraded_ms: ms("levels.queue_degraded"),
-                queue_minimal_ms: ms("levels.queue_minimal"),
-                ..LevelsConfig::default()
-            },
+            levels: self.levels(),
             slo: self.slo(),
             probe_every: self.duration("slo.probe_every"),
             probe_timeout: self.duration("slo.probe_timeout"),
@@ -307,6 +339,11 @@ impl Settings {
     }
 }
 
+/// How a setting of one service is called: `service.NAME.KEY`.
+fn service_setting((service, name): &(String, &'static str)) -> String {
+    name.replacen("dependency", &format!("service.{service}"), 1)
+}
+
 /// Takes a setting of `dependency` over into the toolkit's configuration.
 fn apply(overrides: &mut Overrides, name: &str, value: &Value) {
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -422,6 +459,77 @@ mod tests {
         assert_eq!(told.lines().count(), 11, "{told}");
     }
 
+    /// C5: a password counts, and nobody sees it.
+    #[test]
+    fn passwords_are_used_and_not_shown() {
+        let endpoint = "http://ada:hunter2@127.0.0.1:4317";
+        let model = "remote:https://u:hunter2@host/v1,m,384";
+        let toml = format!(
+            "[telemetry]\nendpoint = \"{endpoint}\"\n[semantic]\nmodel = \"{model}\"\n\
+             [catalogue]\nurl = \"postgres://ada:hunter2@db/x\"\n\
+             [admission]\nredis_url = \"redis://:hunter2@db\"\n"
+        );
+        let settings = load(&toml, &[], &[]).unwrap();
+        assert_eq!(
+            (settings.text("telemetry.endpoint"), settings.text("semantic.model")),
+            (endpoint, model)
+        );
+        let changes = Settings::default().changes(&settings);
+        assert_eq!(changes.len(), 4);
+        for shown in [
+            to_text(&settings, true),
+            to_json(&settings).to_string(),
+            format!("{settings:?}{changes:?}"),
+            load(&toml.replace("4317", "x\\"), &[], &[]).unwrap_err(),
+            load("[dependency]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
+            load("[service.x]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
+        ] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    /// C5: whoever lists the processes of the machine sees the command line.
+    #[test]
+    fn a_password_on_the_command_line_is_refused_with_the_variable_to_use() {
+        for (name, text, variable) in [
+            ("catalogue.url", "postgres://u:hunter2@h/db", "MAINSTAY_CATALOGUE_URL"),
+            ("admission.redis_url", "redis://:hunter2@h", "MAINSTAY_ADMISSION_REDIS_URL"),
+            ("telemetry.endpoint", "https://hunter2@h", "MAINSTAY_TELEMETRY_ENDPOINT"),
+            ("semantic.model", "remote:https://u:hunter2@h,m,3", "MAINSTAY_SEMANTIC_MODEL"),
+        ] {
+            let refused = load("", &[], &[(name, text)]).unwrap_err();
+            assert!(refused.contains("list of processes") && !refused.contains("hunter2"));
+            assert!(refused.contains(&format!("set {variable} in the env")), "{refused}");
+            load("", &[(variable, text)], &[]).unwrap();
+        }
+        load("", &[], &[("catalogue.url", "postgres://ada@db/x")]).unwrap();
+    }
+
+    #[test]
+    fn a_variable_that_looks_like_ours_and_is_not_known_is_refused() {
+        for (name, hint) in [
+            ("MAINSTAY_SEVER_LISTEN", "did you mean MAINSTAY_SERVER_LISTEN?"),
+            ("MAINSTAY_CONFG", "did you mean MAINSTAY_CONFIG?"),
+            ("MAINSTAY_LISEN", "did you mean MAINSTAY_LISTEN?"),
+            ("MAINSTAY_ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", "`mainstay config show` lists all"),
+        ] {
+            let refused = load("", &[(name, "x")], &[]).unwrap_err();
+            assert!(refused.starts_with(&format!("{name}: there is no such setting")), "{refused}");
+            assert!(refused.contains(hint), "{refused}");
+        }
+        let others = PROGRAM_VARIABLES.iter().map(|name| (*name, "x"));
+        let of_kubernetes = [
+            ("MAINSTAY_SERVICE_HOST", "10.0.0.1"),
+            ("MAINSTAY_SERVICE_PORT_HTTP", "8080"),
+            ("MAINSTAY_PORT", "tcp://10.0.0.1:8080"),
+            ("MAINSTAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("MAINSTAY_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ];
+        let others: Vec<_> = others.chain(of_kubernetes).collect();
+        assert_eq!(load("", &others, &[]).unwrap(), Settings::default());
+        assert!(load("", &[("MAINSTAY_PORT", "8080")], &[]).is_err());
+    }
+
     #[test]
     fn a_file_that_is_no_toml_is_told_with_its_line() {
         let broken = load("[server]\nlisten = \n", &[], &[]).unwrap_err();
@@ -435,10 +543,8 @@ mod tests {
         let after =
             load("[server]\nsearches_max = 7\nlisten = \"127.0.0.1:9\"\n", &[], &[]).unwrap();
         let changes = before.changes(&after);
-        let told: Vec<_> = changes
-            .iter()
-            .map(|it| (it.setting.name, it.after.to_string(), it.setting.reloadable))
-            .collect();
+        let told: Vec<_> =
+            changes.iter().map(|it| (it.name.as_str(), it.after.clone(), it.reloadable)).collect();
         assert_eq!(
             told,
             [
@@ -446,6 +552,66 @@ mod tests {
                 ("server.searches_max", "7".to_string(), true)
             ]
         );
+    }
+
+    /// O6: what is called sound can be used; each fault names its setting and where it was set.
+    #[test]
+    fn settings_that_do_not_fit_together_are_faults_of_where_they_were_set() {
+        for (toml, part) in [
+            (
+                "[memory]\nwarn_percent = 90\n",
+                ":2: memory.shrink_percent is 80; it must be above memory.warn_percent, which is 90",
+            ),
+            ("[memory]\nreject_percent = 93\n", ":2: memory.emergency_percent is 93"),
+            ("[memory]\nlimit_bytes = \"1MiB\"\n", ":2: memory.limit_bytes is \"1MiB\"; allowed"),
+            (
+                "[levels]\nqueue_minimal = \"100ms\"\n",
+                ":2: levels.queue_minimal is \"100ms\"; allowed is 0, or 200",
+            ),
+            ("[levels]\nbreakers_degraded = 4\n", ":2: levels.breakers_minimal is \"3\""),
+            (
+                "[catalogue]\nconnections_max = 5\n",
+                ":2: catalogue.connections_min is \"10\"; allowed is 0 to connections_max",
+            ),
+            ("[catalogue]\nurl = \"mysql://db\"\n", ":2: catalogue.url cannot be used"),
+            ("[tls]\nkey = \"k.pem\"\n", ":2: tls.certificate and tls.key go together"),
+            ("[tls]\nclient_ca = \"c.pem\"\n", ":2: tls.certificate and tls.key go together"),
+            ("[log]\nfilter = \"mainstay=loud\"\n", ":2: log.filter cannot be used"),
+            ("[semantic]\nmodel = \"bert\"\n", ":2: semantic.model cannot be used"),
+            ("[semantic]\nmodel = \"remote:http://h\"\n", ":2: semantic.model cannot be used"),
+            ("[telemetry]\nendpoint = \"h:4317\"\n", ":2: telemetry.endpoint cannot be used"),
+        ] {
+            let told = load(toml, &[], &[]).unwrap_err();
+            assert!(told.contains(part) && told.lines().count() == 1, "{part} is not {told}");
+        }
+        let of_variable = load("", &[("MAINSTAY_MEMORY_WARN_PERCENT", "80")], &[]).unwrap_err();
+        assert!(of_variable.starts_with("MAINSTAY_MEMORY_WARN_PERCENT: "), "{of_variable}");
+        let of_flag = load("[tls]\ncertificate = \"c\"\n", &[], &[("tls.client_ca", "a")]);
+        assert!(of_flag.unwrap_err().contains("mainstay.toml:2: tls"));
+        let of_flag = load("", &[], &[("log.filter", "a=loud")]).unwrap_err();
+        assert!(of_flag.starts_with("command line: log.filter"), "{of_flag}");
+        let several = load("[memory]\nwarn_percent = 99\n[tls]\nkey = \"k\"\n", &[], &[]);
+        assert_eq!(several.unwrap_err().lines().count(), 2);
+        assert_eq!(Settings::default().validate(), []);
+    }
+
+    /// O6, R6: what is set for one service alone is a change as any other.
+    #[test]
+    fn changes_of_one_service_are_named_with_it() {
+        let told = |before: &str, after: &str| -> Vec<_> {
+            let (before, after) = (load(before, &[], &[]).unwrap(), load(after, &[], &[]).unwrap());
+            let changes = before.changes(&after);
+            changes.into_iter().map(|it| (it.name, it.before, it.after)).collect()
+        };
+        let (two, four) =
+            ("[service.\"a.b\"]\nattempts = 2\n", "[service.\"a.b\"]\nattempts = 4\n");
+        for (before, after, was, is) in
+            [(two, four, "2", "4"), ("", two, "not set", "2"), (two, "", "2", "not set")]
+        {
+            let name = "service.a.b.attempts";
+            assert_eq!(told(before, after), [(name.into(), was.into(), is.into())]);
+        }
+        assert!(told(two, two).is_empty());
     }
 
     /// R6: the names that services use everywhere, with a service's name in front for that service.

@@ -54,6 +54,10 @@ fn settings_are_shown_with_their_origin_and_checked_with_every_fault() {
     assert_eq!(refused.code, 2);
     assert!(refused.err.contains("did you mean server.searches_max?"), "{}", refused.err);
     assert!(refused.err.contains("m.toml:3"), "{}", refused.err);
+    fs::write(&file, "[memory]\nwarn_percent = 90\n").unwrap();
+    let refused = mainstay(&["config", "check", text(&file)]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("m.toml:2: memory.shrink_percent is 80"), "{}", refused.err);
     let missing = mainstay(&["config", "check", "/nowhere/m.toml"]);
     assert_eq!(missing.code, 2);
     assert!(

@@ -123,13 +123,23 @@ fn settings_are_read_again_on_demand() {
     assert_eq!(before["dependency.attempts"]["origin"], "HTTP_RETRIES");
     write("[dependency]\ntimeout = \"8s\"\n[service.openai]\nattempts = 2\n");
     let dry = server.mainstay(&["config", "reload", "--dry-run"]).ok().out;
-    assert_eq!(dry.trim(), "dependency.timeout would be 8s (was 7s)");
+    assert_eq!(
+        dry.trim(),
+        "dependency.timeout would be 8s (was 7s)\nservice.openai.attempts would be 2 (was not set)"
+    );
     assert_eq!(config(&server)["dependency.timeout"]["value"], "7s");
     let done = server.mainstay(&["config", "reload"]).ok().out;
-    assert_eq!(done.trim(), "dependency.timeout is now 8s (was 7s)");
+    assert_eq!(
+        done.trim(),
+        "dependency.timeout is now 8s (was 7s)\nservice.openai.attempts is now 2 (was not set)"
+    );
     let after = config(&server);
     assert_eq!(after["dependency.timeout"]["value"], "8s");
     assert_eq!(after["service.openai.attempts"]["value"], "2");
+    write("[dependency]\ntimeout = \"8s\"\n[service.openai]\nattempts = 4\n");
+    let done = server.mainstay(&["config", "reload"]).ok().out;
+    assert_eq!(done.trim(), "service.openai.attempts is now 4 (was 2)");
+    assert!(server.mainstay(&["audit", "--json"]).ok().out.contains("service.openai.attempts"));
     write("[dependency]\ntimeout = \"9s\"\n[memory]\nwarn_percent = 50\n");
     let refused = server.mainstay(&["config", "reload"]);
     assert_eq!(refused.code, 2);
@@ -189,6 +199,56 @@ fn keys_are_made_offline_and_changed_while_the_server_runs() {
     let journal = fs::read_to_string(data.join("state/audit.ndjson")).unwrap();
     let keys = fs::read(data.join("state/keys")).unwrap();
     assert!(!journal.contains(secret) && !String::from_utf8_lossy(&keys).contains(secret));
+    assert!(server.command_line().contains("serve"), "{}", server.command_line());
+    assert!(!server.command_line().contains(secret) && !server.said().contains(secret));
+}
+
+/// C5: passwords of addresses work from the environment and are seen nowhere.
+#[test]
+fn passwords_in_settings_are_shown_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, file) = (folder.path().join("data"), folder.path().join("m.toml"));
+    let address = "http://ada:hunter2@127.0.0.1:9";
+    let setting = format!("telemetry.endpoint={address}");
+    let refused = mainstay(&["serve", "--data", text(&data), "--set", &setting]);
+    assert!(refused.code == 2 && refused.err.contains("list of processes"), "{}", refused.err);
+    assert!(refused.err.contains("MAINSTAY_TELEMETRY_ENDPOINT") && !refused.err.contains("hunter"));
+    fs::write(&file, "[admission]\nredis_url = \"redis://:hunter2@127.0.0.1:9\"\n").unwrap();
+    let variables = [("MAINSTAY_TELEMETRY_ENDPOINT", address)];
+    let server = Server::start_with(&data, &["--config", text(&file)], &variables);
+    let config = server.mainstay(&["health", "--verbose"]).out;
+    let shown = agent().get(format!("{}/admin/config", server.url)).call().unwrap();
+    let shown = shown.into_body().read_to_string().unwrap();
+    assert!(shown.contains("[redacted]@127.0.0.1:9"), "{shown}");
+    fs::write(&file, "[admission]\nredis_url = \"redis://:hunter2@127.0.0.1:7\"\n").unwrap();
+    let reload = server.mainstay(&["config", "reload"]);
+    assert!(reload.code == 2 && reload.err.contains("needs a restart"), "{}", reload.err);
+    let audit = server.mainstay(&["audit", "--json"]).out;
+    for seen in [server.command_line(), server.said(), config, shown, reload.err, audit] {
+        assert!(!seen.contains("hunter2"), "{seen}");
+    }
+}
+
+/// C5: the only key of a server that strangers can reach is not revoked, there or on the disk.
+#[test]
+fn the_only_key_of_a_server_that_strangers_reach_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let offline =
+        |arguments: &[&str]| mainstay(&[&["keys", "--data", text(&data)], arguments].concat());
+    let admin = offline(&["create", "root", "--scope", "admin"]).ok().out.trim().to_string();
+    let id = admin.split('_').nth(1).unwrap();
+    let mut server = Server::start_on(&data, &["--listen", "0.0.0.0:0"], &[]);
+    let revoke = ["keys", "revoke", id];
+    let refused = server.mainstay_as(&admin, &revoke);
+    assert!(refused.code == 2 && refused.err.contains("is the last one"), "{}", refused.err);
+    assert!(server.mainstay(&["level"]).err.contains("this needs an API key"));
+    server.mainstay_as(&admin, &["level"]).ok();
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let refused = offline(&["--set", "server.listen=0.0.0.0:8080", "revoke", id]);
+    assert!(refused.code == 2 && refused.err.contains("is the last one"), "{}", refused.err);
+    offline(&["revoke", id]).ok();
 }
 
 #[test]
@@ -263,6 +323,69 @@ fn a_damaged_index_is_mended_by_itself_and_noted() {
     let mut answer = agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
     let found: Value = answer.body_mut().read_json().unwrap();
     assert_eq!((&found["complete"], &found["total"]), (&json!(true), &json!(200)));
+}
+
+/// D4: at maintenance the server may be closed altogether, but for who looks after it.
+#[test]
+fn a_server_may_be_closed_at_maintenance() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--set", "levels.maintenance_reads=false"], &[]);
+    let search = || {
+        let url = format!("{}/search", server.url);
+        let mut answer = agent().post(url).send_json(json!({"query": "x"})).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_json::<Value>().unwrap())
+    };
+    assert_eq!(search().0, 200);
+    server.mainstay(&["level", "hold", "maintenance", "--for", "1h", "--why", "moving"]).ok();
+    let (status, problem) = search();
+    assert_eq!((status, &problem["code"]), (503, &json!("closed")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("moving"), "{problem}");
+    let status =
+        |path: &str| agent().get(format!("{}{path}", server.url)).call().unwrap().status().as_u16();
+    assert_eq!(status("/collections/default/documents"), 503);
+    for path in ["/health/live", "/health", "/admin/level", "/admin/config", "/metrics"] {
+        assert_eq!(status(path), 200, "{path}");
+    }
+    server.mainstay(&["level", "release", "--why", "over"]).ok();
+}
+
+/// D4, P1: without a log that takes anything the level says so; what is stored is found all the same.
+#[test]
+fn a_server_whose_logs_are_damaged_is_at_maintenance_and_answers_searches() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path());
+    for id in ["1", "2", "3"] {
+        let url = format!("{}/collections/default/documents/{id}", server.url);
+        let stored = agent().put(url).send_json(json!({"body": format!("zebra {id}")})).unwrap();
+        assert_eq!(stored.status(), 200);
+    }
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let log = fs::read_dir(data.path().join("collections/default/log")).unwrap();
+    let mut paths = log.map(|entry| entry.unwrap().path());
+    let segment = paths.find(|path| path.extension().is_some_and(|ext| ext == "seg")).unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(5).position(|window| window == b"zebra").unwrap();
+    bytes[at] ^= 0xa5;
+    fs::write(&segment, bytes).unwrap();
+
+    let server = Server::start(data.path());
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    let standing = loop {
+        let level = server.mainstay(&["level", "--json"]).ok().json();
+        if level["standing"]["level"] == "maintenance" {
+            break level["standing"].clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "never at maintenance: {level}");
+    };
+    assert_eq!(standing["reason"], "nothing can be written: every log is damaged");
+    let write = agent().put(format!("{}/collections/default/documents/4", server.url));
+    let mut refused = write.send_json(json!({"body": "x"})).unwrap();
+    let problem: Value = refused.body_mut().read_json().unwrap();
+    assert_eq!((refused.status().as_u16(), &problem["code"]), (503, &json!("read_only")));
+    let body = json!({"query": "zebra", "methods": ["bm25"]});
+    let mut found = agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
+    assert_eq!(found.body_mut().read_json::<Value>().unwrap()["total"], 3);
 }
 
 /// V1, V2: without its documents a server is unhealthy and soon not ready, and lives all the same.

@@ -11,6 +11,9 @@ use crate::{Ran, text};
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A free port of loopback.
+const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
 /// The server; killed when dropped.
 pub(crate) struct Server {
     pub(crate) child: Child,
@@ -25,6 +28,11 @@ impl Server {
 
     /// With further arguments and variables.
     pub(crate) fn start_with(data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_on(data, &[&LOOPBACK, more].concat(), variables)
+    }
+
+    /// On an address that the arguments or variables say.
+    pub(crate) fn start_on(data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::begin(Command::new(env!("CARGO_BIN_EXE_mainstay")), data, more, variables)
     }
 
@@ -33,12 +41,12 @@ impl Server {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
         shell.arg(group.join("cgroup.procs")).arg(env!("CARGO_BIN_EXE_mainstay"));
-        Self::begin(shell, data, more, &[])
+        Self::begin(shell, data, &[&LOOPBACK, more].concat(), &[])
     }
 
     fn begin(mut command: Command, data: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command
-            .args(["serve", "--data", text(data), "--listen", "127.0.0.1:0", "--model", "static"])
+            .args(["serve", "--data", text(data), "--model", "static"])
             .args(more)
             .env_remove("MODEL_PATH")
             .envs(variables.iter().copied())
@@ -69,6 +77,17 @@ impl Server {
             assert!(Instant::now() < deadline, "never said {part:?}: {said:#?}");
             std::thread::yield_now();
         }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().join("\n")
+    }
+
+    /// Its command line, as everybody on the machine can read it.
+    pub(crate) fn command_line(&self) -> String {
+        let path = format!("/proc/{}/cmdline", self.child.id());
+        String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
     }
 
     /// Runs a command against the server.

@@ -186,7 +186,7 @@ impl Meter {
 }
 
 /// Keys that nobody used for ten minutes, or for one period where that is longer, go first.
-fn keyed(rule: &RateRule, keys_max: u32) -> KeyedConfig {
+pub(super) fn keyed(rule: &RateRule, keys_max: u32) -> KeyedConfig {
     let mut config = KeyedConfig::new(rule.rate);
     config.keys_max = keys_max;
     config.idle_after = config.idle_after.max(rule.rate.period);

@@ -1,5 +1,5 @@
 use mainstay_ops::audit::Audit;
-use mainstay_ops::keys::{KeyRefused, Keys, NewKey, Scope};
+use mainstay_ops::keys::{KeyError, KeyRefused, Keys, NewKey, Scope};
 use mainstay_ops::store::{MemoryStore, StateStore};
 use mainstay_ops::wall_clock::ManualWallClock;
 use std::sync::Arc;
@@ -72,9 +72,9 @@ fn a_rotated_key_has_two_secrets_for_a_while_and_a_revoked_one_none() {
     let newest = world.keys.rotate(&old.id, Duration::ZERO, "ada").unwrap();
     assert_eq!(world.keys.recognise(&new.key), Err(KeyRefused::Expired));
     assert_eq!(world.keys.recognise(&old.key), Err(KeyRefused::Unknown), "two secrets at most");
-    world.keys.revoke(&old.id, "ada").unwrap();
+    world.keys.revoke(&old.id, false, "ada").unwrap();
     assert_eq!(world.keys.recognise(&newest.key), Err(KeyRefused::Unknown));
-    assert!(world.keys.revoke(&old.id, "ada").is_err());
+    assert!(world.keys.revoke(&old.id, false, "ada").is_err());
     let done: Vec<_> =
         world.audit.recent(0, 10).iter().rev().map(|event| event.action.clone()).collect();
     assert_eq!(done, ["key.create", "key.rotate", "key.rotate", "key.revoke"]);
@@ -121,7 +121,7 @@ fn a_change_that_cannot_be_saved_changes_nothing() {
     let made = world.keys.create(&reader("dashboard"), "ada").unwrap();
     world.store.fail_saves(true);
     assert!(world.keys.create(&reader("other"), "ada").is_err());
-    assert!(world.keys.revoke(&made.id, "ada").is_err());
+    assert!(world.keys.revoke(&made.id, false, "ada").is_err());
     assert_eq!(world.keys.list().len(), 1);
     assert!(world.keys.recognise(&made.key).is_ok());
 }
@@ -145,4 +145,33 @@ fn bad_properties_and_damaged_state_are_refused_with_what_is_allowed() {
     assert!(world.keys.rotate("nobody", HOUR * 10_000, "ada").is_err());
     world.store.save("keys", b"garbage").unwrap();
     assert!(Keys::open(world.store.clone(), world.wall.clock(), world.audit.clone()).is_err());
+}
+
+// C5
+#[test]
+fn the_last_key_that_administers_stays_unless_it_is_the_only_one_and_may_go() {
+    let world = world();
+    let admin = |name: &str| NewKey { scopes: vec![Scope::Admin], ..reader(name) };
+    let root = world.keys.create(&admin("root"), "ada").unwrap();
+    let other = world.keys.create(&reader("dashboard"), "ada").unwrap();
+    // Neither of these can take root's place: one ends, the other is bound to a collection.
+    let brief = NewKey { lasting: Some(HOUR), ..admin("brief") };
+    world.keys.create(&brief, "ada").unwrap();
+    let bound = NewKey { collections: vec!["docs".into()], ..admin("bound") };
+    let bound = world.keys.create(&bound, "ada").unwrap();
+    world.wall.advance(HOUR);
+    for may_be_last in [false, true] {
+        let refused = world.keys.revoke(&root.id, may_be_last, "ada").unwrap_err();
+        assert!(matches!(refused, KeyError::LastAdmin { .. }), "{refused}");
+        assert!(world.keys.recognise(&root.key).is_ok());
+    }
+    let second = world.keys.create(&admin("second"), "ada").unwrap();
+    world.keys.revoke(&root.id, false, "ada").unwrap();
+    for key in world.keys.list().into_iter().filter(|key| key.id != second.id) {
+        world.keys.revoke(&key.id, false, "ada").unwrap();
+    }
+    assert!(world.keys.recognise(&other.key).is_err() && world.keys.recognise(&bound.key).is_err());
+    assert!(world.keys.revoke(&second.id, false, "ada").is_err());
+    world.keys.revoke(&second.id, true, "ada").unwrap();
+    assert!(world.keys.is_empty());
 }

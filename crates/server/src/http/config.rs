@@ -79,10 +79,10 @@ pub(crate) async fn reload(
         );
         Problem { errors: faults, ..problem }
     })?;
-    let changes = changes.iter().map(|change| ChangeJson {
-        name: change.setting.name.to_string(),
-        before: change.before.to_string(),
-        after: change.after.to_string(),
+    let changes = changes.into_iter().map(|change| ChangeJson {
+        name: change.name,
+        before: change.before,
+        after: change.after,
         origin: change.origin.to_string(),
     });
     Ok(Json(ReloadJson { applied: !query.dry_run, changes: changes.collect() }))

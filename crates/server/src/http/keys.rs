@@ -76,6 +76,7 @@ fn refused(error: KeyError) -> Problem {
     let (status, code) = match &error {
         KeyError::Config(_) => (StatusCode::BAD_REQUEST, "bad_request"),
         KeyError::NotFound { .. } => (StatusCode::NOT_FOUND, "key_not_found"),
+        KeyError::LastAdmin { .. } => (StatusCode::CONFLICT, "last_admin_key"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "state"),
     };
     Problem::new(status, code, error.to_string())
@@ -111,8 +112,9 @@ pub(crate) async fn create(
     let keys = state.access().keys.clone();
     let scopes: Vec<Scope> =
         json.scopes.iter().map(|name| scope(name)).collect::<Result<_, _>>()?;
-    if keys.is_empty() && !scopes.contains(&Scope::Admin) {
-        let detail = "scopes: the first key must have admin, or nobody could make another one";
+    let administers = scopes.contains(&Scope::Admin) && json.collections.is_empty();
+    if keys.is_empty() && !administers {
+        let detail = "scopes: the first key must have admin for all collections, or nobody could make another one";
         return Err(Problem::bad_request(detail));
     }
     let lasting = json.lasting.as_deref().map(|text| duration("for", text)).transpose()?;
@@ -146,12 +148,15 @@ pub(crate) async fn rotate(
 }
 
 /// End an API key at once
+///
+/// The last key that may administer everything stays, unless it is the only key and the server can be
+/// reached from its own machine alone.
 #[utoipa::path(
     delete, path = "/admin/keys/{id}", tag = "admin",
     params(("id" = String, Path, description = "The key's id")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = "4XX", description = "There is no such key", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", description = "There is no such key, or it is the last one that may administer everything", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", description = "It could not be saved, so it still works", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -161,6 +166,8 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let keys = state.access().keys.clone();
-    state.shared_change(move || keys.revoke(&id, caller.name())).await?.map_err(refused)?;
+    let may_be_last = state.access().may_be_without_keys();
+    let revoke = move || keys.revoke(&id, may_be_last, caller.name());
+    state.shared_change(revoke).await?.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -35,6 +35,8 @@ impl Watched {
             memory: self.memory.step(),
             queue_age_ms: self.admission.report(Group::Search).oldest_ms,
             burning: self.slo.burning(),
+            // Without names and paths: every answer to a search says the reason of the level.
+            read_only: self.db.is_read_only().then(|| "every log is damaged".to_string()),
             ..Signals::default()
         }
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::source::Origin;
-use super::table::SETTINGS;
 
 /// A fault of one source.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +32,8 @@ impl fmt::Display for SettingFault {
 
 impl std::error::Error for SettingFault {}
 
-/// The known name that a wrong one most resembles, as `write` writes it.
-pub(super) fn nearest(wrong: &str, write: impl Fn(&'static str) -> String) -> Option<String> {
+/// The known name that a wrong one most resembles.
+pub(super) fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let likeness = |name: &String| strsim::normalized_damerau_levenshtein(wrong, name);
-    SETTINGS
-        .iter()
-        .map(|setting| write(setting.name))
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .filter(|name| likeness(name) > 0.6)
+    known.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.6)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::source::variable;
 use super::table::SETTINGS;
-use super::{Origin, Settings};
+use super::{Origin, Settings, Value, service_setting};
 
 /// Lines of TOML; with `origins` each says where its value comes from.
 pub fn to_text(settings: &Settings, origins: bool) -> String {
@@ -18,10 +18,8 @@ pub fn to_text(settings: &Settings, origins: bool) -> String {
             section = of;
         }
         let plain = value.to_string();
-        let quoted = match plain.parse::<f64>() {
-            Ok(_) => plain,
-            Err(_) => format!("{plain:?}"),
-        };
+        let bare = plain.parse::<f64>().is_ok() || matches!(value, Value::Bool(_));
+        let quoted = if bare { plain } else { format!("{plain:?}") };
         let line = format!("{key} = {quoted}");
         let _ = match origins {
             true => writeln!(text, "{line:40} # {origin}"),
@@ -61,8 +59,8 @@ pub fn to_json(settings: &Settings) -> serde_json::Value {
         });
         (setting.name.to_string(), about)
     });
-    let services = settings.services.iter().map(|((service, name), (value, origin))| {
-        let name = name.replacen("dependency", &format!("service.{service}"), 1);
+    let services = settings.services.iter().map(|(key, (value, origin))| {
+        let name = service_setting(key);
         let about = serde_json::json!({
             "value": value.to_string(),
             "origin": origin.to_string(),
@@ -80,6 +78,8 @@ pub fn reference() -> String {
         "# Configuration\n\n\
          Every setting of `mainstay serve`; this page is made from the table in `crates/server/src/settings/table.rs`.\n\n\
          Later sources win: the default, the file given by `--config` (or `MAINSTAY_CONFIG`), environment variables, `--set NAME=VALUE` and the command's own options.\n\
+         A variable that begins with `MAINSTAY_` and is neither below nor one that a command reads (`MAINSTAY_DATA`, `MAINSTAY_URL`, `MAINSTAY_API_KEY`) is a fault; those that Kubernetes sets for a service called `mainstay` are not.\n\
+         A password on the command line is refused, because the list of processes shows it: use the environment or the file.\n\
          All faults of all sources are told at once, and the server does not start with one.\n\
          `mainstay config show --origin` prints what counts and where it comes from; `mainstay config check FILE` only checks.\n\
          Settings marked *live* are taken over by `SIGHUP` without a restart; when a reload would change another one, nothing is changed and the server says which.\n\n\

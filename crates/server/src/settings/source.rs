@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike};
 
-use mainstay_ops::redact::redact;
+use mainstay_ops::redact::{holds_secret, redact};
 
 use super::Settings;
 use super::fault::{SettingFault, nearest};
@@ -13,6 +13,20 @@ use super::table::{SETTINGS, Setting};
 
 /// What the variables of settings begin with.
 const PREFIX: &str = "MAINSTAY_";
+
+/// Variables that begin like settings and are none: those that commands of the program read
+/// themselves, and those of this project's own tests, which run the program.
+pub const PROGRAM_VARIABLES: &[&str] = &[
+    "MAINSTAY_API_KEY",
+    "MAINSTAY_CONFIG",
+    "MAINSTAY_DATA",
+    "MAINSTAY_URL",
+    "MAINSTAY_DATASETS",
+    "MAINSTAY_LONG",
+    "MAINSTAY_SEED",
+    "MAINSTAY_SEEDS",
+    "MAINSTAY_UPDATE",
+];
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +66,7 @@ impl Settings {
         }
         let Some(index) = SETTINGS.iter().position(|setting| setting.name == name) else {
             let message = format!("there is no setting {name}");
-            let nearest = nearest(name, str::to_string);
+            let nearest = nearest(name, setting_names());
             faults.push(SettingFault::unknown(origin, &message, nearest));
             return;
         };
@@ -77,7 +91,7 @@ impl Settings {
         let name = format!("dependency.{key}");
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             let message = format!("there is no setting {key} of a service");
-            let nearest = nearest(&name, str::to_string);
+            let nearest = nearest(&name, setting_names());
             return faults.push(SettingFault::unknown(origin, &message, nearest));
         };
         match setting.parse(text) {
@@ -85,11 +99,16 @@ impl Settings {
                 self.services.insert((service.to_string(), setting.name), (value, origin));
             }
             Err(allowed) => {
-                let message = format!("service.{service}.{key} is {text:?}; allowed is {allowed}");
+                let shown = redact(text);
+                let message = format!("service.{service}.{key} is {shown:?}; allowed is {allowed}");
                 faults.push(SettingFault { origin, message });
             }
         }
     }
+}
+
+fn setting_names() -> impl Iterator<Item = String> {
+    SETTINGS.iter().map(|setting| setting.name.to_string())
 }
 
 /// Service and key of `service.NAME.KEY`; the name may hold points itself.
@@ -150,7 +169,14 @@ fn written<'a>(item: &'a Item, file: &'a str) -> &'a str {
     item.as_str().unwrap_or_else(as_it_stands)
 }
 
-/// Reads environment variables. Variables that begin like those of a section must be settings.
+/// Every variable that means something.
+fn known_variables() -> impl Iterator<Item = String> {
+    let also = SETTINGS.iter().flat_map(|setting| setting.also).chain(PROGRAM_VARIABLES);
+    let ours = also.filter(|name| name.starts_with(PREFIX)).map(ToString::to_string);
+    SETTINGS.iter().map(|setting| variable(setting.name)).chain(ours)
+}
+
+/// Reads environment variables. Variables that begin like ours must be known.
 pub(super) fn environment(
     variables: impl IntoIterator<Item = (String, String)>,
     settings: &mut Settings,
@@ -177,8 +203,8 @@ pub(super) fn environment(
         {
             let name = setting.name.replacen("dependency", &format!("service.{service}"), 1);
             settings.take(&name, &with_unit(setting.also[0], &text), origin, faults);
-        } else if of_a_section(&name) {
-            let nearest = nearest(&name, variable);
+        } else if is_unknown(&name, &text) {
+            let nearest = nearest(&name, known_variables());
             faults.push(SettingFault::unknown(origin, "there is no such setting", nearest));
         }
     }
@@ -196,21 +222,38 @@ fn with_unit(variable: &str, text: &str) -> String {
     if plain { format!("{text}{unit}") } else { text.to_string() }
 }
 
-fn of_a_section(name: &str) -> bool {
-    SETTINGS.iter().filter_map(|setting| setting.name.split_once('.')).any(|(section, _)| {
-        name.strip_prefix(PREFIX)
-            .and_then(|rest| rest.strip_prefix(&section.to_ascii_uppercase()))
-            .is_some_and(|rest| rest.starts_with('_'))
-    })
+/// Whether a variable looks like ours and is neither a setting nor one that the program reads itself.
+fn is_unknown(name: &str, text: &str) -> bool {
+    let ours = name.starts_with(PREFIX) && !PROGRAM_VARIABLES.contains(&name);
+    ours && !of_an_orchestrator(name, text)
 }
 
-/// Reads pairs of name and value from the command line.
+/// Kubernetes tells every container where each service is; of a service called `mainstay` in
+/// variables such as `MAINSTAY_SERVICE_HOST` and `MAINSTAY_PORT_8080_TCP_ADDR`.
+fn of_an_orchestrator(name: &str, text: &str) -> bool {
+    let (before, after) = name.split_once("_PORT").unwrap_or((name, ""));
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || after.is_empty() && before != name && text.contains("://")
+        || ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| after.contains(protocol))
+}
+
+/// Reads pairs of name and value from the command line, which is no place for a password.
 pub(super) fn flags(
     flags: &[(String, String)],
     settings: &mut Settings,
     faults: &mut Vec<SettingFault>,
 ) {
     for (name, text) in flags {
+        if text.contains("://") && holds_secret(text) {
+            let message = format!(
+                "{name} holds a password, and the list of processes shows it to everybody on the \
+                 machine; set {} in the environment instead",
+                variable(name)
+            );
+            faults.push(SettingFault { origin: Origin::CommandLine, message });
+            continue;
+        }
         settings.take(name, text, Origin::CommandLine, faults);
     }
 }

@@ -276,6 +276,12 @@ pub const SETTINGS: &[Setting] = &[
         "The age of the oldest waiting request that leaves the minimum; 0s for never.",
     ),
     fixed(
+        "levels.maintenance_reads",
+        Kind::Bool,
+        "true",
+        "Whether searches and reads are answered at level maintenance; with false the server is closed then, but for health and administration.",
+    ),
+    fixed(
         "slo.availability",
         Kind::Number(0.5, 0.99999),
         "0.999",

@@ -18,6 +18,8 @@ pub enum Kind {
     Text,
     /// An address that may hold a password, which is never shown.
     Secret,
+    /// Yes or no.
+    Bool,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// An address and port.
@@ -38,13 +40,15 @@ pub enum Kind {
     RedisUrl,
 }
 
-/// The value of a setting.
-#[derive(Clone, Debug, PartialEq)]
+/// The value of a setting. It is shown without passwords; what uses it takes the field.
+#[derive(Clone, PartialEq)]
 pub enum Value {
     /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Rates`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(String),
+    /// Of [`Kind::Bool`].
+    Bool(bool),
     /// Of [`Kind::Address`].
     Address(SocketAddr),
     /// Of [`Kind::Count`] and [`Kind::Percent`].
@@ -68,6 +72,7 @@ impl Kind {
         match *self {
             Self::Text => Ok(Value::Text(text.to_string())),
             Self::Secret => Ok(Value::Secret(text.to_string())),
+            Self::Bool => text.parse().map(Value::Bool).map_err(|_| allowed()),
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_string())),
             Self::Choice(_) => Err(allowed()),
             Self::Address => text.parse().map(Value::Address).map_err(|_| allowed()),
@@ -125,6 +130,7 @@ impl fmt::Display for Kind {
         match *self {
             Self::Text => f.write_str("text"),
             Self::Secret => f.write_str("an address; its password is not shown"),
+            Self::Bool => f.write_str("true or false"),
             Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Address => f.write_str("an address and port such as 127.0.0.1:8080"),
             Self::Count(min, max) | Self::Percent(min, max) => write!(f, "{min} to {max}"),
@@ -142,14 +148,21 @@ impl fmt::Display for Kind {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Secret(text) => f.write_str(&redact(text)),
+            // Any text may turn out to be an address with a password in it.
+            Self::Text(text) | Self::Secret(text) => f.write_str(&redact(text)),
+            Self::Bool(yes) => write!(f, "{yes}"),
             Self::Address(address) => write!(f, "{address}"),
             Self::Count(number) => write!(f, "{number}"),
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),
             Self::Number(number) => write!(f, "{number}"),
             Self::Duration(duration) => f.write_str(&human_duration::format(*duration)),
         }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value({self})")
     }
 }
 
@@ -161,6 +174,7 @@ mod tests {
     fn values_are_read_back_as_they_are_written() {
         for (kind, text) in [
             (Kind::Text, "auto"),
+            (Kind::Bool, "false"),
             (Kind::Choice(&["auto", "never"]), "never"),
             (Kind::Address, "127.0.0.1:8080"),
             (Kind::RedisUrl, ""),

@@ -118,6 +118,28 @@ fn keys_are_rotated_and_revoked_while_the_server_runs() {
     assert_eq!(with_key(&server, Some(&admin), "DELETE", &gone, None).problem(), "key_not_found");
 }
 
+/// C5: nobody is locked out, and the door opens only where nobody else can come in.
+#[test]
+fn the_last_key_that_administers_everything_is_not_revoked_by_accident() {
+    let server = with_documents();
+    let bound = json!({"name": "root", "scopes": ["admin"], "collections": ["default"]});
+    assert_eq!(create(&server, None, &bound).problem(), "bad_request", "it could make no other");
+    let admin = key_of(&create(&server, None, &json!({"name": "root", "scopes": ["admin"]})));
+    let made = |body: Value| key_of(&create(&server, Some(&admin), &body));
+    let reader = made(json!({"name": "r", "scopes": ["read"]}));
+    let revoke = |key: &str| {
+        let path = format!("/admin/keys/{}", key.split('_').nth(1).unwrap());
+        with_key(&server, Some(&admin), "DELETE", &path, None)
+    };
+    let refused = revoke(&admin);
+    assert_eq!((refused.status, refused.problem().as_str()), (409, "last_admin_key"));
+    assert!(refused.body.contains("make another one"), "{}", refused.body);
+    assert_eq!(revoke(&reader).status, 204);
+    // Only the machine itself reaches this server, so it may go back to having no keys.
+    assert_eq!(revoke(&admin).status, 204);
+    assert_eq!(server.get("/collections").status, 200);
+}
+
 /// C5: guessing is slowed down, and does not slow down those who have a key.
 #[test]
 fn who_presents_wrong_keys_is_slowed_down() {

@@ -146,6 +146,11 @@ impl Log {
         self.inner.refuses(Class::Ordinary)
     }
 
+    /// Why every append is refused now, if it is: damage, failed sync. On a full disk removals go on.
+    pub fn refuses_all(&self) -> Option<LogError> {
+        self.inner.refuses(Class::Essential)
+    }
+
     /// Bytes that wait for the disk, and that may wait: what tells writers to slow down.
     pub fn queued_bytes(&self) -> (u64, u64) {
         self.queue.depth()
