@@ -34,6 +34,9 @@ pub struct Config {
     pub header_timeout: Duration,
     /// The longest pause between two pieces of a request's body. Default 30 s.
     pub body_timeout: Duration,
+    /// How long connections are still accepted at shutdown while readiness is false already. Default
+    /// 0: for servers behind a load balancer, the time in which it asks a few times.
+    pub drain_delay: Duration,
     /// The time that running requests get at shutdown. Default 25 s: with closing the data
     /// directory it stays within the 30 s that orchestrators grant.
     pub drain_timeout: Duration,
@@ -75,6 +78,7 @@ impl Default for Config {
             body_bytes_max: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
             answers_max: 1000,
             answers_stale_for: Duration::from_secs(300),

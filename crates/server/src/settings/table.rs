@@ -95,10 +95,16 @@ pub const SETTINGS: &[Setting] = &[
         "The longest pause between two pieces of a request's body.",
     ),
     live(
+        "server.drain_delay",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(600)),
+        "0s",
+        "How long new connections are still served at shutdown while /health/ready says 503 already. Behind a load balancer set it to the time in which that notices: its interval times the failures that it waits for.",
+    ),
+    live(
         "server.drain_timeout",
         Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
         "25s",
-        "The time that running requests get at shutdown; with 0s they are cut off at once.",
+        "The time that running requests get at shutdown, after server.drain_delay; with 0s they are cut off at once.",
     ),
     fixed(
         "auth.mode",

@@ -124,9 +124,14 @@ impl Running {
         Answer::of(request.header("content-type", kind).send(body))
     }
 
+    /// Tells the server to stop.
+    fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
     /// Stops the server; answers whether every request ended in time.
     fn stop(&mut self) -> bool {
-        drop(self.stop.take());
+        self.begin_stop();
         self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or(true)
     }
 }
