@@ -10,6 +10,7 @@ mod documents;
 mod operations;
 mod search;
 mod security;
+mod shared_rates;
 mod shutdown;
 mod smuggling;
 mod telemetry;
