@@ -122,10 +122,10 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
     });
     notifier.ready("answering");
     shutdown.wait();
-    let total = control.drain_timeout() + STOP_MARGIN + CLOSE_MIN;
+    let total = control.drain_time() + STOP_MARGIN + CLOSE_MIN;
     let total = total.max(TOTAL_DEFAULT);
     notifier.stopping("finishing running requests", total);
-    let progress = end(&shutdown, total, control.drain_timeout(), stop, drained, db)?;
+    let progress = end(&shutdown, total, control.drain_time(), stop, drained, db)?;
     drop(watchdog);
     telemetry.flush();
     eprintln!("{progress}");
@@ -145,12 +145,12 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
 fn end(
     shutdown: &Shutdown,
     total: Duration,
-    drain_timeout: Duration,
+    drain_time: Duration,
     stop: tokio::sync::oneshot::Sender<()>,
     drained: std::sync::mpsc::Receiver<bool>,
     db: Arc<Db>,
 ) -> Result<Progress, Failure> {
-    let drain = drain_timeout + STOP_MARGIN;
+    let drain = drain_time + STOP_MARGIN;
     let plan = Plan::new(total)
         .phase("drain", drain, move |context| {
             // Not ready first, then no new connections, then the running requests.

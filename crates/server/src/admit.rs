@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
 
 use crate::caller::Caller;
+use crate::leaving::Spare;
 use crate::problem::Problem;
 use crate::route_kind::RouteKind;
 use crate::state::State;
@@ -24,6 +25,8 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// How full the way of a write is, on every answer to one.
 const WRITE_QUEUE: HeaderName = HeaderName::from_static("x-mainstay-write-queue");
 
+/// When to try again without a connection to be had: others end theirs within about this time.
+const CONNECTION_RETRY_MS: u64 = 1_000;
 /// Urgencies of RFC 9218 from which nobody waits for the answer; 3 is the default, 7 the lowest.
 const BATCH_FROM: u8 = 5;
 
@@ -37,21 +40,23 @@ pub(crate) async fn apply(
     let Some(group) = group(request.method(), request.uri().path()) else {
         return control(&state, request, next).await;
     };
+    if request.extensions().get::<Spare>().is_some() {
+        return no_connection(&state, group).into_response();
+    }
     let (parts, body) = request.into_parts();
     let (class, key) = (class_of(&parts), caller.key());
     let declared = declared_bytes(&parts.headers);
     let collection = (group == Group::Write).then(|| collection_of(parts.uri.path()));
     let admitted = state.admission().arrive(class, group, &key).and_then(|ticket| {
-        // A body that is read whole counts before its first byte is there.
+        // A body that is read whole counts before its first byte is there, as far as it is declared;
+        // the rest of it counts as it arrives.
         let memory = ticket.reserve(write_bytes(declared))?;
         Ok((ticket, memory))
     });
     let mut response = match admitted {
         Ok((ticket, memory)) => {
             let request = Request::from_parts(parts, body);
-            let response = under(ticket, next.run(request)).await;
-            drop(memory);
-            response
+            under(ticket, memory, next.run(request)).await
         }
         Err(refusal) => Problem::from(&*refusal).into_response(),
     };
@@ -63,10 +68,22 @@ pub(crate) async fn apply(
     response
 }
 
+/// The refusal of what came on a connection that is kept for control calls.
+fn no_connection(state: &State, group: Group) -> Problem {
+    let work = if group == Group::Write { "writes" } else { "searches" };
+    metrics::counter!("mainstay_requests_shed_total", "work" => work).increment(1);
+    let bound = state.config().connections_max;
+    let detail = format!(
+        "every connection is in use, {bound} at most and one for each file handle; try again, or \
+         raise server.connections_max or the limit of file handles"
+    );
+    Problem::busy(detail, CONNECTION_RETRY_MS)
+}
+
 /// Health, metrics and administration pass every limit.
 async fn control(state: &State, request: Request, next: Next) -> Response {
     match state.admission().arrive(Class::Control, Group::Read, "") {
-        Ok(ticket) => under(ticket, next.run(request)).await,
+        Ok(ticket) => under(ticket, None, next.run(request)).await,
         Err(refusal) => Problem::from(&*refusal).into_response(),
     }
 }
@@ -99,7 +116,7 @@ fn class_of(parts: &Parts) -> Class {
 }
 
 /// Bytes of a body that is read whole, as far as its sender says; a stream is read in parts that
-/// count when they are written.
+/// count as they arrive.
 fn declared_bytes(headers: &HeaderMap) -> u64 {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if kind.starts_with(b"application/x-ndjson") || kind.starts_with(b"application/jsonl") {

@@ -25,15 +25,20 @@ pub struct Config {
     pub admission: AdmissionConfig,
     /// The Redis that several nodes share their rates through. Default none.
     pub shared_rates: Option<SharedRates>,
-    /// Connections that are open at a time; more wait in the system's queue. Default 4096.
+    /// Connections that are open at a time; 16 more serve control calls alone, further ones wait in the
+    /// system's queue. Default 4096.
     pub connections_max: usize,
     /// The longest body of a request that is read whole, in bytes. Streams of NDJSON may be longer:
-    /// each of their lines is bounded instead. Default 64 MiB.
+    /// each of their lines is bounded instead. Control calls have 1 MiB at most. Default 64 MiB.
     pub body_bytes_max: usize,
     /// The time in which a request's headers must arrive. Default 10 s.
     pub header_timeout: Duration,
-    /// The longest pause between two pieces of a request's body. Default 30 s.
+    /// The longest pause between two pieces of a request's body; and the time after which 1 KiB must
+    /// have arrived for each second of waiting. Default 30 s.
     pub body_timeout: Duration,
+    /// How long connections are still accepted at shutdown while readiness is false already. Default
+    /// 0: for servers behind a load balancer, the time in which it asks a few times.
+    pub drain_delay: Duration,
     /// The time that running requests get at shutdown. Default 25 s: with closing the data
     /// directory it stays within the 30 s that orchestrators grant.
     pub drain_timeout: Duration,
@@ -75,6 +80,7 @@ impl Default for Config {
             body_bytes_max: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
             answers_max: 1000,
             answers_stale_for: Duration::from_secs(300),

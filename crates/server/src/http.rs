@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod admission;
+mod body;
 pub(crate) mod catalogue;
 pub(crate) mod collections;
 pub(crate) mod config;
@@ -14,13 +15,13 @@ pub(crate) mod levels;
 pub(crate) mod search;
 pub(crate) mod slo;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub(crate) use body::{Pieces, read_body};
 
 use crate::problem::Problem;
 use crate::state::State;
@@ -33,7 +34,7 @@ impl<T: DeserializeOwned> FromRequest<State> for Json<T> {
 
     async fn from_request(request: Request, state: &State) -> Result<Self, Problem> {
         require_json(&request)?;
-        let bytes = read_body(request.into_body(), state).await?;
+        let bytes = read_body(request, state).await?;
         let value = serde_json::from_slice(&bytes)
             .map_err(|e| Problem::bad_request(format!("the body is not what is expected: {e}")))?;
         Ok(Self(value))
@@ -100,42 +101,6 @@ fn require_json(request: &Request) -> Result<(), Problem> {
                 "the body is {}; send application/json",
                 other.chars().take(64).collect::<String>()
             ),
-        )),
-    }
-}
-
-/// Reads a body whole, within the bounds on size and on pauses.
-pub(crate) async fn read_body(body: Body, state: &State) -> Result<Vec<u8>, Problem> {
-    let bound = state.config().body_bytes_max;
-    let mut stream = body.into_data_stream();
-    let mut bytes = Vec::new();
-    while let Some(piece) = next_piece(&mut stream, state).await? {
-        if bytes.len() + piece.len() > bound {
-            return Err(Problem::new(
-                axum::http::StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                format!("the body has more than {bound} bytes; send less at a time, or NDJSON"),
-            ));
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
-}
-
-/// The next piece of a body; `None` at its end.
-pub(crate) async fn next_piece(
-    stream: &mut axum::body::BodyDataStream,
-    state: &State,
-) -> Result<Option<Bytes>, Problem> {
-    let pause = state.config().body_timeout;
-    match tokio::time::timeout(pause, stream.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(piece))) => Ok(Some(piece)),
-        Ok(Some(Err(error))) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => Err(Problem::new(
-            axum::http::StatusCode::REQUEST_TIMEOUT,
-            "body_timeout",
-            format!("no byte of the body arrived for {pause:?}"),
         )),
     }
 }

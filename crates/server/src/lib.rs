@@ -3,8 +3,8 @@
 //! A request enters in `routes`, is handled by one file of `http/`, and asks
 //! `mainstay-db` on a thread of its own; the answer's JSON is made in [`wire`].
 //!
-//! Order of start: data directory, listener, requests. Order of stop: not ready, no new
-//! connections, running requests, data directory.
+//! Order of start: data directory, listener, requests. Order of stop: not ready, the drain
+//! delay, no new connections, running requests, data directory.
 
 // A problem is made at most once in a request; boxing it would only hide its fields.
 #![allow(clippy::result_large_err)]
@@ -25,6 +25,7 @@ mod authenticate;
 mod caller;
 mod gauges;
 mod http;
+mod leaving;
 mod listener;
 mod observe;
 mod operations;
@@ -96,9 +97,10 @@ impl Control {
         self.0.tls().map_or(Ok(false), tls::Tls::refresh)
     }
 
-    /// The time that running requests get at shutdown.
-    pub fn drain_timeout(&self) -> std::time::Duration {
-        self.0.config().drain_timeout
+    /// The time from the order to stop until every request has ended or was cut off.
+    pub fn drain_time(&self) -> std::time::Duration {
+        let config = self.0.config();
+        config.drain_delay + config.drain_timeout
     }
 
     /// Decides which requests are begun; a handle to look at it and to close it to some.
@@ -224,8 +226,8 @@ impl Server {
         Control(self.state.clone())
     }
 
-    /// Serves until `stop` is done, then lets running requests end within the drain time. The data
-    /// directory is left open. Answers whether every request ended in time.
+    /// Serves until `stop` is done, says that it is not ready, goes on for the drain delay, then lets
+    /// running requests end within the drain time. The data directory is left open. Answers whether every request ended in time.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> bool {
         let router = routes::routes(self.state.clone());
         listener::serve(self.listener, router, self.state, stop).await

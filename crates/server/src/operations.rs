@@ -248,13 +248,14 @@ impl Operations {
         Ok(())
     }
 
-    /// Starts the loop that tells the catalogue of this node and brings what others have changed.
+    /// Starts the loop that tells the catalogue of this node and brings what others have changed. Its
+    /// turns take as long as a database wants, and no restart heals a database: it has no pulse.
     fn share(&self, db: &Arc<Db>, every: Duration) -> Result<(), StartFailure> {
         let (db, sharing, levels) =
             (Arc::clone(db), Arc::clone(&self.sharing), self.levels.clone());
         let (keys, flags) = (self.keys.clone(), self.flags.clone());
         let changed = move |piece: &'static str| read_again(piece, &keys, &flags);
-        self.every("catalogue", every, move || {
+        self.beside("catalogue", every, move || {
             sharing.turn(&db, levels.standing().level.as_str(), &changed);
         })
     }
@@ -267,7 +268,8 @@ impl Operations {
         }
     }
 
-    /// Starts a loop that is watched for silence.
+    /// Starts a loop that is watched for silence: only one that waits for nothing outside the process,
+    /// and for its own disk no longer than a disk may take.
     pub(crate) fn every(
         &self,
         name: &str,
@@ -275,10 +277,20 @@ impl Operations {
         mut tick: impl FnMut() + Send + 'static,
     ) -> Result<(), StartFailure> {
         let pulse = self.pulses.watch(name, SILENCE_MAX).map_err(|e| failed("pulse")(&e))?;
-        let ticker = Ticker::start(name, every, move || {
+        self.beside(name, every, move || {
             pulse.beat();
             tick();
-        });
+        })
+    }
+
+    /// Starts a loop that may be silent for as long as it likes.
+    fn beside(
+        &self,
+        name: &str,
+        every: Duration,
+        tick: impl FnMut() + Send + 'static,
+    ) -> Result<(), StartFailure> {
+        let ticker = Ticker::start(name, every, tick);
         let ticker = ticker.map_err(|e| failed("ticker")(&e))?;
         self.tickers.lock().unwrap_or_else(PoisonError::into_inner).push(ticker);
         Ok(())

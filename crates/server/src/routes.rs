@@ -14,7 +14,7 @@ use crate::http::{
 };
 use crate::problem::Problem;
 use crate::state::State;
-use crate::{authenticate, observe, security_headers, standing};
+use crate::{authenticate, leaving, observe, security_headers, standing};
 
 /// Every path behind the layers that each request goes through, the outermost last.
 pub(crate) fn routes(state: State) -> Router {
@@ -24,6 +24,7 @@ pub(crate) fn routes(state: State) -> Router {
         .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), leaving::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
 }

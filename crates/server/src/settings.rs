@@ -319,6 +319,7 @@ impl Settings {
             body_bytes_max: count("server.body_bytes_max"),
             header_timeout: self.duration("server.header_timeout"),
             body_timeout: self.duration("server.body_timeout"),
+            drain_delay: self.duration("server.drain_delay"),
             drain_timeout: self.duration("server.drain_timeout"),
             answers_max: u32::try_from(self.number("search.answers_max")).unwrap_or(u32::MAX),
             answers_stale_for: self.duration("search.answers_stale_for"),

@@ -169,6 +169,11 @@ impl State {
         self.0.operations.health.gate().drain();
     }
 
+    /// Whether it answers so.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.operations.health.gate().is_draining()
+    }
+
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, Problem> {
         Ok(self.0.db.collection(name)?)
     }

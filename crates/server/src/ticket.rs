@@ -1,14 +1,18 @@
 //! The ticket that a request's work is begun under, in a task-local, so that no handler can forget it;
-//! and what a refusal looks like over HTTP.
+//! the memory of its body; and what a refusal looks like over HTTP.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use mainstay_ops::admission::{Refusal, RefusalKind, Ticket};
+use mainstay_ops::memory::Reservation;
 
 use crate::problem::Problem;
 
 tokio::task_local! {
     static TICKET: Arc<Ticket>;
+    /// What is reserved for the body; given back when the request is answered or given up.
+    static BODY: RefCell<Option<Reservation>>;
 }
 
 /// The ticket of the request that this task serves.
@@ -16,9 +20,27 @@ pub(crate) fn ticket() -> Option<Arc<Ticket>> {
     TICKET.try_with(Arc::clone).ok()
 }
 
-/// Serves a request under its ticket.
-pub(crate) async fn under<F: Future>(ticket: Ticket, work: F) -> F::Output {
-    TICKET.scope(Arc::new(ticket), work).await
+/// Serves a request under its ticket; `body` is reserved for its body already.
+pub(crate) async fn under<F: Future>(
+    ticket: Ticket,
+    body: Option<Reservation>,
+    work: F,
+) -> F::Output {
+    TICKET.scope(Arc::new(ticket), BODY.scope(RefCell::new(body), work)).await
+}
+
+/// Reserves so many bytes for the body of the request that this task serves, unless it has them
+/// already: for what nobody declared, as it arrives.
+pub(crate) fn reserve_body(bytes: u64) -> Result<(), Problem> {
+    let Some(ticket) = ticket() else { return Ok(()) };
+    let reserved = BODY.try_with(|body| ticket.reserve_up_to(&mut body.borrow_mut(), bytes));
+    // Outside of a request nothing arrives.
+    reserved.unwrap_or(Ok(())).map_err(|refusal| Problem::from(&*refusal))
+}
+
+/// Gives back what is reserved for the body: it lies in memory no more.
+pub(crate) fn release_body() {
+    let _ = BODY.try_with(RefCell::take);
 }
 
 impl From<&Refusal> for Problem {

@@ -3,7 +3,7 @@
 use super::gate::{Entered, GatePermit, Waiting};
 use super::rates::Asked;
 use super::{Admission, Class, Group, Refusal, RefusalReason};
-use crate::memory::Reservation;
+use crate::memory::{MemoryRefused, Reservation};
 use mainstay_resilience::Sleeper;
 use std::future::poll_fn;
 use std::hash::BuildHasher;
@@ -148,22 +148,46 @@ impl Ticket {
         reserved.inspect_err(|refusal| self.admission.count(refusal))
     }
 
+    /// Reserves what is missing to `bytes`, for work whose size shows by and by.
+    ///
+    /// # Errors
+    /// The refusal; what was reserved stays reserved.
+    pub fn reserve_up_to(
+        &self,
+        held: &mut Option<Reservation>,
+        bytes: u64,
+    ) -> Result<(), Box<Refusal>> {
+        let Some(there) = held else {
+            *held = self.reserve(bytes)?;
+            return Ok(());
+        };
+        let missing = bytes.saturating_sub(there.bytes());
+        if missing == 0 {
+            return Ok(());
+        }
+        let grown = there.grow(missing).map_err(|no| self.short_of_memory(&no));
+        grown.inspect_err(|refusal| self.admission.count(refusal))
+    }
+
     fn take(&self, bytes: u64) -> Result<Option<Reservation>, Box<Refusal>> {
         let budget = self.admission.0.memory.load();
         let Some(budget) = budget.as_ref().filter(|_| bytes > 0) else { return Ok(None) };
-        match budget.try_reserve(bytes, self.class.memory_priority()) {
-            Ok(reservation) => Ok(Some(reservation)),
-            Err(no) => Err(Box::new(Refusal {
-                reason: RefusalReason::Memory,
-                group: self.group,
-                class: self.class,
-                policy: Arc::from("memory"),
-                limit: no.wanted_bytes,
-                remaining: no.available_bytes,
-                retry_after: super::FLOOR_RETRY,
-                detail: no.to_string(),
-            })),
-        }
+        let reserved = budget.try_reserve(bytes, self.class.memory_priority());
+        reserved.map(Some).map_err(|no| self.short_of_memory(&no))
+    }
+
+    #[cold]
+    fn short_of_memory(&self, no: &MemoryRefused) -> Box<Refusal> {
+        Box::new(Refusal {
+            reason: RefusalReason::Memory,
+            group: self.group,
+            class: self.class,
+            policy: Arc::from("memory"),
+            limit: no.wanted_bytes,
+            remaining: no.available_bytes,
+            retry_after: super::FLOOR_RETRY,
+            detail: no.to_string(),
+        })
     }
 }
 

@@ -99,6 +99,12 @@ impl Gate {
         self.show();
     }
 
+    /// Whether [`drain`](Gate::drain) was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Counts one round of checks: the critical ones with what they found. A critical check that is
     /// unhealthy or unknown fails the round; a degraded one does not.
     pub fn round<'a>(&self, critical: impl IntoIterator<Item = (&'a str, Health)>) {
@@ -142,7 +148,7 @@ impl Gate {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let mut reasons = Vec::new();
-        if self.draining.load(Ordering::SeqCst) {
+        if self.is_draining() {
             reasons.push("shutting down".to_owned());
         }
         let rounds = lock(&self.rounds);

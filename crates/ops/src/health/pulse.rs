@@ -36,6 +36,9 @@ pub struct Liveness {
     pub live: bool,
     /// The silent loops, with how long they are silent.
     pub silent: Vec<String>,
+    /// The names of all watched loops.
+    #[serde(default)]
+    pub watched: Vec<String>,
 }
 
 impl Pulses {
@@ -70,15 +73,16 @@ impl Pulses {
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         let now = self.clock.coarse();
-        let mut silent = Vec::new();
+        let (mut silent, mut watched) = (Vec::new(), Vec::new());
         for beaten in lock(&self.watched).iter().filter_map(Weak::upgrade) {
             let last = mainstay_resilience::Tick::from_nanos(beaten.last.load(Ordering::Relaxed));
             let age = now.since(last);
             if age > beaten.silence_max {
                 silent.push(format!("{}: silent for {} s", beaten.name, age.as_secs()));
             }
+            watched.push(beaten.name.clone());
         }
-        Liveness { live: silent.is_empty(), silent }
+        Liveness { live: silent.is_empty(), silent, watched }
     }
 }
 

@@ -55,7 +55,8 @@ impl Level {
         ceiling.saturating_sub(self.used.load(Ordering::Relaxed)).saturating_sub(reserved)
     }
 
-    fn take(&self, bytes: u64, priority: Priority) -> Result<(), MemoryRefused> {
+    /// Takes `bytes` for work that has `held` already.
+    fn take(&self, held: u64, bytes: u64, priority: Priority) -> Result<(), MemoryRefused> {
         let refuse = |available_bytes| {
             self.refused.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("mainstay_memory_refused_total", "priority" => priority.as_str())
@@ -64,7 +65,7 @@ impl Level {
             MemoryRefused { wanted_bytes: bytes, available_bytes, step, priority }
         };
         let control = priority == Priority::Critical;
-        if bytes > self.config.request_bytes_max && !control {
+        if held.saturating_add(bytes) > self.config.request_bytes_max && !control {
             return Err(refuse(self.config.request_bytes_max));
         }
         if priority < self.step().admits_from() {
@@ -102,7 +103,7 @@ impl Budget {
         bytes: u64,
         priority: Priority,
     ) -> Result<Reservation, MemoryRefused> {
-        self.0.take(bytes, priority)?;
+        self.0.take(0, bytes, priority)?;
         Ok(Reservation { level: Arc::clone(&self.0), bytes, priority })
     }
 
@@ -134,7 +135,7 @@ impl Reservation {
     /// # Errors
     /// As for [`Budget::try_reserve`]; what was reserved stays reserved.
     pub fn grow(&mut self, more: u64) -> Result<(), MemoryRefused> {
-        self.level.take(more, self.priority)?;
+        self.level.take(self.bytes, more, self.priority)?;
         self.bytes += more;
         Ok(())
     }

@@ -342,6 +342,19 @@ fn what_is_reserved_counts_before_it_is_used() {
 
 // O2
 #[test]
+fn what_grows_by_and_by_has_the_bound_of_one_request_too() {
+    let guarded = guarded();
+    guarded.at(100);
+    let budget = guarded.guard.budget();
+    let mut grown = budget.try_reserve(400 * MIB, Priority::Normal).unwrap();
+    let refused = grown.grow(113 * MIB).unwrap_err();
+    assert_eq!((refused.available_bytes, grown.bytes()), (512 * MIB, 400 * MIB));
+    grown.grow(112 * MIB).unwrap();
+    assert_eq!(budget.reserved_bytes(), 512 * MIB);
+}
+
+// O2
+#[test]
 fn reservations_of_many_threads_add_up_to_nothing_in_the_end() {
     let guarded = guarded();
     guarded.at(840);

@@ -8,9 +8,10 @@ use mainstay_ops::admission::{Load, write_bytes, write_units};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Json, Path, Query, content_type, next_piece, read_body};
+use super::{Json, Path, Pieces, Query, content_type, read_body};
 use crate::problem::Problem;
 use crate::state::{State, Work};
+use crate::ticket;
 use crate::wire::{
     self, DeleteJson, DeletedJson, DocumentJson, DocumentPageJson, FailedJson, WrittenJson,
 };
@@ -19,6 +20,8 @@ use crate::wire::{
 const BATCH_DOCUMENTS: usize = 1000;
 /// Bytes of a stream that are written at once.
 const BATCH_BYTES: usize = 4 << 20;
+/// A line of a stream stands in memory as text and as a document until its batch is written.
+const STREAM_COPIES: u64 = 2;
 /// Refused documents that are named in an answer; all are counted.
 const FAILED_NAMED_MAX: usize = 1000;
 /// Documents on a page when the caller names no number, and at most.
@@ -63,7 +66,7 @@ pub(crate) async fn put(
     match kind.as_str() {
         "application/x-ndjson" | "application/jsonl" => bulk.stream(request).await?,
         "application/json" => {
-            let bytes = read_body(request.into_body(), &state).await?;
+            let bytes = read_body(request, &state).await?;
             let parsed: OneOrMany = serde_json::from_slice(&bytes).map_err(|e| {
                 Problem::bad_request(format!("the body is no document and no array of them: {e}"))
             })?;
@@ -107,6 +110,8 @@ struct Bulk {
     /// The place of each document of the batch in the request.
     places: Vec<u64>,
     batch_bytes: usize,
+    /// Bytes of the batch's lines, in a stream.
+    gathered: usize,
     next_place: u64,
     written: WrittenJson,
 }
@@ -119,6 +124,7 @@ impl Bulk {
             batch: Vec::new(),
             places: Vec::new(),
             batch_bytes: 0,
+            gathered: 0,
             next_place: 0,
             written: WrittenJson { stored: 0, seq: 0, failed: Vec::new(), failed_total: 0 },
         }
@@ -126,9 +132,14 @@ impl Bulk {
 
     /// Reads NDJSON line by line, writing batches as they fill.
     async fn stream(&mut self, request: Request) -> Result<(), Problem> {
-        let mut stream = request.into_body().into_data_stream();
+        let mut pieces = Pieces::of(request);
         let mut pending: Vec<u8> = Vec::new();
-        while let Some(piece) = next_piece(&mut stream, &self.state).await? {
+        loop {
+            let piece = pieces.next(&self.state).await.map_err(|problem| self.broken(problem))?;
+            let Some(piece) = piece else { break };
+            let gathered = (pending.len() + self.gathered + piece.len()) as u64;
+            let reserved = ticket::reserve_body(gathered.saturating_mul(STREAM_COPIES));
+            reserved.map_err(|problem| self.broken(problem))?;
             let mut rest = &piece[..];
             while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
                 pending.extend_from_slice(&rest[..at]);
@@ -156,6 +167,7 @@ impl Bulk {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
+        self.gathered += line.len();
         let parsed = wire::document(line).map_err(|problem| (String::new(), problem.detail));
         self.add(parsed).await
     }
@@ -189,6 +201,9 @@ impl Bulk {
         let load = written_load(bytes);
         let put = move |_: &Db, _| collection.put(batch);
         let written = self.state.weighed(Work::Write, load, |_| true, put).await;
+        if std::mem::take(&mut self.gathered) > 0 {
+            ticket::release_body();
+        }
         let Written { seq, documents } = written.map_err(|problem| self.broken(problem))?;
         self.written.seq = self.written.seq.max(seq);
         for ((outcome, place), id) in documents.into_iter().zip(places).zip(ids) {

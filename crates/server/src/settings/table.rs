@@ -74,13 +74,13 @@ pub const SETTINGS: &[Setting] = &[
         "server.connections_max",
         Kind::Count(1, 1_000_000),
         "4096",
-        "Connections that are open at a time; more wait in the system's queue.",
+        "Connections that are open at a time. Beyond them 16 more serve health, metrics and administration, one call each, and answer anything else with 503; further ones wait in the system's queue.",
     ),
     live(
         "server.body_bytes_max",
         Kind::Bytes(1 << 10, 1 << 30),
         "64MiB",
-        "The longest body of a request that is read whole. Streams of NDJSON may be longer; their lines are bounded instead.",
+        "The longest body of a request that is read whole; 1MiB at most for administration. Streams of NDJSON may be longer; their lines are bounded instead.",
     ),
     fixed(
         "server.header_timeout",
@@ -92,13 +92,19 @@ pub const SETTINGS: &[Setting] = &[
         "server.body_timeout",
         Kind::Duration(Duration::from_millis(100), Duration::from_secs(600)),
         "30s",
-        "The longest pause between two pieces of a request's body.",
+        "The longest pause between two pieces of a request's body. Once a sender was waited for that long altogether, 1 KiB must have arrived in each further second, on average.",
+    ),
+    live(
+        "server.drain_delay",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(600)),
+        "0s",
+        "How long new connections are still served at shutdown while /health/ready says 503 already. Behind a load balancer set it to the time in which that notices: its interval times the failures that it waits for.",
     ),
     live(
         "server.drain_timeout",
         Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
         "25s",
-        "The time that running requests get at shutdown; with 0s they are cut off at once.",
+        "The time that running requests get at shutdown, after server.drain_delay; with 0s they are cut off at once.",
     ),
     fixed(
         "auth.mode",

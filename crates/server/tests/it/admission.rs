@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_db::{InjectedFault, Method};
-use mainstay_server::Config;
+use mainstay_ops::handles::HandleClass;
+use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_server::admission::{AdmissionConfig, Class, Floor, LineConfig, RateRule};
+use mainstay_server::memory::{MemoryConfig, MemoryGuard};
+use mainstay_server::{Clock, Config};
 use serde_json::{Value, json};
 
 use crate::{Running, agent};
@@ -210,6 +213,192 @@ fn o2_a_body_whose_memory_is_not_there_is_refused_before_it_is_read() {
     let _ = stream.read_to_string(&mut answer);
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("\"reason\":\"memory\""), "{answer}");
+}
+
+/// A guard that sees a small machine with nothing in use.
+fn small_memory(limit_bytes: u64) -> MemoryGuard {
+    let kernel = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(kernel.path().join("proc/self")).unwrap();
+    let status = "VmRSS:\t0 kB\nRssAnon:\t0 kB\nRssShmem:\t0 kB\n";
+    std::fs::write(kernel.path().join("proc/self/status"), status).unwrap();
+    let config = MemoryConfig { limit_bytes, ..MemoryConfig::default() };
+    let files = KernelFiles::at(kernel.path());
+    let guard = MemoryGuard::new(config, files, Clock::system(), None).unwrap();
+    guard.tick();
+    guard
+}
+
+/// Sends a request whose body may be refused in the middle; the answer.
+fn send_raw(server: &Running, head: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "{head}\r\nHost: x\r\nConnection: close\r\n").unwrap();
+    // The server may close while we are still sending.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// O2: a body whose length nobody declares counts as it arrives, read whole or in lines: it is
+/// refused before its end, and everything is given back.
+#[test]
+fn o2_memory_is_reserved_as_an_undeclared_body_arrives_and_given_back() {
+    let body_timeout = Duration::from_secs(10);
+    let server = Running::start_with(Config { body_timeout, ..Config::default() });
+    let guard = small_memory(32 << 20);
+    server.control().admission().guard_memory(guard.budget());
+    let put = "PUT /collections/default/documents HTTP/1.1\r\nTransfer-Encoding: chunked";
+    let text = "x".repeat(12 << 20);
+    for kind in ["application/json", "application/x-ndjson"] {
+        let head = format!("{put}\r\nContent-Type: {kind}");
+        // A chunk that does not end, of a body that does not end.
+        let endless = format!("\r\n{:x}\r\n{{\"id\": \"1\", \"body\": \"{text}", 64 << 20);
+        let answer = send_raw(&server, &head, endless.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 503"), "{kind}: {answer:.500}");
+        assert!(answer.contains("\"reason\":\"memory\""), "{kind}: {answer}");
+        until_given_back(&guard);
+        let small = "\r\nb\r\n{\"id\": \"2\"}\r\n0\r\n\r\n";
+        let answer = send_raw(&server, &head, small.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 200"), "{kind}: {answer:.500}");
+    }
+    until_given_back(&guard);
+    let shown = server.get("/admin/resources").json();
+    assert_eq!(shown["memory"]["reserved_bytes"], 0, "{shown:#}");
+}
+
+/// An answer may be there a moment before its request's future is dropped.
+fn until_given_back(guard: &MemoryGuard) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while guard.budget().reserved_bytes() > 0 {
+        assert!(Instant::now() < deadline, "{} bytes", guard.budget().reserved_bytes());
+        std::thread::yield_now();
+    }
+}
+
+/// O2: a long stream is written in parts and never holds more than one of them.
+#[test]
+fn o2_a_stream_longer_than_the_memory_is_written_in_parts() {
+    let server = Running::start();
+    let guard = small_memory(64 << 20);
+    server.control().admission().guard_memory(guard.budget());
+    let text = "x".repeat(100 << 10);
+    let lines = (0..600).map(|id| format!("{{\"id\": \"{id}\", \"body\": \"{text}\"}}\n"));
+    let body: String = lines.collect();
+    let path = "/collections/default/documents";
+    let answer = server.send("PUT", path, "application/x-ndjson", body.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.json()["stored"], 600);
+    until_given_back(&guard);
+}
+
+/// O2: control calls pass the limits, so their bodies are short.
+#[test]
+fn o2_a_control_call_with_a_long_body_is_refused() {
+    let server = Running::start();
+    let body = format!("{{\"enabled\": true{}}}", " ".repeat(1 << 20));
+    let length = format!("Content-Length: {}\r\n\r\n", body.len());
+    let answer = send_raw(
+        &server,
+        "PUT /admin/flags/writes HTTP/1.1\r\nContent-Type: application/json",
+        format!("{length}{body}").as_bytes(),
+    );
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer:.500}");
+    assert!(answer.contains("1048576"), "{answer}");
+}
+
+/// O2: a body that always sends one more byte before its pause is over does not hold its place.
+#[test]
+fn o2_a_body_that_trickles_is_given_up() {
+    let body_timeout = Duration::from_millis(500);
+    let server = Running::start_with(Config { body_timeout, ..Config::default() });
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    write!(
+        stream,
+        "POST /search HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: 200\r\n\r\n",
+    )
+    .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut answer = String::new();
+    for _ in 0..200 {
+        // What is not answered in the read's timeout is gone on with.
+        if stream.write_all(b"x").is_err() || stream.read_to_string(&mut answer).is_ok() {
+            break;
+        }
+    }
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("bytes of the body arrived in a second"), "{answer}");
+}
+
+/// O5: clients that hold every connection keep nobody from asking how the server is.
+#[test]
+fn o5_with_every_connection_held_control_calls_pass_and_others_are_told() {
+    let server = Running::start_with(Config { connections_max: 1, ..Config::default() });
+    let slow = half_a_write(&server);
+    let control = |path: &str| {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{path}");
+    };
+    for path in ["/health/live", "/health/ready", "/metrics", "/admin/resources"] {
+        control(path);
+    }
+    let refused = server.post("/search", &json!({"query": "x"}));
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!(refused.header("connection"), "close");
+    assert!(refused.retry_after.is_some());
+    // Nor do more of them: those beyond the bound are given up soon.
+    let more: Vec<TcpStream> =
+        (0..40).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    control("/health/live");
+    drop((slow, more));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.post("/search", &json!({"query": "x"})).status != 200 {
+        assert!(Instant::now() < deadline, "the place was not given back");
+    }
+}
+
+/// O3: without a file handle for it a connection is told so, in the clear, and is served again once
+/// there is one.
+#[test]
+fn o3_a_connection_without_a_handle_is_told_so_and_control_calls_pass() {
+    let server = Running::start();
+    let mut held = Vec::new();
+    while let Ok(permit) = server.handles.try_acquire(HandleClass::Connections) {
+        held.push(permit);
+    }
+    assert_eq!(server.get("/health/live").status, 200);
+    let refused = server.post("/search", &json!({"query": "x"}));
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    // As many as may be without a handle: requests that are begun and do not end.
+    let slow: Vec<TcpStream> = (0..16).map(|_| half_a_control_call(&server)).collect();
+    let refused = server.get("/health/live");
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!((refused.header("connection"), refused.header("retry-after")), ("close", "1"));
+    let detail = refused.json()["detail"].as_str().unwrap().to_string();
+    assert!(detail.contains("file handles for connections"), "{detail}");
+    drop((held, slow));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.post("/search", &json!({"query": "x"})).status != 200 {
+        assert!(Instant::now() < deadline, "the handles were not given back");
+    }
+}
+
+/// A write whose body does not come.
+fn half_a_write(server: &Running) -> TcpStream {
+    half(server, "PUT /collections/default/documents")
+}
+
+/// A control call whose body does not come.
+fn half_a_control_call(server: &Running) -> TcpStream {
+    half(server, "PUT /admin/flags/writes")
+}
+
+fn half(server: &Running, what: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let head = format!("{what} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+    stream.write_all(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes()).unwrap();
+    stream
 }
 
 /// C3: a thousand clients at once; each is answered or told to come again.

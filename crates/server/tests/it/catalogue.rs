@@ -11,6 +11,11 @@ use tempfile::TempDir;
 use crate::security::{create, key_of, with_key};
 use crate::{Running, indexed};
 
+/// How long the catalogue is waited for, in tests where it hangs.
+const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Rounds of searches and reports without the catalogue.
+const ROUNDS: u32 = 50;
+
 /// A node that looks at the catalogue ten times a second.
 fn sharing(url: &str) -> Config {
     let pool = PoolConfig {
@@ -21,8 +26,8 @@ fn sharing(url: &str) -> Config {
     };
     let mut pipelines = mainstay_resilience::PipelinesConfig::default();
     let mut service = mainstay_resilience::ServiceConfig::default();
-    service.all.timeout = Some(Duration::from_secs(1));
-    service.all.total_timeout = Some(Duration::from_secs(2));
+    service.all.timeout = Some(CATALOGUE_TIMEOUT);
+    service.all.total_timeout = Some(CATALOGUE_TIMEOUT * 2);
     service.all.breaker_open = Some(Duration::from_millis(200));
     pipelines.services.insert("catalogue".to_string(), service);
     let refresh_every = Duration::from_millis(100);
@@ -95,6 +100,16 @@ fn keys_and_flags_that_one_node_changes_count_on_every_node() {
 /// say why, health names the catalogue; then it comes back and all works again by itself.
 #[test]
 fn searches_go_on_while_the_catalogue_is_gone_and_it_comes_back_by_itself() {
+    goes_on_without(Postgres::kill, Postgres::run);
+}
+
+/// R8, S10: the same with a database that accepts connections and never answers.
+#[test]
+fn searches_go_on_while_the_catalogue_hangs_and_it_comes_back_by_itself() {
+    goes_on_without(Postgres::pause, Postgres::resume);
+}
+
+fn goes_on_without(take_away: fn(&Postgres), bring_back: fn(&Postgres)) {
     let database = Postgres::start();
     let url = database.database();
     let server = Running::start_with(sharing(&url));
@@ -109,7 +124,7 @@ fn searches_go_on_while_the_catalogue_is_gone_and_it_comes_back_by_itself() {
         assert_eq!(json["level"], "full", "{json}");
     };
     search();
-    database.kill();
+    take_away(&database);
     let mut searches = 0;
     until("health names the catalogue", || {
         search();
@@ -118,11 +133,15 @@ fn searches_go_on_while_the_catalogue_is_gone_and_it_comes_back_by_itself() {
         assert!(!health.contains(PASSWORD), "{health}");
         health.contains("postgres://").then_some(()).ok_or(health)
     });
-    for _ in 0..50 {
+    let began = Instant::now();
+    for _ in 0..ROUNDS {
         search();
+        assert_eq!(server.get("/health").status, 200);
+        assert_eq!(server.get("/health/live").status, 200);
+        assert_eq!(server.get("/health/ready").status, 200);
     }
-    let health = server.get("/health");
-    assert_eq!((health.status, server.get("/health/ready").status), (200, 200), "{}", health.body);
+    let took = began.elapsed();
+    assert!(took < CATALOGUE_TIMEOUT * ROUNDS, "each waits for the catalogue: {took:?}");
     let change = create(&server, Some(&admin), &json!({"name": "late", "scopes": ["read"]}));
     assert_eq!(change.status, 503, "{}", change.body);
     assert!(
@@ -132,7 +151,7 @@ fn searches_go_on_while_the_catalogue_is_gone_and_it_comes_back_by_itself() {
     );
     let shown = with_key(&server, Some(&admin), "GET", "/admin/catalogue", None).json();
     assert_eq!(shown["reachable"], false, "{shown}");
-    database.run();
+    bring_back(&database);
     until("health is well again", || {
         search();
         let health = catalogue_health(&server);
@@ -143,6 +162,27 @@ fn searches_go_on_while_the_catalogue_is_gone_and_it_comes_back_by_itself() {
         (change.status == 201).then_some(()).ok_or(change.body)
     });
     eprintln!("{searches} searches until health named it, all answered");
+}
+
+/// V1, S10: a restart heals no database, so however long a turn with it takes, what watches the
+/// process is not told that the process hangs.
+#[test]
+fn the_process_lives_while_the_database_hangs() {
+    let database = Postgres::start();
+    let server = Running::start_with(sharing(&database.database()));
+    database.pause();
+    until("health names the catalogue", || {
+        let health = catalogue_health(&server);
+        health.contains("postgres://").then_some(()).ok_or(health)
+    });
+    let live = server.get("/health/live");
+    assert_eq!(live.status, 200, "{}", live.body);
+    let watched = live.json()["watched"].as_array().unwrap().clone();
+    for name in ["memory", "levels", "judge", "probes"] {
+        assert!(watched.contains(&json!(name)), "{}", live.body);
+    }
+    assert!(!watched.contains(&json!("catalogue")), "{}", live.body);
+    database.resume();
 }
 
 /// Starts a server on this folder; the error of its start, or whether it needs keys.

@@ -10,6 +10,7 @@ mod documents;
 mod operations;
 mod search;
 mod security;
+mod shared_rates;
 mod shutdown;
 mod smuggling;
 mod telemetry;
@@ -21,8 +22,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_db::{Db, InjectedFault, Method, Options};
+use mainstay_ops::handles::{HandleConfig, HandlePool};
 use mainstay_server::{Config, Control, Host, Server};
-use mainstay_testkit::file_system::{FileSystem, RealFs};
+use mainstay_testkit::file_system::FileSystem;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -32,6 +34,7 @@ struct Running {
     address: SocketAddr,
     db: Arc<Db>,
     control: Control,
+    handles: HandlePool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
     _folder: TempDir,
@@ -43,15 +46,24 @@ impl Running {
     }
 
     fn start_with(config: Config) -> Self {
-        Self::start_on(Arc::new(RealFs), config)
+        Self::start_tuned(config, |_| {})
     }
 
+    /// On another disk than the machine's.
     fn start_on(fs: Arc<dyn FileSystem>, config: Config) -> Self {
-        Self::start_tuned(fs, config, |_| {})
+        let host = Host::new(&HandleConfig::default(), None).unwrap();
+        Self::start_hosted(host, fs, config, |_| {})
     }
 
     /// With a last word on the server before it serves.
-    fn start_tuned(
+    fn start_tuned(config: Config, tune: impl FnOnce(&Server) + Send + 'static) -> Self {
+        let host = Host::new(&HandleConfig::default(), None).unwrap();
+        let fs = host.file_system();
+        Self::start_hosted(host, fs, config, tune)
+    }
+
+    fn start_hosted(
+        host: Host,
         fs: Arc<dyn FileSystem>,
         config: Config,
         tune: impl FnOnce(&Server) + Send + 'static,
@@ -63,12 +75,11 @@ impl Running {
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
-        let served = Arc::clone(&db);
+        let (served, handles) = (Arc::clone(&db), host.handles.clone());
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.unwrap().block_on(async move {
-                let host = Host::new(&Default::default(), None).unwrap();
                 let server = Server::bind(served, config, host).await.unwrap();
                 tune(&server);
                 tell.send((server.address().unwrap(), server.control())).unwrap();
@@ -76,7 +87,8 @@ impl Running {
             })
         });
         let (address, control) = told.recv().unwrap();
-        Self { address, db, control, stop: Some(stop), thread: Some(thread), _folder: folder }
+        let (stop, thread) = (Some(stop), Some(thread));
+        Self { address, db, control, handles, stop, thread, _folder: folder }
     }
 
     fn control(&self) -> &Control {
@@ -124,9 +136,14 @@ impl Running {
         Answer::of(request.header("content-type", kind).send(body))
     }
 
+    /// Tells the server to stop.
+    fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
     /// Stops the server; answers whether every request ended in time.
     fn stop(&mut self) -> bool {
-        drop(self.stop.take());
+        self.begin_stop();
         self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or(true)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mainstay_db::{InjectedFault, Method};
+use mainstay_ops::handles::HandleClass;
 use serde_json::{Value, json};
 
 use crate::{Running, with_documents};
@@ -383,12 +384,39 @@ fn what_is_done_to_collections_is_in_the_audit_trail() {
 
 /// O3: connections and files draw on the pool, and it is shown.
 #[test]
-fn the_handle_pool_counts_connections() {
+fn the_handle_pool_counts_connections_and_files() {
     let server = with_documents();
     let shown = server.get("/admin/resources").json();
     assert!(shown["handles"]["connections"].as_u64() >= Some(1), "{shown:#}");
+    // The lock of the data directory and the log of the collection at least.
+    assert!(shown["handles"]["files"].as_u64() >= Some(2), "{shown:#}");
     assert!(shown["handles"]["max"].as_u64() > Some(100));
     assert_eq!(shown["memory"]["step"], "normal");
+}
+
+/// O3: what needs one more file than there are handles is refused and says what to do; reads go on,
+/// and writes go on once there are handles again.
+#[test]
+fn o3_without_a_handle_for_a_file_the_error_is_clear_and_writes_recover() {
+    let server = with_documents();
+    let mut held = Vec::new();
+    while let Ok(permit) = server.handles.try_acquire(HandleClass::Files) {
+        held.push(permit);
+    }
+    let create =
+        |name: &str| server.post("/collections", &json!({"name": name, "model": "static"}));
+    let refused = create("more");
+    assert!(refused.status >= 500, "{}", refused.body);
+    let detail = refused.json()["detail"].as_str().unwrap().to_string();
+    assert!(detail.contains("file handles for files") && detail.contains("ulimit -n"), "{detail}");
+    search(&server);
+    drop(held);
+    assert_eq!(create("more").status, 201);
+    for collection in ["default", "more"] {
+        let path = format!("/collections/{collection}/documents/9");
+        let answer = server.put(&path, &json!({"body": "new"}));
+        assert_eq!(answer.status, 200, "{collection}: {}", answer.body);
+    }
 }
 
 #[test]

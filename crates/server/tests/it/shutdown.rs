@@ -3,17 +3,22 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use mainstay_db::{InjectedFault, Method};
+use mainstay_resilience::FaultPoint;
 use mainstay_server::Config;
 
 use crate::Running;
 
-/// O6: a request that runs when the server is told to stop gets its answer.
-#[test]
-fn a_running_request_is_answered_before_the_server_ends() {
-    // Its own searches would meet the fault as well.
-    let mut config = Config::default();
+/// Long enough to be asked in on a busy machine.
+const DELAY: Duration = Duration::from_secs(5);
+
+/// Its own searches would meet the faults as well.
+fn without_probes(mut config: Config) -> Running {
     config.operations.probe_every = Duration::ZERO;
-    let mut server = Running::start_with(config);
+    Running::start_with(config)
+}
+
+/// A search that runs until its fault is cleared, on a connection that would be kept.
+fn hanging_search(server: &Running) -> (TcpStream, FaultPoint) {
     server.break_method(Method::Bm25, InjectedFault::Hang);
     let docs = server.db.collection("default").unwrap();
     let faults = docs.dependency(Method::Bm25).faults().clone();
@@ -30,12 +35,48 @@ fn a_running_request_is_answered_before_the_server_ends() {
     while faults.struck() == 0 {
         std::thread::yield_now();
     }
+    (stream, faults)
+}
+
+/// O6: a request that runs when the server is told to stop gets its answer.
+#[test]
+fn a_running_request_is_answered_before_the_server_ends() {
+    let mut server = without_probes(Config::default());
+    let (mut stream, faults) = hanging_search(&server);
     let release = std::thread::spawn(move || faults.clear());
     assert!(server.stop(), "drained in time");
     release.join().unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// O6: a load balancer that asks on a new connection hears that it is not ready before the door
+/// closes, and nobody is sent away meanwhile.
+#[test]
+fn o6_new_connections_hear_that_it_is_not_ready_while_running_requests_are_answered() {
+    let mut server = without_probes(Config { drain_delay: DELAY, ..Config::default() });
+    let (mut running, faults) = hanging_search(&server);
+    assert_eq!(server.get("/health/ready").status, 200);
+    server.begin_stop();
+    let ready = loop {
+        let ready = server.get("/health/ready");
+        if ready.status != 200 {
+            break ready;
+        }
+    };
+    assert_eq!(ready.status, 503, "{}", ready.body);
+    assert!(ready.body.contains("shutting down"), "{}", ready.body);
+    assert_eq!(server.get("/health/live").status, 200);
+    let late = server.get("/collections");
+    assert_eq!((late.status, late.header("connection")), (200, "close"));
+    faults.clear();
+    let mut answer = String::new();
+    running.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(server.stop(), "drained in time");
+    assert!(TcpStream::connect(server.address).is_err());
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use mainstay_server::Config;
 use mainstay_server::tls::Pem;
-use mainstay_testkit::file_system::RealFs;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
@@ -45,7 +44,7 @@ fn pem((certificate, key): (String, String), client_ca: Option<String>) -> Pem {
 /// A server that reads its certificate from here.
 fn serve(files: &Arc<Mutex<Pem>>) -> Running {
     let read = Arc::clone(files);
-    Running::start_tuned(Arc::new(RealFs), Config::default(), move |server| {
+    Running::start_tuned(Config::default(), move |server| {
         server.encrypt(Box::new(move || Ok(read.lock().unwrap().clone()))).unwrap();
     })
 }
