@@ -158,6 +158,7 @@ impl Lane {
     }
 
     fn run(&self, thread: u64) {
+        crate::priority::yield_to_requests();
         loop {
             let job = {
                 let mut state = self.lock();

@@ -59,6 +59,7 @@ pub use database::{COLLECTION_DEFAULT, COLLECTIONS_MAX, Db};
 pub use error::DbError;
 pub use lanes::LaneFigures;
 pub use options::Options;
+pub use priority::yield_to_requests;
 pub use query::RankedLists;
 pub use runtime::RuntimeFigures;
 pub use search_answer::{SearchAnswer, SearchHit};

@@ -1,5 +1,6 @@
 //! [`State`]: what every handler shares, and the door to the blocking floors.
 
+use std::cell::Cell;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -243,6 +244,7 @@ impl State {
         // The span goes along, so that whatever the work logs and calls names its request.
         let span = tracing::Span::current();
         let joined = tokio::task::spawn_blocking(move || {
+            yield_to_requests();
             let result = span.in_scope(|| run(&db, permit.waited()));
             match &result {
                 // Only searches teach: a read of one document says nothing about them.
@@ -259,5 +261,16 @@ impl State {
                 Err(DbError::Internal(format!("the request's work ended: {error}")).into())
             }
         }
+    }
+}
+
+thread_local! {
+    static YIELDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Once for each thread: asking the system every time would cost more than some requests.
+fn yield_to_requests() {
+    if !YIELDED.replace(true) {
+        mainstay_db::yield_to_requests();
     }
 }
