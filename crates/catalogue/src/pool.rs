@@ -153,9 +153,14 @@ impl<DB: Database> Checkout<'_, DB> {
 
 impl<DB: Database> Drop for Checkout<'_, DB> {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        if self.sound {
-            drop(connection);
+        let Some(mut connection) = self.connection.take() else { return };
+        // The pool asks the other side once more before it takes a connection back, and would wait
+        // for ever on one that has just stopped answering: the place would stay taken.
+        let bound = self.pool.pool.options().get_acquire_timeout();
+        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| self.sound);
+        if let Some(runtime) = runtime {
+            let back = connection.return_to_pool();
+            runtime.spawn(async move { drop(tokio::time::timeout(bound, back).await) });
         } else {
             // Detached it no longer counts in the pool, and dropped it closes its socket without
             // asking the other side, which may not answer.

@@ -1,8 +1,8 @@
 //! What goes wrong with a database (R8): the call ends in time, says what is wrong without a password,
 //! and works again when the database does.
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use mainstay_catalogue::{Catalogue, CatalogueError, Location, PoolConfig};
@@ -136,6 +136,47 @@ async fn r8_a_database_that_hangs_holds_nobody_and_is_used_again_when_it_goes_on
     while let Some(done) = calls.join_next().await {
         done.unwrap().unwrap();
     }
+}
+
+/// Passes everything on to a server but the question whether a connection is still alive.
+fn deaf_to_sync(server: SocketAddr) -> SocketAddr {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in door.incoming() {
+            let mut client = client.unwrap();
+            let mut server = TcpStream::connect(server).unwrap();
+            let (mut answers, mut back) =
+                (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            std::thread::spawn(move || {
+                let mut bytes = [0; 65536];
+                while let Ok(read @ 1..) = client.read(&mut bytes) {
+                    if bytes[..read] != *b"S\0\0\0\x04" && server.write_all(&bytes[..read]).is_err()
+                    {
+                        break;
+                    }
+                }
+                server.shutdown(Shutdown::Both).ok();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r8_a_database_that_hangs_just_as_a_connection_goes_back_holds_no_place() {
+    let url = Postgres::shared().database();
+    let server = url.split(['@', '/']).nth(3).unwrap();
+    let door = deaf_to_sync(server.parse().unwrap()).to_string();
+    let catalogue = open(&url.replace(server, &door));
+    catalogue.ping().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while catalogue.pool().open > 0 {
+        assert!(Instant::now() < deadline, "a connection that does not answer holds a place");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    catalogue.ping().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
