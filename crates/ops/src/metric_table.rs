@@ -243,12 +243,12 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "mainstay_cache_requests_total",
         "What caches were asked for and had, or had not",
-        &[Label::one_of("cache", &["query_vectors"]), RESULT],
+        &[Label::one_of("cache", &["query_vectors", "answers"]), RESULT],
     ),
     Metric::gauge(
         "mainstay_cache_size_bytes",
         "Bytes held by a cache",
-        &[Label::one_of("cache", &["query_vectors"])],
+        &[Label::one_of("cache", &["query_vectors", "answers"])],
     )
     .unit(Unit::Bytes),
     // The toolkit's policies, by their names.

@@ -152,9 +152,14 @@ impl Server {
         if let Some(SharedRates { redis, nodes }) = config.shared_rates.clone() {
             let shared = admission.share_rates(redis, nodes, &operations.pipelines);
             shared.map_err(std::io::Error::other)?;
+            let watched = operations.watch_redis(&config.operations);
+            watched.map_err(std::io::Error::other)?;
         }
         let access = access::Access::new(&config, operations.keys.clone())?;
-        let state = state::State::new(db, config, meter, operations, access, admission);
+        let answers = answers::Answers::new(config.answers_max, config.answers_stale_for);
+        let watched = operations.watch_answers(&answers, &config.operations);
+        watched.map_err(std::io::Error::other)?;
+        let state = state::State::new(db, config, meter, operations, access, admission, answers);
         Ok(Self { listener, state })
     }
 

@@ -21,7 +21,7 @@ use mainstay_ops::admission::{Admission, Class, Floor};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::flags::Flags;
 use mainstay_ops::handles::HandlePool;
-use mainstay_ops::health::{Gate, GateConfig, HealthRegistry, Pulses, ServiceInfo};
+use mainstay_ops::health::{Check, Gate, GateConfig, HealthRegistry, Pulses, ServiceInfo};
 use mainstay_ops::incidents::Incidents;
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::keys::Keys;
@@ -33,6 +33,7 @@ use mainstay_ops::ticker::Ticker;
 use mainstay_ops::wall_clock::WallClock;
 use mainstay_resilience::Clock;
 
+use crate::answers::Answers;
 use crate::host::Host;
 use crate::sharing::{CatalogueConfig, Sharing};
 
@@ -202,8 +203,7 @@ impl Operations {
             sharing: Arc::clone(&self.sharing),
         };
         for check in checks::all(asked) {
-            let check = check.every(config.check_every).timeout(config.check_timeout);
-            self.health.register(check).map_err(|e| failed("health")(&e))?;
+            self.check(check, config)?;
         }
         let _ = self.memory.tick();
         let _ = self.health.report_fresh();
@@ -246,6 +246,27 @@ impl Operations {
             self.every("probes", every.min(JUDGE_EVERY), move || probes.look())?;
         }
         Ok(())
+    }
+
+    /// Lets the memory guard shrink kept answers, and shows them among the checks.
+    pub(crate) fn watch_answers(
+        &self,
+        answers: &Answers,
+        config: &OperationsConfig,
+    ) -> Result<(), StartFailure> {
+        let shrinker = Arc::new(answers.clone());
+        self.memory.register("answers", shrinker).map_err(|e| failed("memory")(&e))?;
+        self.check(checks::kept_answers(answers.clone()), config)
+    }
+
+    /// Shows the Redis of shared rates among the checks.
+    pub(crate) fn watch_redis(&self, config: &OperationsConfig) -> Result<(), StartFailure> {
+        self.check(checks::redis(self.pipelines.clone()), config)
+    }
+
+    fn check(&self, check: Check, config: &OperationsConfig) -> Result<(), StartFailure> {
+        let check = check.every(config.check_every).timeout(config.check_timeout);
+        self.health.register(check).map_err(|e| failed("health")(&e))
     }
 
     /// Starts the loop that tells the catalogue of this node and brings what others have changed. Its

@@ -80,10 +80,11 @@ impl State {
         operations: Operations,
         access: Access,
         admission: Admission,
+        answers: Answers,
     ) -> Self {
         Self(Arc::new(Shared {
             db,
-            answers: Answers::new(config.answers_max, config.answers_stale_for),
+            answers,
             operations,
             access,
             tls: OnceLock::new(),

@@ -159,6 +159,34 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
         drop(displaced);
     }
 
+    /// Answers that are kept, those included whose time is over and that nobody has asked for since.
+    pub fn len(&self) -> usize {
+        lock(&self.answers).len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all but the `answers` that were used last, as when memory is short; answers how many
+    /// were forgotten.
+    pub fn keep_newest(&self, answers: usize) -> usize {
+        let mut forgotten = 0;
+        loop {
+            // One at a time: an answer is dropped outside the lock.
+            let oldest = {
+                let mut kept = lock(&self.answers);
+                if kept.len() > answers { kept.remove_oldest() } else { None }
+            };
+            if oldest.is_none() {
+                return forgotten;
+            }
+            drop(oldest);
+            forgotten += 1;
+        }
+    }
+
     fn younger_than(&self, key: &K, age_max: Duration) -> Option<V> {
         let now = self.clock.coarse();
         let hash = self.hasher.hash_one(key);

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mainstay_ops::exposition::Exposition;
 use mainstay_ops::health::HealthReport;
+use mainstay_ops::memory::Shrinker;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -115,6 +116,8 @@ pub(crate) async fn metrics(Shared(state): Shared<State>, headers: HeaderMap) ->
     let text = tokio::task::spawn_blocking(move || {
         state.admission().show();
         crate::gauges::record(state.db());
+        metrics::gauge!("mainstay_cache_size_bytes", "cache" => "answers")
+            .set(state.answers().bytes() as f64);
         state.meter().map(|meter| meter.render(exposition)).unwrap_or_default()
     });
     let text = text.await.unwrap_or_default();

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use mainstay_db::{BreakerState, Collection, Db, Method, ViewState};
+use mainstay_db::{BreakerState, Collection, Db, Method, Pipelines, ViewState};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::handles::HandlePool;
 use mainstay_ops::health::{Check, ComponentKind, Criticality, Observation};
 use mainstay_ops::kernel_files::KernelFiles;
-use mainstay_ops::memory::{MemoryGuard, Step};
+use mainstay_ops::memory::{MemoryGuard, Shrinker, Step};
 
+use crate::answers::{self, Answers};
 use crate::sharing::Sharing;
 
 /// The check of the stored documents, without which nothing can be answered.
@@ -158,6 +159,40 @@ fn embedding(asked: &Asked) -> Observation {
         .figure("queries_queued", pool.queries_queued as f64, "queries")
         .figure("passages_queued", pool.passages_queued as f64, "passages")
         .figure("failures", pool.failures as f64, "calls")
+}
+
+/// Answers that stand in when nothing answers; shown, and never a reason for worry.
+pub(super) fn kept_answers(answers: Answers) -> Check {
+    let observe = move || {
+        Observation::healthy()
+            .figure("memory", answers.bytes() as f64, "bytes")
+            .figure("memory_max", answers::BYTES_MAX as f64, "bytes")
+            .figure("entries", answers.len() as f64, "answers")
+    };
+    Check::new("cache/answers", ComponentKind::Cache, observe).criticality(Criticality::Informative)
+}
+
+/// The Redis of shared rates: without it each node keeps to its share, so nothing suffers.
+pub(super) fn redis(pipelines: Pipelines) -> Check {
+    let observe = move || {
+        let all = pipelines.dependencies();
+        let redis = all.iter().find(|it| it.name().split('/').next() == Some("redis"));
+        let Some(redis) = redis else { return Observation::healthy() };
+        let last = redis.figures().snapshot();
+        let found = match redis.breaker().state() {
+            BreakerState::Closed => Observation::healthy(),
+            _ => Observation::degraded(format_args!(
+                "its breaker is open, and this node keeps to its share of the rates: {}",
+                last.last_error.map(|(_, error)| error).unwrap_or_default()
+            )),
+        };
+        found.figure("calls", last.calls as f64, "calls").figure(
+            "failures",
+            last.failures as f64,
+            "calls",
+        )
+    };
+    Check::new("redis", ComponentKind::Datastore, observe).criticality(Criticality::Informative)
 }
 
 fn query_cache(asked: &Asked) -> Observation {

@@ -53,6 +53,7 @@ fn health_names_every_part_and_does_not_wait_for_one_that_hangs() {
         "search/semantic:responseTime",
         "embedding:workers",
         "cache/queries:memory",
+        "cache/answers:memory",
         "disk:available",
         "memory:used",
         "handles:connections",

@@ -157,4 +157,7 @@ fn o4_r8_with_garbage_instead_of_redis_each_server_goes_on_with_its_share() {
         searches(&server);
     }
     is_well(&server);
+    let health = server.get("/health?fresh=true").json();
+    let checks = health["checks"].as_object().unwrap();
+    assert!(checks.keys().any(|name| name.starts_with("redis")), "{health:#}");
 }
