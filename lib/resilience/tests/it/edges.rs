@@ -305,6 +305,18 @@ fn d2_an_answer_is_fresh_and_then_stale_for_exactly_as_long_as_it_says() {
     assert_eq!(ask(), Err(ErrorKind::Timeout));
 }
 
+#[test]
+fn d2_a_cache_asked_to_shrink_keeps_what_was_used_last() {
+    let cache = AnswerCache::new(10, secs(10), secs(60), ManualClock::new().clock()).unwrap();
+    assert!(cache.is_empty());
+    (0..10).for_each(|n| cache.insert(n, n));
+    assert_eq!(cache.stale(&0), Some(0), "used last now");
+    assert_eq!((cache.keep_newest(3), cache.len()), (7, 3));
+    let kept: Vec<u32> = (0..10).filter(|n| cache.stale(n).is_some()).collect();
+    assert_eq!(kept, [0, 8, 9]);
+    assert_eq!((cache.keep_newest(3), cache.keep_newest(0)), (0, 3));
+}
+
 /// Grants what is asked, for ten seconds, and remembers what that was; may be away.
 #[derive(Default)]
 struct Store {
