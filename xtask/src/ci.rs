@@ -19,5 +19,29 @@ pub(crate) fn run() -> Result<(), String> {
         r#""--deny", "warnings", "--allow", "rustdoc::private_intra_doc_links""#,
         &["--workspace", "--exclude", "mainstay-resilience", "--document-private-items"],
     )?;
+    features_alone()?;
     test::run(&[])
+}
+
+/// Features of the toolkit that bring little: each compiles with none of the others. Those for the
+/// errors of other crates are compiled together, by the tests.
+const FEATURES: &[&str] = &["", "serde", "tokio", "tower", "metrics", "tracing", "http", "testing"];
+
+/// The toolkit alone, without a feature and with each; with its minimum version of the compiler too
+/// where that is installed. (Clippy knows which part of the standard library is newer.)
+fn features_alone() -> Result<(), String> {
+    let check = ["check", "--package", "mainstay-resilience", "--lib", "--no-default-features"];
+    for feature in FEATURES {
+        command::run("cargo", &[&check[..], &["--features", feature]].concat())?;
+    }
+    let minimum = concat!("+", env!("CARGO_PKG_RUST_VERSION"), ".0");
+    let installed = command::output("rustup", &["toolchain", "list"]).unwrap_or_default();
+    if !installed.contains(&minimum[1..]) {
+        println!("Rust {} is not installed: the toolkit is not compiled with it", &minimum[1..]);
+        return Ok(());
+    }
+    let folder = crate::root().join("target/minimum");
+    let folder = folder.to_string_lossy();
+    let all = ["check", "--package", "mainstay-resilience", "--lib", "--all-features"];
+    command::run("cargo", &[&[minimum], &all[..], &["--target-dir", &folder]].concat())
 }

@@ -20,8 +20,12 @@ const RUNS: &[&[&str]] =
     &[&["--workspace"], &["--package", "mainstay-resilience", "--all-features", "--lib"]];
 
 /// What the long forms set: see the tests that read them.
-const LONG_FORM: &[(&str, &str)] =
-    &[("MAINSTAY_SEEDS", "10000"), ("MAINSTAY_PATTERNS", "5000"), ("MAINSTAY_LONG", "1")];
+const LONG_FORM: &[(&str, &str)] = &[
+    ("MAINSTAY_SEEDS", "10000"),
+    ("MAINSTAY_PATTERNS", "5000"),
+    ("MAINSTAY_LONG", "1"),
+    ("RESILIENCE_CASES", "1000000"),
+];
 
 /// Installs, runs, counts.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {

@@ -5,5 +5,6 @@
 
 pub mod file_system;
 pub mod postgres;
+pub mod redis;
 pub mod texts;
 pub mod view;

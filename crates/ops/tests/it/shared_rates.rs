@@ -1,60 +1,13 @@
 //! O4, R8: rates that several nodes share through a real Redis, and what happens without it.
-//!
-//! Needs `redis-server` on the path; without it the tests say so and pass.
 
 use mainstay_ops::admission::{
     Admission, AdmissionConfig, Class, Group, RateRule, RedisConfig, RefusalReason,
 };
 use mainstay_resilience::{Clock, Overrides, Pipelines, PipelinesConfig};
-use std::io::{BufRead, BufReader, Read, Write};
+use mainstay_testkit::redis::Redis;
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// A server of our own, ended with the test.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Redis {
-    /// `None` where Redis is not installed.
-    fn start(port: u16) -> Option<Self> {
-        let mut child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
-            .args(["--bind", "127.0.0.1", "--requirepass", "s3cret"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|_| eprintln!("skipped: redis-server is not installed"))
-            .ok()?;
-        let mut log = BufReader::new(child.stdout.take()?);
-        let mut line = String::new();
-        while !line.contains("Ready to accept connections") {
-            line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "redis-server ended at once");
-        }
-        // Whoever writes to a closed pipe ends, so the rest is read to the end.
-        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-        Some(Redis { child, port })
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-}
 
 /// One attempt, and a breaker that probes again soon.
 fn pipelines() -> Pipelines {
@@ -115,7 +68,7 @@ fn exhaust(nodes: &[&Admission]) -> usize {
 
 #[test]
 fn o4_r8_two_nodes_share_each_keys_quota_by_every_algorithm() {
-    let Some(redis) = Redis::start(free_port()) else { return };
+    let redis = Redis::start();
     for rule in [
         "search = 120/h fixed_window",
         "search = 120/h sliding_window",
@@ -123,7 +76,7 @@ fn o4_r8_two_nodes_share_each_keys_quota_by_every_algorithm() {
         "search = 120/h burst 60 token_bucket by cost",
     ] {
         let quota = RateRule::parse_list(rule).unwrap()[0].quota() as usize;
-        let (first, second) = (node(rule, redis.port), node(rule, redis.port));
+        let (first, second) = (node(rule, redis.port()), node(rule, redis.port()));
         let before = until_away_is(&first, false) + until_away_is(&second, false);
         let admitted = before + exhaust(&[&first, &second]);
         // What was spent before the first portion is charged with the second.
@@ -133,7 +86,7 @@ fn o4_r8_two_nodes_share_each_keys_quota_by_every_algorithm() {
         assert_eq!(&*refused.policy, "search-per-key");
         let other = first.arrive(Class::Interactive, Group::Search, "other");
         assert!(other.is_ok(), "{rule}: each key has its own: {other:?}");
-        let mut flush = redis::Client::open(format!("redis://:s3cret@127.0.0.1:{}", redis.port))
+        let mut flush = redis::Client::open(format!("redis://:s3cret@127.0.0.1:{}", redis.port()))
             .unwrap()
             .get_connection()
             .unwrap();
@@ -143,32 +96,34 @@ fn o4_r8_two_nodes_share_each_keys_quota_by_every_algorithm() {
 
 #[test]
 fn o4_r8_without_redis_a_node_goes_on_with_its_share_and_comes_back_by_itself() {
-    let port = free_port();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
     let rule = "search = 60000/h fixed_window";
     let alone = node(rule, port);
     let admitted = until_away_is(&alone, true);
     assert!(admitted > 0, "nobody waits for a store that is not there");
-    let Some(redis) = Redis::start(port) else { return };
+    let redis = Redis::start_on(port);
     until_away_is(&alone, false);
     drop(redis);
     let more = until_away_is(&alone, true);
     assert!(more > 0, "it was killed and nobody noticed");
     assert!(arrives(&alone, "another"), "new keys too");
-    let _redis = Redis::start(port).unwrap();
+    let _redis = Redis::start_on(port);
     until_away_is(&alone, false);
 }
 
 #[test]
 fn o4_r8_a_redis_that_hangs_holds_up_nobody() {
-    let Some(redis) = Redis::start(free_port()) else { return };
-    let node = node("search = 60000/h token_bucket", redis.port);
+    let redis = Redis::start();
+    let node = node("search = 60000/h token_bucket", redis.port());
     until_away_is(&node, false);
-    redis.signal(rustix::process::Signal::STOP);
+    redis.pause();
     // Its lease is spent, then its share: the store never answers in between.
     let admitted = until_away_is(&node, true);
     assert!(admitted > 0);
     assert!((0..1_000).all(|key| arrives(&node, &format!("key-{key}"))));
-    redis.signal(rustix::process::Signal::CONT);
+    redis.resume();
     until_away_is(&node, false);
 }
 

@@ -1,13 +1,11 @@
 //! O4, R8 over HTTP: rates that nodes share through the Redis of `admission.redis_url`.
-//!
-//! Needs `redis-server` on the path; without it the test that uses it says so and passes.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mainstay_server::settings::Settings;
+use mainstay_testkit::redis::Redis;
 use serde_json::{Value, json};
 
 use crate::{Running, indexed};
@@ -17,41 +15,10 @@ const QUOTA: usize = 60;
 /// What nodes may begin beyond it: a portion is charged a moment after it is spent.
 const SLACK: usize = 8;
 
-/// A Redis of its own, ended with the test.
-struct Redis(Child);
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `None` where Redis is not installed.
-fn redis(port: u16) -> Option<Redis> {
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
-        .args(["--bind", "127.0.0.1"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|_| eprintln!("skipped: redis-server is not installed"))
-        .ok()?;
-    let mut log = BufReader::new(child.stdout.take()?);
-    let mut line = String::new();
-    while !line.contains("Ready to accept connections") {
-        line.clear();
-        assert!(log.read_line(&mut line).unwrap() > 0, "redis-server ended at once");
-    }
-    // Whoever writes to a closed pipe ends, so the rest is read to the end.
-    std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-    Some(Redis(child))
-}
-
 /// One of two nodes, as its settings say.
-fn node(port: u16) -> Running {
+fn node(redis: &str) -> Running {
     let flags = [
-        ("admission.redis_url", format!("redis://127.0.0.1:{port}/0")),
+        ("admission.redis_url", redis.to_string()),
         ("admission.nodes", "2".to_string()),
         ("admission.key_rates", format!("search = {QUOTA}/h sliding_window")),
         // Its own searches would be none of the caller's.
@@ -121,9 +88,8 @@ fn is_well(server: &Running) {
 
 #[test]
 fn o4_r8_two_servers_on_one_redis_begin_the_common_quota_together() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let Some(_redis) = redis(port) else { return };
-    let (one, other) = (node(port), node(port));
+    let redis = Redis::start();
+    let (one, other) = (node(&redis.url()), node(&redis.url()));
     let before = until_shared(&one);
     // More than its half: what the other does not use is not lost.
     let first = before + exhaust(&one);
@@ -148,7 +114,7 @@ fn o4_r8_with_garbage_instead_of_redis_each_server_goes_on_with_its_share() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n");
         }
     });
-    let server = node(port);
+    let server = node(&format!("redis://127.0.0.1:{port}/0"));
     let begun = exhaust(&server);
     assert!((QUOTA / 2..=QUOTA / 2 + SLACK).contains(&begun), "{begun} of {QUOTA} for two nodes");
     let deadline = Instant::now() + Duration::from_secs(20);
