@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mainstay_db::{BreakerState, Dependency, InjectedFault};
+use mainstay_testkit::postgres::Postgres;
+use mainstay_testkit::redis::Redis;
 
 use crate::served::{Served, start};
 use crate::{load, provider};
@@ -15,7 +17,7 @@ const FLAP: Duration = Duration::from_millis(500);
 const RECOVERY_MAX: Duration = Duration::from_secs(90);
 
 /// Measures and prints a table.
-pub(crate) fn run(seconds: u64, rate: u64) -> Result<(), String> {
+pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
     let lasting = Duration::from_secs(seconds);
     let url = provider::start().map_err(|error| error.to_string())?;
     let (model, dimension) = ("hashes", provider::DIMENSION);
@@ -26,23 +28,40 @@ pub(crate) fn run(seconds: u64, rate: u64) -> Result<(), String> {
         "| dependency | fault | answered | complete | p50 ms | p99 ms | refused by its breaker | breaker afterwards | complete again after s | slowest /health ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    let local = start("static")?;
+    let local = start("static", &[])?;
     let healthy = load::run(local.address, rate, lasting, 0);
     row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
-    for dependency in local.db.pipelines().dependencies() {
-        each_fault(&local, dependency.name(), rate, lasting)?;
-    }
+    each_dependency(&local, &["catalogue/sqlite", "default/"], only, rate, lasting)?;
     drop(local);
-    let remote = start(&format!("remote:{url},{model},{dimension}"))?;
-    let provider = remote
-        .db
-        .pipelines()
-        .dependencies()
-        .into_iter()
-        .map(|dependency| dependency.name().to_string())
-        .find(|name| name.starts_with("embedding/"))
-        .ok_or("the provider is no dependency")?;
-    each_fault(&remote, &provider, rate, lasting)
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let shared = [
+        ("catalogue.url", &*postgres.database()),
+        ("admission.redis_url", &redis.url()),
+        ("admission.nodes", "2"),
+        ("admission.key_rates", "search = 100000/s sliding_window"),
+    ];
+    let shared = start(&format!("remote:{url},{model},{dimension}"), &shared)?;
+    each_dependency(&shared, &["catalogue/postgres", "redis/", "embedding/"], only, rate, lasting)
+}
+
+/// Each fault of each dependency whose name begins so and contains `only`.
+fn each_dependency(
+    served: &Served,
+    names: &[&str],
+    only: &str,
+    rate: u64,
+    lasting: Duration,
+) -> Result<(), String> {
+    for begin in names {
+        let all = served.db.pipelines().dependencies();
+        let mut wanted =
+            all.iter().map(|it| it.name()).filter(|name| name.starts_with(begin)).peekable();
+        wanted.peek().ok_or_else(|| format!("there is no dependency {begin}"))?;
+        for name in wanted.filter(|name| name.contains(only)) {
+            each_fault(served, name, rate, lasting)?;
+        }
+    }
+    Ok(())
 }
 
 fn each_fault(served: &Served, name: &str, rate: u64, lasting: Duration) -> Result<(), String> {

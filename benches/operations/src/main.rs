@@ -12,11 +12,14 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-usage: cargo xtask bench operations faults [--seconds N] [--rate N]
+usage: cargo xtask bench operations faults [--seconds N] [--rate N] [--only TEXT]
 
   faults   each dependency hung, refusing, slow and flapping in turn, under a steady load
            --seconds  length of each fault, 2 to 600 (default 6)
            --rate     searches a second, 1 to 1000 (default 40)
+           --only     dependencies whose name contains this text
+
+           needs PostgreSQL's server and redis-server
 
 usage: cargo xtask bench operations overheads [--seconds N]
 
@@ -33,10 +36,12 @@ fn main() -> ExitCode {
         let within = given.filter(|number| (least..=most).contains(number));
         within.ok_or_else(|| format!("{name} needs a number from {least} to {most}"))
     };
+    let only = arguments.iter().position(|argument| argument == "--only");
+    let only = only.and_then(|at| arguments.get(at + 1)).map_or("", String::as_str);
     let outcome = match arguments.first().map(String::as_str) {
         Some("faults") => number("--seconds", 6, 2, 600)
             .and_then(|seconds| Ok((seconds, number("--rate", 40, 1, 1000)?)))
-            .and_then(|(seconds, rate)| faults::run(seconds, rate)),
+            .and_then(|(seconds, rate)| faults::run(seconds, rate, only)),
         Some("overheads") => number("--seconds", 30, 2, 600).and_then(overheads::run),
         _ => Err(USAGE.to_string()),
     };

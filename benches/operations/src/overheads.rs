@@ -14,7 +14,7 @@ const ROUNDS: usize = 15;
 
 /// Measures and prints a table.
 pub(crate) fn run(seconds: u64) -> Result<(), String> {
-    let served = served::start("static")?;
+    let served = served::start("static", &[])?;
     let [bare, layered] = served.routers.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_db::{Db, Document, Method, Options};
-use mainstay_server::{Config, Host, Server};
+use mainstay_server::settings::Settings;
+use mainstay_server::{Host, Server};
 use tempfile::TempDir;
 
 /// Documents of the corpus: enough that a search does real work.
@@ -35,15 +36,16 @@ fn document(number: usize) -> Document {
     let mut body = String::new();
     let mut state = number as u64 + 1;
     for _ in 0..60 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         body.push_str(WORDS[(state >> 33) as usize % WORDS.len()]);
         body.push(' ');
     }
     Document { id: number.to_string(), body, ..Document::default() }
 }
 
-/// Starts a server whose collection `default` uses this model.
-pub(crate) fn start(model: &str) -> Result<Served, String> {
+/// Starts a server with these settings whose collection `default` uses this model.
+pub(crate) fn start(model: &str, settings: &[(&str, &str)]) -> Result<Served, String> {
     let told = |error: &dyn std::fmt::Display| error.to_string();
     mainstay_server::install_metrics().map_err(|e| told(&e))?;
     let folder = tempfile::tempdir().map_err(|e| told(&e))?;
@@ -59,13 +61,19 @@ pub(crate) fn start(model: &str) -> Result<Served, String> {
     if !docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(300)) {
         return Err("the documents were not indexed in time".into());
     }
+    // From the environment, because passwords are refused elsewhere.
+    let variables =
+        settings.iter().chain(&[("server.listen", "127.0.0.1:0")]).map(|(key, value)| {
+            (format!("MAINSTAY_{}", key.replace('.', "_").to_uppercase()), value.to_string())
+        });
+    let settings = Settings::load(None, variables, &[]).map_err(|faults| format!("{faults:?}"))?;
+    let mut config = settings.config();
     let served = Arc::clone(&db);
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async move {
-            let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
             // A level by itself would hide which dependency costs what.
             config.operations.levels.breakers_degraded = 0;
             config.operations.levels.breakers_minimal = 0;

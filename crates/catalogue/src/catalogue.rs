@@ -22,6 +22,9 @@ use crate::pool::PoolFigures;
 /// The service's name in pipelines, metrics and settings (`service.catalogue.timeout`).
 pub const SERVICE: &str = "catalogue";
 
+/// How long an injected hang keeps its thread: its call was given up long before.
+const FAULT_MAX: Duration = Duration::from_secs(60);
+
 /// The catalogue. Clones share it.
 #[derive(Clone)]
 pub struct Catalogue(Arc<Shared>);
@@ -165,7 +168,8 @@ impl Catalogue {
             if dependency.faults().get().is_some() {
                 let faults = dependency.faults().clone();
                 // A fault may hang, and must not hang the runtime.
-                let struck = tokio::task::spawn_blocking(move || faults.strike()).await;
+                let struck =
+                    tokio::task::spawn_blocking(move || faults.strike_within(FAULT_MAX)).await;
                 if !matches!(struck, Ok(Ok(()))) {
                     return Err(Fault::Injected);
                 }

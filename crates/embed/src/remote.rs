@@ -196,12 +196,14 @@ impl Remote {
     fn ask(&self, texts: &[&str], context: Context) -> Result<Vectors, EmbedError> {
         let dependency = self.pipelines.endpoint(SERVICE, &self.endpoint.provider);
         let ask = |attempt: Attempt| {
-            dependency.dependency().faults().strike().map_err(|injected| {
+            let left = attempt.deadline().remaining(attempt.began()).min(ATTEMPT_MAX);
+            let (faults, begun) = (dependency.dependency().faults(), Instant::now());
+            faults.strike_within(left).map_err(|injected| {
                 let (cause, message) = (RemoteCause::Connection, injected.to_string());
                 AskError::Failed(Failure { cause, message, retry_after: None })
             })?;
-            let left = attempt.deadline().remaining(attempt.began());
-            self.endpoint.ask(texts, self.identity.dimension, left.min(ATTEMPT_MAX))
+            let left = left.saturating_sub(begun.elapsed());
+            self.endpoint.ask(texts, self.identity.dimension, left)
         };
         let provider = &self.endpoint.provider;
         self.pipelines.run(SERVICE, provider, context, ask).map_err(|error| self.failure(error))

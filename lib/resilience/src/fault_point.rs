@@ -97,6 +97,18 @@ impl FaultPoint {
     /// # Panics
     /// When the fault says so.
     pub fn strike(&self) -> Result<(), Injected> {
+        self.strike_within(Duration::MAX)
+    }
+
+    /// As [`strike`](Self::strike), for a call that is given up after `limit`: one that would hang or
+    /// take longer fails then, as a call that reached its own timeout does.
+    ///
+    /// # Errors
+    /// The call shall fail.
+    ///
+    /// # Panics
+    /// When the fault says so.
+    pub fn strike_within(&self, limit: Duration) -> Result<(), Injected> {
         if !self.0.armed.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -106,12 +118,17 @@ impl FaultPoint {
             InjectedFault::Error => Err(Injected),
             InjectedFault::Panic => panic!("injected panic"),
             InjectedFault::Slow(time) => {
-                std::thread::sleep(time);
-                Ok(())
+                std::thread::sleep(time.min(limit));
+                if time > limit { Err(Injected) } else { Ok(()) }
             }
             InjectedFault::Hang => {
+                let begun = Instant::now();
                 while self.get() == Some(InjectedFault::Hang) {
-                    std::thread::sleep(LOOK_EVERY);
+                    let left = limit.saturating_sub(begun.elapsed());
+                    if left.is_zero() {
+                        return Err(Injected);
+                    }
+                    std::thread::sleep(LOOK_EVERY.min(left));
                 }
                 Ok(())
             }

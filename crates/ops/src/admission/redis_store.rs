@@ -99,6 +99,8 @@ pub(super) enum QuotaError {
     Redis(RedisError),
     /// An answer that no quota can be.
     Garbage(String),
+    /// A drill's doing.
+    Injected,
 }
 
 impl fmt::Display for QuotaError {
@@ -106,6 +108,7 @@ impl fmt::Display for QuotaError {
         match self {
             QuotaError::Redis(error) => write!(f, "redis: {}", redact(&error.to_string())),
             QuotaError::Garbage(what) => write!(f, "redis answered what no quota is: {what}"),
+            QuotaError::Injected => f.write_str("injected fault"),
         }
     }
 }
@@ -114,7 +117,7 @@ impl std::error::Error for QuotaError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             QuotaError::Redis(error) => Some(error),
-            QuotaError::Garbage(_) => None,
+            QuotaError::Garbage(_) | QuotaError::Injected => None,
         }
     }
 }
@@ -128,6 +131,7 @@ impl Classify for QuotaError {
                 kind => kind,
             },
             QuotaError::Garbage(_) => ErrorKind::ServerError,
+            QuotaError::Injected => ErrorKind::Connection,
         }
     }
 }
@@ -142,6 +146,8 @@ pub(super) struct RedisStore {
 
 impl RedisStore {
     pub(super) fn new(config: RedisConfig, pipelines: Pipelines) -> Self {
+        // In use from now on, so that it is listed before it is first called.
+        let _ = pipelines.endpoint(SERVICE, ENDPOINT);
         RedisStore { config, pipelines, connection: Mutex::new(None) }
     }
 
@@ -152,7 +158,10 @@ impl RedisStore {
         key: &str,
         want: u32,
     ) -> Result<(u32, Duration), Error<QuotaError>> {
+        let endpoint = self.pipelines.endpoint(SERVICE, ENDPOINT);
         self.pipelines.run(SERVICE, ENDPOINT, Context::default(), |_: Attempt| {
+            let faults = endpoint.dependency().faults();
+            faults.strike_within(self.config.timeout).map_err(|_| QuotaError::Injected)?;
             let mut held = lock(&self.connection);
             let mut connection = match held.take() {
                 Some(connection) => connection,

@@ -3,7 +3,7 @@
 use mainstay_ops::admission::{
     Admission, AdmissionConfig, Class, Group, RateRule, RedisConfig, RefusalReason,
 };
-use mainstay_resilience::{Clock, Overrides, Pipelines, PipelinesConfig};
+use mainstay_resilience::{Clock, InjectedFault, Overrides, Pipelines, PipelinesConfig};
 use mainstay_testkit::redis::Redis;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -125,6 +125,24 @@ fn o4_r8_a_redis_that_hangs_holds_up_nobody() {
     assert!((0..1_000).all(|key| arrives(&node, &format!("key-{key}"))));
     redis.resume();
     until_away_is(&node, false);
+}
+
+/// A drill's fault is one of the store: the node goes on with its share, and comes back after it.
+#[test]
+fn o4_r8_a_fault_of_a_drill_is_felt_and_hangs_no_longer_than_redis_would() {
+    let (redis, pipelines) = (Redis::start(), pipelines());
+    let node = node_with("search = 60000/h token_bucket", &redis.url(), &pipelines);
+    let all = pipelines.dependencies();
+    let dependency = all.iter().find(|it| it.name().starts_with("redis/")).expect("it is declared");
+    until_away_is(&node, false);
+    for fault in [InjectedFault::Error, InjectedFault::Hang] {
+        let failures = dependency.figures().snapshot().failures;
+        dependency.faults().set(fault, None);
+        until_away_is(&node, true);
+        assert!(dependency.figures().snapshot().failures > failures, "{fault:?}");
+        dependency.faults().clear();
+        until_away_is(&node, false);
+    }
 }
 
 /// Bad input: what listens there is no Redis, or answers what no quota can be.

@@ -484,6 +484,13 @@ fn a_fault_delays_hangs_or_panics_as_it_says() {
     let began = std::time::Instant::now();
     assert_eq!(point.strike(), Ok(()));
     assert!(began.elapsed() >= ms(20));
+    // A call that is given up before the fault is over has failed; one that waits for it has not.
+    for fault in [InjectedFault::Hang, InjectedFault::Slow(secs(3_600))] {
+        point.set(fault, None);
+        assert!(point.strike_within(ms(5)).is_err());
+    }
+    point.set(InjectedFault::Slow(ms(5)), None);
+    assert_eq!(point.strike_within(secs(60)), Ok(()));
     point.set(InjectedFault::Panic, None);
     assert!(std::panic::catch_unwind(|| point.strike()).is_err());
 }
