@@ -77,19 +77,27 @@ pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration, seed: u64) 
                         "query": query(seed + number), "timeout_ms": TIMEOUT_MS, "lines": 0,
                     });
                     let answer = agent.post(format!("http://{address}/search")).send_json(&body);
-                    let json: Option<serde_json::Value> = answer
-                        .ok()
-                        .filter(|answer| answer.status() == 200)
-                        .and_then(|mut answer| answer.body_mut().read_json().ok());
+                    let json: Result<serde_json::Value, String> =
+                        answer.map_err(|error| error.to_string()).and_then(|mut answer| {
+                            let (status, body) = (answer.status(), answer.body_mut());
+                            let text = body.read_to_string().unwrap_or_default();
+                            let json = serde_json::from_str(&text).ok().filter(|_| status == 200);
+                            json.ok_or_else(|| format!("{status}: {text}"))
+                        });
                     let took = due.elapsed();
                     let mut outcome = outcome.lock().unwrap_or_else(|e| e.into_inner());
                     match json {
-                        Some(json) => {
+                        Ok(json) => {
                             outcome.answered += 1;
                             outcome.complete += u64::from(json["complete"] == true);
                             outcome.took.push(took);
                         }
-                        None => outcome.failed += 1,
+                        Err(error) => {
+                            if outcome.failed < 3 {
+                                eprintln!("search {number}: {error}");
+                            }
+                            outcome.failed += 1;
+                        }
                     }
                 }
             })

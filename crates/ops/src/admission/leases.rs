@@ -5,7 +5,7 @@
 //! itself. At most [`KEYS_MAX`] quotas are remembered, the least recently used half goes first.
 
 use super::rate_rule::RateRule;
-use super::redis_store::{Portions, QuotaError, RedisConfig, RedisStore, SERVICE};
+use super::redis_store::{Back, Portions, QuotaError, RedisConfig, RedisStore, SERVICE};
 use crate::lock::lock;
 use mainstay_resilience::{
     Clock, ConfigError, Criticality, DependencyKind, Error, LeasedLimiter, Pipelines, QuotaSource,
@@ -51,6 +51,8 @@ struct Quota {
     valid_until: AtomicU64,
     /// What was spent of the share and is not charged to the common quota yet.
     debt: AtomicU64,
+    /// The slice of the period in which the store granted the newest portion.
+    slice: AtomicU64,
     /// When the store was asked last; nanoseconds of the clock.
     asked_at: AtomicU64,
     /// Whether it stands in the line of those that want a portion.
@@ -191,7 +193,9 @@ impl Shared {
         // The cast saturates.
         let portion = (per_second / PORTIONS_PER_SECOND).ceil() as u32;
         let least = if rule.by_cost { quota_max.min(COST_PORTION) } else { 1 };
-        let portion = portion.clamp(least.max(1), rate.limit.max(least));
+        // All nodes may hold a portion at a time, and are to leave something for the next.
+        let fair = rate.limit.div_ceil(self.nodes.saturating_mul(2));
+        let portion = portion.min(fair).clamp(least.max(1), rate.limit.max(least));
         let mut share =
             RateConfig::new(rate.algorithm, rate.limit.div_ceil(self.nodes), rate.period);
         share.burst = rate.burst.div_ceil(self.nodes);
@@ -204,6 +208,7 @@ impl Shared {
             portion,
             valid_until: AtomicU64::new(0),
             debt: AtomicU64::new(0),
+            slice: AtomicU64::new(0),
             asked_at: AtomicU64::new(0),
             wants: AtomicBool::new(false),
         }
@@ -245,13 +250,16 @@ impl Shared {
 }
 
 impl Quota {
-    /// Charges what was spent without a portion, then takes one. After a long absence at most one
+    /// Gives back what expired unspent, charges what was spent without a portion, then takes one. After a long absence at most one
     /// quota is charged: what was spent before belongs to periods that are over.
     fn refill(&self, store: &RedisStore, asked: Tick) -> Result<(), Error<QuotaError>> {
+        let back =
+            Back { units: self.lease.take_expired(), slice: self.slice.load(Ordering::Relaxed) };
         let portions = Portions {
             store,
             rule: &self.rule,
             burst: self.rule.quota().max(u64::from(self.portion)),
+            back: Mutex::new(back),
             valid_nanos: AtomicU64::new(0),
         };
         let debt = self.debt.load(Ordering::Relaxed);
@@ -263,6 +271,7 @@ impl Quota {
         }
         ready(self.lease.refill(&portions)).transpose()?;
         let valid = portions.valid_nanos.load(Ordering::Relaxed);
+        self.slice.store(lock(&portions.back).slice, Ordering::Relaxed);
         if valid > 0 {
             let until = asked.after(Duration::from_nanos(valid)).as_nanos();
             self.valid_until.store(until, Ordering::Relaxed);

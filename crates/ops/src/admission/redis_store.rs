@@ -27,23 +27,27 @@ const PREFIX: &str = "mainstay:quota:";
 const BUCKET_VALID: Duration = Duration::from_secs(5);
 
 /// KEYS: the quota. ARGV: algorithm, wanted, limit, period in ms, burst, validity of a bucket's
-/// portion in ms. Returns what is granted and for how many ms. What is in the key and cannot be
-/// read counts as absent.
+/// portion in ms, what is given back, and the slice that it was granted in. Returns what is granted,
+/// for how many ms, and in which slice. What is in the key and cannot be read counts as absent.
 const SCRIPT: &str = "\
 local t = redis.call('TIME') \
 local now = t[1] * 1000 + math.floor(t[2] / 1000) \
 local want, limit, period = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]) \
 local burst, valid = tonumber(ARGV[5]), tonumber(ARGV[6]) \
+local back, from = tonumber(ARGV[7]), ARGV[8] \
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end \
 local function field(name) return tonumber(redis.call('HGET', KEYS[1], name) or '') end \
 if ARGV[1] == 'bucket' then \
   local at = field('at') or now \
-  local tokens = math.min(burst, (field('tokens') or burst) + math.max(0, now - at) * limit / period) \
+  local tokens = (field('tokens') or burst) + back + math.max(0, now - at) * limit / period \
+  tokens = math.min(burst, tokens) \
   local granted = math.max(0, math.min(want, math.floor(tokens))) \
   redis.call('HSET', KEYS[1], 'tokens', tostring(tokens - granted), 'at', tostring(math.max(at, now))) \
   redis.call('PEXPIRE', KEYS[1], math.ceil(burst * period / limit) + 1000) \
-  return {granted, valid} \
+  return {granted, valid, 0} \
 end \
+back = math.min(back, field(from) or 0) \
+if back > 0 then redis.call('HINCRBY', KEYS[1], from, -back) end \
 local slices = 1 \
 if ARGV[1] == 'sliding' then slices = 10 end \
 local slice = math.max(1, math.floor(period / slices)) \
@@ -51,13 +55,14 @@ local newest = math.floor(now / slice) \
 local used = 0 \
 for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do \
   local number = tonumber(name) \
-  if number and number > newest - slices - (slices > 1 and 1 or 0) then used = used + (field(name) or 0) \
+  local oldest = newest - slices + (slices > 1 and 0 or 1) \
+  if number and number >= oldest and number <= newest + 1 then used = used + (field(name) or 0) \
   else redis.call('HDEL', KEYS[1], name) end \
 end \
 local granted = math.max(0, math.min(want, limit - used)) \
 redis.call('HINCRBY', KEYS[1], tostring(newest), granted) \
 redis.call('PEXPIRE', KEYS[1], period * 2 + 1000) \
-return {granted, (newest + 1) * slice - now}";
+return {granted, (newest + 1) * slice - now, newest}";
 
 /// Where Redis is and how long an answer may take.
 #[derive(Clone, PartialEq)]
@@ -157,7 +162,8 @@ impl RedisStore {
         burst: u64,
         key: &str,
         want: u32,
-    ) -> Result<(u32, Duration), Error<QuotaError>> {
+        back: Back,
+    ) -> Result<(u32, Duration, u64), Error<QuotaError>> {
         let endpoint = self.pipelines.endpoint(SERVICE, ENDPOINT);
         self.pipelines.run(SERVICE, ENDPOINT, Context::default(), |_: Attempt| {
             let faults = endpoint.dependency().faults();
@@ -167,7 +173,7 @@ impl RedisStore {
                 Some(connection) => connection,
                 None => self.connect().map_err(QuotaError::Redis)?,
             };
-            let answer: Vec<i64> = command(rule, burst, key, want)
+            let answer: Vec<i64> = command(rule, burst, key, want, back)
                 .query(&mut connection)
                 .map_err(QuotaError::Redis)?;
             let granted = read(&answer, rule, want)?;
@@ -185,7 +191,15 @@ impl RedisStore {
     }
 }
 
-fn command(rule: &RateRule, burst: u64, key: &str, want: u32) -> redis::Cmd {
+/// What was granted and not spent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Back {
+    pub(super) units: u64,
+    /// The slice of the last grant, as the store counts them.
+    pub(super) slice: u64,
+}
+
+fn command(rule: &RateRule, burst: u64, key: &str, want: u32, back: Back) -> redis::Cmd {
     let algorithm = match rule.rate.algorithm {
         Algorithm::FixedWindow => "fixed",
         Algorithm::SlidingWindow => "sliding",
@@ -193,20 +207,24 @@ fn command(rule: &RateRule, burst: u64, key: &str, want: u32) -> redis::Cmd {
     };
     let period_ms = rule.rate.period.as_millis();
     let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(1).arg(format!("{PREFIX}{key}")).arg(algorithm).arg(want);
+    // A rule that is changed counts anew: its slices have other lengths.
+    let key = format!("{PREFIX}{key}:{algorithm}:{period_ms}");
+    command.arg(SCRIPT).arg(1).arg(key).arg(algorithm).arg(want);
     command.arg(rule.rate.limit).arg(u64::try_from(period_ms).unwrap_or(u64::MAX));
     command.arg(burst).arg(BUCKET_VALID.as_millis() as u64);
+    command.arg(back.units).arg(back.slice);
     command
 }
 
 /// An answer is believed only as far as it makes sense.
-fn read(answer: &[i64], rule: &RateRule, want: u32) -> Result<(u32, Duration), QuotaError> {
+fn read(answer: &[i64], rule: &RateRule, want: u32) -> Result<(u32, Duration, u64), QuotaError> {
     let garbage = || QuotaError::Garbage(format!("{:.100}", format!("{answer:?}")));
-    let [granted, valid_ms] = answer[..] else { return Err(garbage()) };
+    let [granted, valid_ms, slice] = answer[..] else { return Err(garbage()) };
+    let slice = u64::try_from(slice).map_err(|_| garbage())?;
     let granted = u32::try_from(granted).ok().filter(|granted| *granted <= want);
     let valid = u64::try_from(valid_ms).ok().map(Duration::from_millis);
     let valid = valid.filter(|valid| *valid <= rule.rate.period.max(BUCKET_VALID));
-    granted.zip(valid).ok_or_else(garbage)
+    granted.zip(valid).map(|(granted, valid)| (granted, valid, slice)).ok_or_else(garbage)
 }
 
 /// Portions of one rule's quotas.
@@ -215,6 +233,8 @@ pub(super) struct Portions<'a> {
     pub(super) rule: &'a RateRule,
     /// What a full bucket holds in the store.
     pub(super) burst: u64,
+    /// What goes back with the next question.
+    pub(super) back: Mutex<Back>,
     /// How long the last portion may be spent, in nanoseconds.
     pub(super) valid_nanos: AtomicU64,
 }
@@ -222,9 +242,14 @@ pub(super) struct Portions<'a> {
 impl QuotaSource for Portions<'_> {
     type Error = Error<QuotaError>;
 
-    /// Blocks; it is ready at its first poll.
+    /// Blocks; it is ready at its first poll. What goes back is not sent twice: a question without an
+    /// answer may have been heard.
     async fn lease(&self, key: &str, want: u32) -> Result<Lease, Self::Error> {
-        let (granted, valid_for) = self.store.grant(self.rule, self.burst, key, want)?;
+        let back = std::mem::replace(&mut lock(&self.back).units, 0);
+        let back = Back { units: back, slice: lock(&self.back).slice };
+        let (granted, valid_for, slice) =
+            self.store.grant(self.rule, self.burst, key, want, back)?;
+        lock(&self.back).slice = slice;
         let nanos = u64::try_from(valid_for.as_nanos()).unwrap_or(u64::MAX);
         self.valid_nanos.store(nanos, Ordering::Relaxed);
         Ok(Lease { granted, valid_for })

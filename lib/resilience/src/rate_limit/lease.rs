@@ -122,6 +122,12 @@ impl Purse {
         true
     }
 
+    /// Empties what has expired; how much it held.
+    fn take_expired(&mut self, now: Tick) -> u64 {
+        let expired = self.portions.iter_mut().filter(|portion| now >= portion.expires);
+        expired.map(|portion| std::mem::take(&mut portion.left)).sum()
+    }
+
     /// Puts a portion beside what is left. Of three the one is given up that is spent or expires
     /// first.
     fn put(&mut self, portion: Portion, now: Tick) {
@@ -211,6 +217,13 @@ impl LeasedLimiter {
         };
         shared.listeners.hear_refusal(&refused);
         refused
+    }
+
+    /// What was granted and has expired unspent since this was asked last. For a store that can take
+    /// it back: ask before each [`refill`](Self::refill). Without it a caller that spends slowly uses
+    /// up more of the quota than it spends.
+    pub fn take_expired(&self) -> u64 {
+        lock(&self.0.purse).take_expired(self.0.clock.coarse())
     }
 
     /// Whether a quarter of the portion or less is left.

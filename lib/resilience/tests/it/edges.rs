@@ -361,6 +361,22 @@ fn o4_a_lease_is_low_at_a_quarter_and_refilled_by_what_is_missing() {
 }
 
 #[test]
+fn o4_what_expired_unspent_is_told_once_for_the_store_to_take_back() {
+    let (time, clock, store) = (VirtualTime::new(), ManualClock::new(), Store::default());
+    let leased = leased(&clock);
+    time.block_on(leased.refill(&store)).unwrap();
+    leased.try_acquire(80).unwrap();
+    clock.advance(secs(5));
+    time.block_on(leased.refill(&store)).unwrap();
+    assert_eq!(leased.take_expired(), 0, "both portions may be spent");
+    clock.advance(secs(5));
+    assert_eq!(leased.take_expired(), 20, "the first is over");
+    leased.try_acquire(30).unwrap();
+    clock.advance(secs(5));
+    assert_eq!((leased.take_expired(), leased.take_expired()), (50, 0));
+}
+
+#[test]
 fn o4_the_local_limit_is_for_a_store_that_is_away_after_its_lease_is_over() {
     let (time, clock, store) = (VirtualTime::new(), ManualClock::new(), Store::default());
     let leased = leased(&clock);
