@@ -222,7 +222,8 @@ impl Server {
         };
         self.state
             .operations()
-            .every("certificate", CERTIFICATE_EVERY, look)
+            // Whoever renews certificates may keep them on a disk of the network.
+            .beside("certificate", CERTIFICATE_EVERY, look)
             .map_err(|error| error.to_string())
     }
 

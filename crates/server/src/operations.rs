@@ -243,7 +243,8 @@ impl Operations {
             let probes = probes::Probes::new(Arc::clone(db), clock.clone(), every, timeout);
             let probes = probes.map_err(|e| failed("slo")(&e))?;
             self.slo.follow(probes.ledger());
-            self.every("probes", every.min(JUDGE_EVERY), move || probes.look())?;
+            // A turn takes as long as the methods that it asks, and those are dependencies.
+            self.beside("probes", every.min(JUDGE_EVERY), move || probes.look())?;
         }
         Ok(())
     }
@@ -291,7 +292,7 @@ impl Operations {
 
     /// Starts a loop that is watched for silence: only one that waits for nothing outside the process,
     /// and for its own disk no longer than a disk may take.
-    pub(crate) fn every(
+    fn every(
         &self,
         name: &str,
         every: Duration,
@@ -304,8 +305,8 @@ impl Operations {
         })
     }
 
-    /// Starts a loop that may be silent for as long as it likes.
-    fn beside(
+    /// Starts a loop that may be silent for as long as it likes, because it waits for a dependency.
+    pub(crate) fn beside(
         &self,
         name: &str,
         every: Duration,
