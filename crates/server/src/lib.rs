@@ -12,6 +12,7 @@
 pub mod config;
 pub mod host;
 pub mod otlp;
+pub mod otlp_headers;
 pub mod problem;
 pub mod search_json;
 pub mod settings;

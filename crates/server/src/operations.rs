@@ -202,7 +202,9 @@ impl Operations {
             audit: self.audit.clone(),
             sharing: Arc::clone(&self.sharing),
         };
-        for check in checks::all(asked) {
+        // The collector is among the pipelines by now: telemetry starts before the server.
+        let collector = checks::collector(self.pipelines.clone());
+        for check in checks::all(asked).into_iter().chain(collector) {
             self.check(check, config)?;
         }
         let _ = self.memory.tick();
