@@ -12,6 +12,7 @@ use mainstay_resilience::{
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
+use crate::comment::comment;
 use crate::config::PoolConfig;
 use crate::database::{Database, Row, Statement};
 use crate::error::CatalogueError;
@@ -164,6 +165,8 @@ impl Catalogue {
         let Shared { location, database, pipelines, dependency, .. } = &*self.0;
         let statements: Vec<Statement> =
             statements.into_iter().map(|statement| database.spell(statement)).collect();
+        // Asked here: an attempt has a span of its own, also one that no request has caused.
+        let within_request = !comment().is_empty();
         let attempt = |_| async {
             if dependency.faults().get().is_some() {
                 let faults = dependency.faults().clone();
@@ -174,7 +177,9 @@ impl Catalogue {
                     return Err(Fault::Injected);
                 }
             }
-            Box::pin(database.run(&statements)).await
+            // Within the attempt's span, which is what the database works for.
+            let comment = if within_request { comment() } else { String::new() };
+            Box::pin(database.run(&statements, &comment)).await
         };
         // Boxed: the chain of policies around a driver's future is a type too deep for the compiler.
         let called = pipelines.call(SERVICE, location.backend(), Context::default(), attempt);

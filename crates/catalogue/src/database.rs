@@ -4,6 +4,7 @@
 //! numbers and bytes. The few words that differ stand in braces and are replaced. Several statements
 //! given at once are one transaction.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
@@ -71,6 +72,24 @@ impl Statement {
         self.arguments.push(argument.into());
         self
     }
+
+    /// As it is asked: with a comment at its end, unless that is empty.
+    fn asked(&self, comment: &str) -> Asked<'_> {
+        let text = match comment {
+            "" => Cow::Borrowed(self.sql.as_str()),
+            comment => Cow::Owned(format!("{}{comment}", self.sql)),
+        };
+        Asked { text, arguments: &self.arguments, is_prepared: comment.is_empty() }
+    }
+}
+
+/// A statement on its way.
+struct Asked<'a> {
+    text: Cow<'a, str>,
+    arguments: &'a [Argument],
+    /// Whether the connection keeps it for the next time. A comment is another one each time, and
+    /// would drive out of its cache what is asked often.
+    is_prepared: bool,
 }
 
 /// A value that comes out.
@@ -139,18 +158,20 @@ macro_rules! backend {
         async fn $run(
             pool: &Measured<$driver>,
             statements: &[Statement],
+            comment: &str,
         ) -> Result<Vec<Vec<Row>>, Fault> {
+            let asked: Vec<Asked<'_>> = statements.iter().map(|it| it.asked(comment)).collect();
             let mut checkout = pool.checkout().await?;
             let result = async {
                 let connection = checkout.connection()?;
-                let mut results = Vec::with_capacity(statements.len());
-                if let [alone] = statements {
+                let mut results = Vec::with_capacity(asked.len());
+                if let [alone] = &asked[..] {
                     let rows = $query(alone).fetch_all(&mut **connection).await?;
                     results.push(rows);
                 } else {
                     let mut transaction = connection.begin_with($begin).await?;
-                    for statement in statements {
-                        results.push($query(statement).fetch_all(&mut *transaction).await?);
+                    for asked in &asked {
+                        results.push($query(asked).fetch_all(&mut *transaction).await?);
                     }
                     transaction.commit().await?;
                 }
@@ -162,9 +183,9 @@ macro_rules! backend {
             result
         }
 
-        fn $query(statement: &Statement) -> Query<'_, $driver, <$driver as sqlx::Database>::Arguments<'_>> {
-            let mut query = sqlx::query::<$driver>(&statement.sql);
-            for argument in &statement.arguments {
+        fn $query<'a>(asked: &'a Asked<'_>) -> Query<'a, $driver, <$driver as sqlx::Database>::Arguments<'a>> {
+            let mut query = sqlx::query::<$driver>(&asked.text).persistent(asked.is_prepared);
+            for argument in asked.arguments {
                 query = match argument {
                     Argument::Int(number) => query.bind(*number),
                     Argument::Text(text) => query.bind(text.as_str()),
@@ -247,11 +268,16 @@ impl Database {
         }
     }
 
-    /// Runs statements: one alone, several as one transaction. Answers the rows of each.
-    pub(crate) async fn run(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, Fault> {
+    /// Runs statements: one alone, several as one transaction. Answers the rows of each. PostgreSQL
+    /// gets the comment at the end of each; SQLite is in this process and tells nobody.
+    pub(crate) async fn run(
+        &self,
+        statements: &[Statement],
+        comment: &str,
+    ) -> Result<Vec<Vec<Row>>, Fault> {
         match self {
-            Database::Sqlite(pool) => run_sqlite(pool, statements).await,
-            Database::Postgres(pool) => run_postgres(pool, statements).await,
+            Database::Sqlite(pool) => run_sqlite(pool, statements, "").await,
+            Database::Postgres(pool) => run_postgres(pool, statements, comment).await,
         }
     }
 

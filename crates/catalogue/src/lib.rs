@@ -11,7 +11,7 @@
 //!
 //! A call goes `Catalogue` → pipeline `catalogue` (limit, retry, breaker) → `pool` (a connection,
 //! measured, and thrown away if the call did not end) → `database` (one statement, or several in one
-//! transaction, the same for both).
+//! transaction, the same for both). What PostgreSQL is asked within a request names it, by a `comment`.
 //!
 //! Every call may be made twice with the effect of one, because a retry cannot know whether the
 //! attempt before it was lost on the way there or on the way back.
@@ -23,6 +23,7 @@
 mod audit;
 mod catalogue;
 mod collections;
+mod comment;
 mod config;
 mod database;
 mod error;

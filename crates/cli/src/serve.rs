@@ -84,13 +84,13 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
     let mut sources = arguments.sources();
     sources.set.extend(log.map(|filter| ("log.filter".to_string(), filter)));
     let settings = sources.load()?;
-    let telemetry = Telemetry::install(&settings).map_err(|e| Failure::usage(e.to_string()))?;
-    let telemetry = Arc::new(telemetry);
+    let pipelines = Options::pipelines(settings.pipelines())
+        .map_err(|e| Failure::usage(format!("the settings cannot be used: {e}")))?;
+    let telemetry = Telemetry::install(&settings, &pipelines);
+    let telemetry = Arc::new(telemetry.map_err(|e| Failure::usage(e.to_string()))?);
     let notifier = Notifier::from_env().map_err(|e| Failure::usage(e.to_string()))?;
     let host = Host::new(&settings.handles(), Some(Arc::new(Mimalloc)))
         .map_err(|e| Failure::usage(e.to_string()))?;
-    let pipelines = Options::pipelines(settings.pipelines())
-        .map_err(|e| Failure::usage(format!("the settings cannot be used: {e}")))?;
     let options = Options { pipelines, ..options(&settings) };
     let db = Arc::new(Db::open_on(host.file_system(), &arguments.data, options)?);
     let model = data::model(&model_path(settings.text("semantic.model")))?;

@@ -84,6 +84,11 @@ impl Ids {
         }
     }
 
+    /// The ids of work on traces themselves: a trace that is not recorded, whatever share is.
+    pub(crate) fn unrecorded() -> Self {
+        Self { sampled: Some(false), ..Self::background() }
+    }
+
     /// Decides, where no caller has, whether the trace is recorded: with the probability `ratio`.
     pub(crate) fn decide(&mut self, ratio: f64) {
         let trace_id = self.trace_id;

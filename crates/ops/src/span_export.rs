@@ -2,14 +2,16 @@
 //!
 //! Invariants: handing over a span never waits; what does not fit in the queue is dropped and
 //! counted. A collector that is gone costs spans, nothing else: one warning when it goes, one line
-//! when it comes back.
+//! when it comes back. No span of the export itself is recorded: each batch would cause the next one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
 };
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::correlation::{Ids, begin};
 use crate::finished_span::FinishedSpan;
 
 /// Spans that wait: two seconds of 200 searches a second, at five spans each.
@@ -132,9 +134,16 @@ impl Export {
         Some((batch, None))
     }
 
+    /// Hands a batch to the sink, outside of every recorded trace. A sink that panics has failed.
+    fn hand_over(&mut self, batch: Vec<FinishedSpan>) -> Result<u64, String> {
+        let unrecorded = begin(Ids::unrecorded(), || tracing::info_span!("telemetry.export"));
+        let export = AssertUnwindSafe(|| unrecorded.in_scope(|| self.sink.export(batch)));
+        catch_unwind(export).unwrap_or_else(|_| Err("the export panicked".to_string()))
+    }
+
     fn send(&mut self, batch: Vec<FinishedSpan>) {
         let count = batch.len() as u64;
-        match self.sink.export(batch) {
+        match self.hand_over(batch) {
             Ok(rejected) => {
                 let rejected = rejected.min(count);
                 metrics::counter!("mainstay_spans_exported_total").increment(count - rejected);
@@ -163,4 +172,44 @@ impl Export {
 
 fn dropped(reason: &'static str, count: u64) {
     metrics::counter!("mainstay_spans_dropped_total", "reason" => reason).increment(count);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::spans::{SampleRatio, SpanLayer};
+
+    /// Calls a dependency as a pipeline does, or panics with an empty batch.
+    struct Calling;
+
+    fn call() {
+        tracing::info_span!(target: "mainstay_resilience", "dependency.attempt").in_scope(|| ());
+    }
+
+    impl SpanSink for Calling {
+        fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
+            assert!(!spans.is_empty(), "nothing to send");
+            call();
+            Ok(0)
+        }
+    }
+
+    /// V5: otherwise each batch would cause the next one, without end.
+    #[test]
+    fn spans_of_the_export_itself_are_not_recorded() {
+        let (send, receive) = sync_channel(QUEUE_MAX);
+        let layer = SpanLayer::new(Some(SpanQueue(send)), SampleRatio::new(1.0));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            call();
+            let Ok(Message::Span(span)) = receive.try_recv() else { panic!("all are recorded") };
+            let mut export = Export { receive, sink: Box::new(Calling), failing: false };
+            assert_eq!(export.hand_over(vec![*span]), Ok(0));
+            assert!(export.receive.try_recv().is_err());
+            assert!(export.hand_over(Vec::new()).unwrap_err().contains("panicked"));
+        });
+    }
 }

@@ -12,6 +12,7 @@
 pub mod config;
 pub mod host;
 pub mod otlp;
+pub mod otlp_headers;
 pub mod problem;
 pub mod search_json;
 pub mod settings;
@@ -222,7 +223,8 @@ impl Server {
         };
         self.state
             .operations()
-            .every("certificate", CERTIFICATE_EVERY, look)
+            // Whoever renews certificates may keep them on a disk of the network.
+            .beside("certificate", CERTIFICATE_EVERY, look)
             .map_err(|error| error.to_string())
     }
 

@@ -202,7 +202,9 @@ impl Operations {
             audit: self.audit.clone(),
             sharing: Arc::clone(&self.sharing),
         };
-        for check in checks::all(asked) {
+        // The collector is among the pipelines by now: telemetry starts before the server.
+        let collector = checks::collector(self.pipelines.clone());
+        for check in checks::all(asked).into_iter().chain(collector) {
             self.check(check, config)?;
         }
         let _ = self.memory.tick();
@@ -243,7 +245,8 @@ impl Operations {
             let probes = probes::Probes::new(Arc::clone(db), clock.clone(), every, timeout);
             let probes = probes.map_err(|e| failed("slo")(&e))?;
             self.slo.follow(probes.ledger());
-            self.every("probes", every.min(JUDGE_EVERY), move || probes.look())?;
+            // A turn takes as long as the methods that it asks, and those are dependencies.
+            self.beside("probes", every.min(JUDGE_EVERY), move || probes.look())?;
         }
         Ok(())
     }
@@ -291,7 +294,7 @@ impl Operations {
 
     /// Starts a loop that is watched for silence: only one that waits for nothing outside the process,
     /// and for its own disk no longer than a disk may take.
-    pub(crate) fn every(
+    fn every(
         &self,
         name: &str,
         every: Duration,
@@ -304,8 +307,8 @@ impl Operations {
         })
     }
 
-    /// Starts a loop that may be silent for as long as it likes.
-    fn beside(
+    /// Starts a loop that may be silent for as long as it likes, because it waits for a dependency.
+    pub(crate) fn beside(
         &self,
         name: &str,
         every: Duration,

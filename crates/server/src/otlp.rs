@@ -1,19 +1,19 @@
 //! [`Collector`]: sends spans to an OpenTelemetry collector over OTLP, by gRPC or by HTTP with
 //! protobuf.
 //!
-//! The collector is a dependency like any other: it has a pipeline with retries and a breaker, so
-//! one that is gone is asked rarely. Everything here runs on the thread that exports spans.
+//! The collector is a dependency like any other: it has a pipeline among those of the process, with
+//! retries and a breaker, so one that is gone is asked rarely. Everything here runs on the thread that
+//! exports spans, where no span is recorded.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
 use mainstay_ops::finished_span::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
 use mainstay_ops::span_export::SpanSink;
 use mainstay_resilience::{
-    Attempt, Classify, Clock, Context, Deadline, ErrorKind, FanOut, MetricsObserver, NoSleeper,
-    Pipelines, PipelinesConfig, Priority, TracingObserver, Verdict, classify_http_status,
+    Attempt, Classify, Clock, Context, Criticality, Deadline, Dependency, DependencyKind,
+    ErrorKind, Injected, Pipelines, Priority, Verdict, classify_http_status,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -25,10 +25,15 @@ use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span, Status, span, status,
 };
 use prost::Message;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-/// The collector's name among the dependencies.
-const SERVICE: &str = "telemetry";
+use crate::otlp_headers::OtlpHeaders;
+
+/// The service's name in pipelines, metrics and settings (`service.telemetry.attempts`).
+pub const SERVICE: &str = "telemetry";
+/// Its one endpoint.
+const ENDPOINT: &str = "otlp";
 /// The longest answer that is read, in bytes; a collector answers with some counts.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// Bit 0 of a span's flags: its trace is recorded.
@@ -43,11 +48,28 @@ pub enum Protocol {
     Http,
 }
 
+/// Where spans are sent, and how.
+#[derive(Clone, Debug)]
+pub struct CollectorConfig {
+    /// Its address, such as `http://127.0.0.1:4317`.
+    pub endpoint: String,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The name of this service in traces.
+    pub service_name: String,
+    /// What goes with every batch.
+    pub headers: OtlpHeaders,
+    /// The time of one attempt, where the pipeline allows no less.
+    pub timeout: Duration,
+}
+
 /// Sends spans to a collector.
 pub struct Collector {
     wire: Wire,
+    headers: OtlpHeaders,
     resource: Resource,
     pipelines: Pipelines,
+    dependency: Dependency,
     timeout: Duration,
 }
 
@@ -70,6 +92,12 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+impl From<Injected> for Refusal {
+    fn from(injected: Injected) -> Self {
+        Refusal { kind: ErrorKind::Connection, message: injected.to_string() }
+    }
+}
 
 impl Classify for Refusal {
     fn kind(&self) -> ErrorKind {
@@ -94,38 +122,31 @@ impl Collector {
         Ok(())
     }
 
-    /// A collector at `endpoint`, such as `http://127.0.0.1:4317`; nothing is sent yet. `timeout`
-    /// bounds one attempt.
+    /// A collector that is called through `pipelines`, where it is listed from now on; nothing is sent
+    /// yet. Nothing that is searched needs it: it is informative.
     ///
     /// # Errors
     /// What is wrong with the endpoint.
-    pub fn new(
-        endpoint: &str,
-        protocol: Protocol,
-        service_name: &str,
-        timeout: Duration,
-    ) -> Result<Self, String> {
-        Self::check_endpoint(endpoint)?;
+    pub fn new(config: CollectorConfig, pipelines: &Pipelines) -> Result<Self, String> {
+        let CollectorConfig { endpoint, protocol, service_name, headers, timeout } = config;
+        Self::check_endpoint(&endpoint)?;
         let wire = match protocol {
-            Protocol::Grpc => Wire::grpc(endpoint)?,
-            Protocol::Http => Wire::http(endpoint),
+            Protocol::Grpc => Wire::grpc(&endpoint)?,
+            Protocol::Http => Wire::http(&endpoint),
         };
-        let observer = FanOut::new(vec![Arc::new(MetricsObserver), Arc::new(TracingObserver)]);
-        let pipelines = Pipelines::with(
-            PipelinesConfig::default(),
-            Clock::system(),
-            NoSleeper,
-            Arc::new(observer),
-        );
+        pipelines.declare_service(SERVICE, DependencyKind::Http, Criticality::Informative);
+        let dependency = pipelines.endpoint(SERVICE, ENDPOINT).dependency().clone();
         let attributes = vec![
-            attribute("service.name", &SpanValue::Text(service_name.to_string())),
+            attribute("service.name", &SpanValue::Text(service_name)),
             attribute("service.version", &SpanValue::Text(env!("CARGO_PKG_VERSION").into())),
             attribute("process.pid", &SpanValue::Whole(i64::from(std::process::id()))),
         ];
         Ok(Self {
             wire,
+            headers,
             resource: Resource { attributes, ..Resource::default() },
-            pipelines: pipelines.map_err(|error| error.to_string())?,
+            pipelines: pipelines.clone(),
+            dependency,
             timeout,
         })
     }
@@ -154,11 +175,15 @@ impl Collector {
 impl SpanSink for Collector {
     fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
         let request = self.request(spans);
-        let send = |_: Attempt| self.wire.send(&request, self.timeout);
+        let send = |attempt: Attempt| {
+            self.dependency.faults().strike()?;
+            let left = attempt.deadline().remaining(attempt.began());
+            self.wire.send(&request, &self.headers, self.timeout.min(left))
+        };
         // Two attempts and a wait between them fit.
         let deadline = Deadline::after(&Clock::system(), self.timeout.saturating_mul(3));
         let context = Context::within(deadline).priority(Priority::Background);
-        let answer = self.pipelines.run(SERVICE, "otlp", context, send);
+        let answer = self.pipelines.run(SERVICE, ENDPOINT, context, send);
         let answer = answer.map_err(|error| error.to_string())?;
         let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
         Ok(u64::try_from(rejected).unwrap_or(0))
@@ -200,12 +225,15 @@ impl Wire {
     fn send(
         &self,
         request: &ExportTraceServiceRequest,
+        headers: &OtlpHeaders,
         timeout: Duration,
     ) -> Result<ExportTraceServiceResponse, Refusal> {
         match self {
             Self::Grpc { runtime, client } => runtime.block_on(async {
                 let mut client = client.clone();
-                let answer = tokio::time::timeout(timeout, client.export(request.clone())).await;
+                let mut request = tonic::Request::new(request.clone());
+                *request.metadata_mut() = MetadataMap::from_headers(headers.map().clone());
+                let answer = tokio::time::timeout(timeout, client.export(request)).await;
                 match answer {
                     Ok(Ok(answer)) => Ok(answer.into_inner()),
                     Ok(Err(status)) => {
@@ -218,7 +246,7 @@ impl Wire {
                     }
                 }
             }),
-            Self::Http { agent, address } => post(agent, address, request, timeout),
+            Self::Http { agent, address } => post(agent, address, request, headers, timeout),
         }
     }
 }
@@ -227,6 +255,7 @@ fn post(
     agent: &ureq::Agent,
     address: &str,
     request: &ExportTraceServiceRequest,
+    headers: &OtlpHeaders,
     timeout: Duration,
 ) -> Result<ExportTraceServiceResponse, Refusal> {
     let failed = |error: ureq::Error| Refusal {
@@ -236,14 +265,11 @@ fn post(
         },
         message: error.to_string(),
     };
-    let sent = agent
-        .post(address)
-        .config()
-        .timeout_global(Some(timeout))
-        .build()
-        .header("content-type", "application/x-protobuf")
-        .send(request.encode_to_vec());
-    let mut answer = sent.map_err(failed)?;
+    let given = headers.map().iter();
+    let post = agent.post(address).header("content-type", "application/x-protobuf");
+    let post = given.fold(post, |post, (name, value)| post.header(name, value));
+    let post = post.config().timeout_global(Some(timeout)).build();
+    let mut answer = post.send(request.encode_to_vec()).map_err(failed)?;
     let status = answer.status().as_u16();
     if status != 200 {
         let kind = classify_http_status(status).unwrap_or(ErrorKind::BadRequest);
@@ -302,5 +328,53 @@ fn attribute(name: &str, value: &SpanValue) -> KeyValue {
         key: name.to_string(),
         value: Some(AnyValue { value: Some(value) }),
         ..KeyValue::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::TcpListener;
+
+    use mainstay_resilience::{InjectedFault, PipelinesConfig, ServiceConfig};
+
+    use super::*;
+
+    /// R6, S10: the process's own settings and drills reach the collector as any other dependency.
+    #[test]
+    fn the_collector_is_listed_set_and_drilled_through_the_pipelines_of_the_process() {
+        let pipelines = Pipelines::new(PipelinesConfig::default()).unwrap();
+        let nobody_asks = TcpListener::bind("127.0.0.1:0").unwrap();
+        nobody_asks.set_nonblocking(true).unwrap();
+        let config = CollectorConfig {
+            endpoint: format!("http://{}", nobody_asks.local_addr().unwrap()),
+            protocol: Protocol::Http,
+            service_name: "test".into(),
+            headers: OtlpHeaders::default(),
+            timeout: Duration::from_secs(5),
+        };
+        let mut collector = Collector::new(config, &pipelines).unwrap();
+        let [listed] = &pipelines.dependencies()[..] else { panic!("one") };
+        let (kind, weight) = (listed.kind(), listed.criticality());
+        assert_eq!((kind, weight), (DependencyKind::Http, Criticality::Informative));
+        assert_eq!(listed.name(), "telemetry/otlp");
+        listed.faults().set(InjectedFault::Error, None);
+        for attempts in [3, 1, 2] {
+            let mut config = PipelinesConfig::default();
+            let mut service = ServiceConfig::default();
+            service.all.attempts = Some(attempts);
+            service.all.backoff_base = Some(Duration::from_millis(1));
+            config.services.insert(SERVICE.to_string(), service);
+            pipelines.reload(config).unwrap();
+            listed.breaker().reset();
+            let before = listed.faults().struck();
+            let refused = collector.export(Vec::new()).unwrap_err();
+            assert!(refused.contains("injected error"), "{refused}");
+            assert_eq!(listed.faults().struck() - before, u64::from(attempts));
+        }
+        listed.breaker().force_open();
+        let refused = collector.export(Vec::new()).unwrap_err();
+        assert!(!refused.contains("injected error"), "the breaker refused it: {refused}");
+        assert!(nobody_asks.accept().is_err(), "nothing was sent");
     }
 }

@@ -34,6 +34,7 @@ use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
 use crate::config::{AuthMode, Config, SharedRates};
 use crate::operations::OperationsConfig;
+use crate::otlp_headers::OtlpHeaders;
 use crate::sharing::CatalogueConfig;
 
 /// Values of all settings.
@@ -150,6 +151,14 @@ impl Settings {
             Value::Number(number) => *number,
             Value::Count(percent) => *percent as f64 / 100.0,
             _ => 0.0,
+        }
+    }
+
+    /// A [`Kind::Headers`] setting.
+    pub fn headers(&self, name: &str) -> OtlpHeaders {
+        match self.value(name) {
+            Value::Headers(headers) => headers.clone(),
+            _ => OtlpHeaders::default(),
         }
     }
 
@@ -470,14 +479,25 @@ mod tests {
              [catalogue]\nurl = \"postgres://ada:hunter2@db/x\"\n\
              [admission]\nredis_url = \"redis://:hunter2@db\"\n"
         );
+        let toml = toml.replace("[semantic]", "otlp_headers = \"x-key=hunter2\"\n[semantic]");
         let settings = load(&toml, &[], &[]).unwrap();
         assert_eq!(
             (settings.text("telemetry.endpoint"), settings.text("semantic.model")),
             (endpoint, model)
         );
         let changes = Settings::default().changes(&settings);
-        assert_eq!(changes.len(), 4);
+        assert_eq!(changes.len(), 5);
+        assert_eq!(settings.headers("telemetry.otlp_headers").map()["x-key"], "hunter2");
+        assert!(to_text(&settings, false).contains("otlp_headers = \"x-key=[redacted]\""));
+        let variable = [("OTEL_EXPORTER_OTLP_HEADERS", "x-key=hunter2")];
+        assert_eq!(
+            load("", &variable, &[]).unwrap().headers("telemetry.otlp_headers"),
+            settings.headers("telemetry.otlp_headers")
+        );
+        let refused = load("", &[("OTEL_EXPORTER_OTLP_HEADERS", "hunter2")], &[]).unwrap_err();
+        assert!(refused.contains("telemetry.otlp_headers is \"[redacted]\""), "{refused}");
         for shown in [
+            refused,
             to_text(&settings, true),
             to_json(&settings).to_string(),
             format!("{settings:?}{changes:?}"),
@@ -497,6 +517,7 @@ mod tests {
             ("admission.redis_url", "redis://:hunter2@h", "MAINSTAY_ADMISSION_REDIS_URL"),
             ("telemetry.endpoint", "https://hunter2@h", "MAINSTAY_TELEMETRY_ENDPOINT"),
             ("semantic.model", "remote:https://u:hunter2@h,m,3", "MAINSTAY_SEMANTIC_MODEL"),
+            ("telemetry.otlp_headers", "x-key=hunter2", "MAINSTAY_TELEMETRY_OTLP_HEADERS"),
         ] {
             let refused = load("", &[], &[(name, text)]).unwrap_err();
             assert!(refused.contains("list of processes") && !refused.contains("hunter2"));

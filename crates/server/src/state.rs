@@ -180,12 +180,14 @@ impl State {
         Ok(self.0.db.collection(name)?)
     }
 
-    /// Runs a control call that may touch the disk: outside every limit.
+    /// Runs a control call that may touch the disk or the catalogue: outside every limit.
     pub(crate) async fn control<T: Send + 'static>(
         &self,
         run: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let joined = tokio::task::spawn_blocking(run).await;
+        // The span goes along, so that whatever the call logs and asks names its request.
+        let span = tracing::Span::current();
+        let joined = tokio::task::spawn_blocking(move || span.in_scope(run)).await;
         joined
             .map_err(|error| DbError::Internal(format!("the request's work ended: {error}")).into())
     }

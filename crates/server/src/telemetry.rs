@@ -9,8 +9,9 @@ use mainstay_ops::correlation;
 use mainstay_ops::log_lines::{LogFormat, LogWriter};
 use mainstay_ops::span_export::SpanSink;
 use mainstay_ops::telemetry::{self, TelemetryConfig};
+use mainstay_resilience::Pipelines;
 
-use crate::otlp::{Collector, Protocol};
+use crate::otlp::{Collector, CollectorConfig, Protocol};
 use crate::settings::Settings;
 
 /// How long an orderly end waits for spans to be sent.
@@ -50,12 +51,13 @@ impl std::error::Error for TelemetryFault {
 }
 
 impl Telemetry {
-    /// Receives logs and traces for a server from now on.
+    /// Receives logs and traces for a server from now on. The collector, if there is one, is called
+    /// through `pipelines`, which are to be the server's own.
     ///
     /// # Errors
     /// What is wrong with the filter or the endpoint.
-    pub fn install(settings: &Settings) -> Result<Self, TelemetryFault> {
-        let config = config(settings, stderr())?;
+    pub fn install(settings: &Settings, pipelines: &Pipelines) -> Result<Self, TelemetryFault> {
+        let config = config(settings, pipelines, stderr())?;
         correlate();
         telemetry::Telemetry::install(config).map(Self).map_err(TelemetryFault::Receiver)
     }
@@ -67,10 +69,11 @@ impl Telemetry {
     /// As [`install`](Self::install).
     pub fn build(
         settings: &Settings,
+        pipelines: &Pipelines,
         writer: LogWriter,
     ) -> Result<(Self, impl tracing::Subscriber + Send + Sync), TelemetryFault> {
         correlate();
-        let built = telemetry::Telemetry::build(config(settings, writer)?);
+        let built = telemetry::Telemetry::build(config(settings, pipelines, writer)?);
         let (telemetry, subscriber) = built.map_err(TelemetryFault::Receiver)?;
         Ok((Self(telemetry), subscriber))
     }
@@ -121,7 +124,11 @@ fn human() -> LogFormat {
     LogFormat::Human { colours }
 }
 
-fn config(settings: &Settings, log_writer: LogWriter) -> Result<TelemetryConfig, TelemetryFault> {
+fn config(
+    settings: &Settings,
+    pipelines: &Pipelines,
+    log_writer: LogWriter,
+) -> Result<TelemetryConfig, TelemetryFault> {
     let log_format = match settings.text("log.format") {
         "json" => LogFormat::Json,
         "human" => human(),
@@ -133,22 +140,29 @@ fn config(settings: &Settings, log_writer: LogWriter) -> Result<TelemetryConfig,
         log_format,
         log_writer,
         sample_ratio: settings.share("telemetry.sample_ratio"),
-        sink: sink(settings)?,
+        sink: sink(settings, pipelines)?,
     })
 }
 
-fn sink(settings: &Settings) -> Result<Option<Box<dyn SpanSink>>, TelemetryFault> {
+fn sink(
+    settings: &Settings,
+    pipelines: &Pipelines,
+) -> Result<Option<Box<dyn SpanSink>>, TelemetryFault> {
     let endpoint = settings.text("telemetry.endpoint");
     if endpoint.is_empty() {
         return Ok(None);
     }
-    let protocol = match settings.text("telemetry.protocol") {
-        "grpc" => Protocol::Grpc,
-        _ => Protocol::Http,
+    let config = CollectorConfig {
+        endpoint: endpoint.to_string(),
+        protocol: match settings.text("telemetry.protocol") {
+            "grpc" => Protocol::Grpc,
+            _ => Protocol::Http,
+        },
+        service_name: settings.text("telemetry.service_name").to_string(),
+        headers: settings.headers("telemetry.otlp_headers"),
+        timeout: settings.duration("telemetry.timeout"),
     };
-    let name = settings.text("telemetry.service_name");
-    let timeout = settings.duration("telemetry.timeout");
-    let collector = Collector::new(endpoint, protocol, name, timeout);
+    let collector = Collector::new(config, pipelines);
     let collector = collector.map_err(|reason| TelemetryFault::Endpoint { reason })?;
     Ok(Some(Box::new(collector)))
 }

@@ -5,6 +5,7 @@
 mod contract;
 mod faults;
 mod pool;
+mod trace;
 mod upgrade;
 
 use std::time::Duration;

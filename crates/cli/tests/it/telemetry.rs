@@ -86,6 +86,11 @@ impl Node {
         request.send_json(json!({"query": "zebra"})).unwrap().status().as_u16()
     }
 
+    fn get(&self, path: &str) -> Value {
+        let text = ureq::get(format!("{}{path}", self.url)).call().unwrap();
+        serde_json::from_str(&text.into_body().read_to_string().unwrap()).unwrap()
+    }
+
     /// The value of a sample.
     fn metric(&self, sample: &str) -> Option<f64> {
         let text = ureq::get(format!("{}/metrics", self.url)).call().unwrap();
@@ -106,7 +111,21 @@ impl Drop for Node {
     }
 }
 
-struct Taker(Sender<ExportTraceServiceRequest>);
+/// A batch that a collector was sent.
+struct Taken {
+    request: ExportTraceServiceRequest,
+    /// The header `x-key`, by which hosted collectors tell their users apart.
+    key: String,
+}
+
+impl Taken {
+    fn into_spans(self) -> impl Iterator<Item = Span> {
+        let scopes = self.request.resource_spans.into_iter().flat_map(|it| it.scope_spans);
+        scopes.flat_map(|scope| scope.spans)
+    }
+}
+
+struct Taker(Sender<Taken>);
 
 #[tonic::async_trait]
 impl TraceService for Taker {
@@ -114,13 +133,15 @@ impl TraceService for Taker {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        let _ = self.0.send(request.into_inner());
+        let key = request.metadata().get("x-key").map(|key| key.to_str().unwrap().to_string());
+        let key = key.unwrap_or_default();
+        let _ = self.0.send(Taken { request: request.into_inner(), key });
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
 /// A collector that takes spans over gRPC.
-fn grpc_collector() -> (String, Receiver<ExportTraceServiceRequest>) {
+fn grpc_collector() -> (String, Receiver<Taken>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -139,10 +160,7 @@ fn grpc_collector() -> (String, Receiver<ExportTraceServiceRequest>) {
 }
 
 /// A collector that answers HTTP with `status` and `answer`.
-fn http_collector(
-    status: &'static str,
-    answer: Vec<u8>,
-) -> (String, Receiver<ExportTraceServiceRequest>) {
+fn http_collector(status: &'static str, answer: Vec<u8>) -> (String, Receiver<Taken>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (tell, told) = channel();
@@ -161,7 +179,9 @@ fn http_collector(
             assert!(head.to_ascii_lowercase().contains("content-type: application/x-protobuf"));
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            let _ = tell.send(ExportTraceServiceRequest::decode(body.as_slice()).unwrap());
+            let request = ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+            let key = head.lines().find_map(|line| line.strip_prefix("x-key: "));
+            let _ = tell.send(Taken { request, key: key.unwrap_or_default().to_string() });
             let length = answer.len();
             let head =
                 format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close");
@@ -184,11 +204,7 @@ const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
 /// One search with a caller's trace: the request and its four methods.
-fn the_tree_of_a_search_arrives(
-    protocol: &str,
-    url: &str,
-    told: &Receiver<ExportTraceServiceRequest>,
-) {
+fn the_tree_of_a_search_arrives(protocol: &str, url: &str, told: &Receiver<Taken>) {
     let endpoint = format!("telemetry.endpoint={url}");
     let protocol = format!("telemetry.protocol={protocol}");
     let settings =
@@ -199,8 +215,8 @@ fn the_tree_of_a_search_arrives(
     let mut spans: Vec<Span> = Vec::new();
     let until = Instant::now() + PATIENCE;
     while spans.len() < 5 {
-        let request = told.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap();
-        for resource in request.resource_spans {
+        let taken = told.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap();
+        for resource in taken.request.resource_spans {
             let attributes = resource.resource.unwrap().attributes;
             assert!(attributes.iter().any(|it| it.key == "service.name"
                 && it.value.as_ref().unwrap().value == Some(Any::StringValue("books".into()))));
@@ -274,10 +290,10 @@ fn views_and_attempts_have_spans_of_their_own() {
         _ => 0,
     };
     loop {
-        let request = told.recv_timeout(until.saturating_duration_since(Instant::now()));
-        let request = request.unwrap_or_else(|_| panic!("not all of them came: {spans:#?}"));
-        let scopes = request.resource_spans.into_iter().flat_map(|it| it.scope_spans);
-        spans.extend(scopes.flat_map(|scope| scope.spans));
+        let taken = told.recv_timeout(until.saturating_duration_since(Instant::now()));
+        spans.extend(
+            taken.unwrap_or_else(|_| panic!("not all of them came: {spans:#?}")).into_spans(),
+        );
         let applied = |view: &str| {
             spans.iter().any(|span| span.name == "view.apply" && is_text(span, "view", view))
         };
@@ -299,6 +315,74 @@ fn views_and_attempts_have_spans_of_their_own() {
             return;
         }
     }
+}
+
+/// C5: what a collector knows its user by goes with each batch, and nobody else sees it.
+#[test]
+fn the_key_of_a_collector_goes_with_the_spans_and_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mainstay.toml");
+    let (over_grpc, over_http) = (grpc_collector(), http_collector("200 OK", Vec::new()));
+    for (protocol, (url, told)) in [("grpc", over_grpc), ("http/protobuf", over_http)] {
+        let toml = format!(
+            "[log]\nfilter = \"trace\"\n[telemetry]\nendpoint = \"{url}\"\n\
+             protocol = \"{protocol}\"\notlp_headers = \"X-Key=hunter2%20of%20ours\"\n"
+        );
+        std::fs::write(&config, toml).unwrap();
+        let node = Node::start(&[], Some(&config));
+        assert_eq!(node.search("with-a-key", None), 200);
+        let taken = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(taken.key, "hunter2 of ours", "over {protocol}");
+        let settings = node.get("/admin/config");
+        let shown = &settings["telemetry.otlp_headers"]["value"];
+        assert_eq!(shown, "x-key=[redacted]");
+        let lines = node.lines.lock().unwrap().join("\n");
+        assert!(lines.contains("with-a-key"), "the log is that of a request");
+        assert!(!lines.contains("hunter2") && !settings.to_string().contains("hunter2"));
+    }
+}
+
+/// B3, V5: the collector is a dependency like any other: listed, checked and moved by hand; what it
+/// is sent says nothing of the sending itself, which would have to be sent as well.
+#[test]
+fn the_collector_is_a_dependency_whose_own_calls_leave_no_spans() {
+    let (url, told) = http_collector("200 OK", Vec::new());
+    let endpoint = format!("telemetry.endpoint={url}");
+    let settings = [endpoint.as_str(), "telemetry.protocol=http/protobuf"];
+    let node = Node::start(&settings, None);
+    let path = "/admin/dependencies/telemetry/otlp";
+    let one = node.get(path);
+    assert_eq!((&one["kind"], &one["criticality"]), (&json!("http"), &json!("informative")));
+    for round in 1..=3 {
+        assert_eq!(node.search("a-round", None), 200);
+        let spans: Vec<Span> = told.recv_timeout(PATIENCE).unwrap().into_spans().collect();
+        let own = spans.iter().find(|span| is_text(span, "service", "telemetry"));
+        assert!(own.is_none(), "in round {round}: {own:#?}");
+        node.await_that("the call", || {
+            (node.get(path)["calls"].as_u64() >= Some(round)).then_some(())
+        });
+    }
+    let act = |action: &str| {
+        let acted = ureq::post(format!("{}{path}", node.url)).send_json(json!({"action": action}));
+        assert_eq!(acted.unwrap().status(), 200);
+    };
+    act("isolate");
+    node.await_that("lost spans", || {
+        assert_eq!(node.search("lost", None), 200);
+        node.metric("mainstay_spans_dropped_total{reason=\"export_failed\"}")
+            .filter(|lost| *lost > 0.0)
+    });
+    let health = node.get("/health?fresh=true");
+    assert_eq!(health["status"], "pass", "nothing else suffers: {health:#}");
+    let checks = health["checks"].as_object().unwrap();
+    let check = checks.iter().find(|(name, _)| name.starts_with("telemetry:")).unwrap().1;
+    assert!(check.to_string().contains("spans are dropped and counted"), "{check:#}");
+    while told.try_recv().is_ok() {}
+    act("reset");
+    node.await_that("spans again", || {
+        assert_eq!(node.search("again", None), 200);
+        told.try_recv().ok()
+    });
 }
 
 /// Searches are answered, the spans are counted as lost, and the log says it once.

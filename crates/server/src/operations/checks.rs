@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use mainstay_db::{BreakerState, Collection, Db, Method, Pipelines, ViewState};
+use mainstay_db::{BreakerState, Collection, Db, Dependency, Method, Pipelines, ViewState};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::handles::HandlePool;
 use mainstay_ops::health::{Check, ComponentKind, Criticality, Observation};
@@ -11,6 +11,7 @@ use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::memory::{MemoryGuard, Shrinker, Step};
 
 use crate::answers::{self, Answers};
+use crate::otlp;
 use crate::sharing::Sharing;
 
 /// The check of the stored documents, without which nothing can be answered.
@@ -174,15 +175,38 @@ pub(super) fn kept_answers(answers: Answers) -> Check {
 
 /// The Redis of shared rates: without it each node keeps to its share, so nothing suffers.
 pub(super) fn redis(pipelines: Pipelines) -> Check {
+    let meanwhile = "this node keeps to its share of the rates";
+    beside_searches("redis", ComponentKind::Datastore, pipelines, meanwhile)
+}
+
+/// The collector of traces, when there is one: without it spans are lost, nothing else.
+pub(super) fn collector(pipelines: Pipelines) -> Option<Check> {
+    of_service(&pipelines, otlp::SERVICE)?;
+    let meanwhile = "spans are dropped and counted";
+    Some(beside_searches(otlp::SERVICE, ComponentKind::Http, pipelines, meanwhile))
+}
+
+fn of_service(pipelines: &Pipelines, service: &str) -> Option<Dependency> {
+    let all = pipelines.dependencies();
+    all.into_iter().find(|it| it.name().split('/').next() == Some(service))
+}
+
+/// A service that no search needs, by its breaker and its figures.
+fn beside_searches(
+    service: &'static str,
+    kind: ComponentKind,
+    pipelines: Pipelines,
+    meanwhile: &'static str,
+) -> Check {
     let observe = move || {
-        let all = pipelines.dependencies();
-        let redis = all.iter().find(|it| it.name().split('/').next() == Some("redis"));
-        let Some(redis) = redis else { return Observation::healthy() };
-        let last = redis.figures().snapshot();
-        let found = match redis.breaker().state() {
+        let Some(dependency) = of_service(&pipelines, service) else {
+            return Observation::healthy();
+        };
+        let last = dependency.figures().snapshot();
+        let found = match dependency.breaker().state() {
             BreakerState::Closed => Observation::healthy(),
             _ => Observation::degraded(format_args!(
-                "its breaker is open, and this node keeps to its share of the rates: {}",
+                "its breaker is open, and {meanwhile}: {}",
                 last.last_error.map(|(_, error)| error).unwrap_or_default()
             )),
         };
@@ -192,7 +216,7 @@ pub(super) fn redis(pipelines: Pipelines) -> Check {
             "calls",
         )
     };
-    Check::new("redis", ComponentKind::Datastore, observe).criticality(Criticality::Informative)
+    Check::new(service, kind, observe).criticality(Criticality::Informative)
 }
 
 fn query_cache(asked: &Asked) -> Observation {

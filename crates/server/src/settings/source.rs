@@ -73,7 +73,8 @@ impl Settings {
         match SETTINGS[index].parse(text) {
             Ok(value) => self.set(index, value, origin),
             Err(allowed) => {
-                let message = format!("{name} is {:?}; allowed is {allowed}", redact(text));
+                let shown = SETTINGS[index].kind.shown(text);
+                let message = format!("{name} is {shown:?}; allowed is {allowed}");
                 faults.push(SettingFault { origin, message });
             }
         }
@@ -245,7 +246,8 @@ pub(super) fn flags(
     faults: &mut Vec<SettingFault>,
 ) {
     for (name, text) in flags {
-        if text.contains("://") && holds_secret(text) {
+        let of_secrets = SETTINGS.iter().any(|it| it.name == name && it.kind.is_secret());
+        if of_secrets && !text.is_empty() || text.contains("://") && holds_secret(text) {
             let message = format!(
                 "{name} holds a password, and the list of processes shows it to everybody on the \
                  machine; set {} in the environment instead",

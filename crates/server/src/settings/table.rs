@@ -537,6 +537,15 @@ pub const SETTINGS: &[Setting] = &[
         )
     },
     Setting {
+        also: &["OTEL_EXPORTER_OTLP_HEADERS"],
+        ..fixed(
+            "telemetry.otlp_headers",
+            Kind::Headers,
+            "",
+            "Headers that go with the spans, such as the key of a hosted collector, as gRPC metadata or HTTP headers: name=value,name=value, with other characters in percent-encoding.",
+        )
+    },
+    Setting {
         also: &["OTEL_TRACES_SAMPLER_ARG"],
         ..live(
             "telemetry.sample_ratio",

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mainstay_ops::admission::{RateRule, RateRuleFault, RedisConfig};
-use mainstay_ops::redact::redact;
+use mainstay_ops::redact::{REDACTED, redact};
 use mainstay_resilience::human_duration;
+
+use crate::otlp_headers::OtlpHeaders;
 
 const UNITS: [(&str, u64); 4] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -38,6 +40,8 @@ pub enum Kind {
     Rates,
     /// The address of a Redis, or empty; its password is never shown.
     RedisUrl,
+    /// Headers whose values are never shown.
+    Headers,
 }
 
 /// The value of a setting. It is shown without passwords; what uses it takes the field.
@@ -59,6 +63,8 @@ pub enum Value {
     Number(f64),
     /// Of [`Kind::Duration`].
     Duration(Duration),
+    /// Of [`Kind::Headers`].
+    Headers(OtlpHeaders),
 }
 
 impl Kind {
@@ -94,12 +100,28 @@ impl Kind {
             Self::RedisUrl => {
                 RedisConfig::check_url(text).map(|()| Value::Secret(text.to_string()))
             }
+            Self::Headers => match OtlpHeaders::parse(text) {
+                Ok(headers) => Ok(Value::Headers(headers)),
+                Err(fault) => Err(format!("{self}: {fault}")),
+            },
             Self::Rates => match rates(text) {
                 Ok(rules) if rules.is_empty() => Ok(Value::Text("none".to_string())),
                 Ok(rules) => Ok(Value::Text(RateRule::format_list(&rules))),
                 Err(fault) => Err(format!("{self}: {fault}")),
             },
         }
+    }
+}
+
+impl Kind {
+    /// Whether all of a value is a secret, and not a password within it.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Self::Headers)
+    }
+
+    /// What a source has written, as it may be shown.
+    pub(super) fn shown(&self, text: &str) -> String {
+        if self.is_secret() { REDACTED.to_string() } else { redact(text) }
     }
 }
 
@@ -140,6 +162,7 @@ impl fmt::Display for Kind {
                 write!(f, "{} to {}", human_duration::format(min), human_duration::format(max))
             }
             Self::RedisUrl => f.write_str("empty, or an address such as redis://127.0.0.1:6379/0"),
+            Self::Headers => f.write_str("headers such as name=value,name=value; not shown"),
             Self::Rates => f.write_str("none, or rates such as search = 100/s burst 200"),
         }
     }
@@ -156,6 +179,7 @@ impl fmt::Display for Value {
             Self::Bytes(number) => f.write_str(&format_bytes(*number)),
             Self::Number(number) => write!(f, "{number}"),
             Self::Duration(duration) => f.write_str(&human_duration::format(*duration)),
+            Self::Headers(headers) => write!(f, "{headers}"),
         }
     }
 }

@@ -8,14 +8,17 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use mainstay_db::Options;
 use mainstay_embed::{ModelChoice, RemoteChoice};
 use mainstay_ops::meter::Meter;
 use mainstay_ops::metric::Shown;
 use mainstay_ops::metric_table::METRICS;
 use mainstay_server::settings::Settings;
 use mainstay_server::telemetry::Telemetry;
+use mainstay_testkit::postgres::Postgres;
 use serde_json::{Value, json};
 
+use crate::catalogue::{sharing, until};
 use crate::{Running, agent};
 
 /// What the whole test binary logs from the first call on, at the most detailed level.
@@ -28,7 +31,8 @@ fn log() -> &'static Mutex<Vec<u8>> {
         let flags: Vec<_> = flags.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
         let settings = Settings::load(None, [], &flags).unwrap();
         let writer = Arc::new(Mutex::new(Shared(written)));
-        let (_, subscriber) = Telemetry::build(&settings, writer).unwrap();
+        let pipelines = Options::default().pipelines;
+        let (_, subscriber) = Telemetry::build(&settings, &pipelines, writer).unwrap();
         tracing::subscriber::set_global_default(subscriber).unwrap();
         written
     })
@@ -208,6 +212,37 @@ fn a_dependency_is_told_whose_work_it_does() {
     assert!(head.contains("tracestate: vendor=1\r\n"), "{head}");
 }
 
+/// V5: also a change that is made on a thread of its own, in the database that nodes share.
+#[test]
+fn the_catalogue_is_told_whose_work_it_does() {
+    log();
+    let database = Postgres::start();
+    let url = database.database();
+    let name = url.rsplit('/').next().unwrap();
+    database.sql(name, &format!("ALTER DATABASE {name} SET log_statement = 'all'"));
+    let mut config = sharing(&url);
+    // The node itself asks once and not again; the log keeps only some lines.
+    config.operations.catalogue.refresh_every = Duration::from_secs(3600);
+    let server = Running::start_with(config);
+    let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let answer = agent()
+        .post(server.url("/admin/keys"))
+        .header("x-correlation-id", "to-the-catalogue")
+        .header("traceparent", given)
+        .header("tracestate", "vendor=1")
+        .send_json(json!({"name": "root", "scopes": ["admin"]}))
+        .unwrap();
+    assert_eq!(answer.status(), 201);
+    let said = "RETURNING version /*correlation_id='to-the-catalogue',\
+                traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-";
+    until("the statement names the request", || {
+        let log = database.log();
+        let told = log.contains(said) && log.contains(",tracestate='vendor%3D1'*/");
+        assert!(!log.contains(given), "the parent is our span, not the caller's: {log}");
+        told.then_some(()).ok_or(log)
+    });
+}
+
 /// C5: nothing secret and no document in the log, at the most detailed level.
 #[test]
 fn no_secret_and_no_document_is_in_the_log() {
@@ -358,11 +393,21 @@ impl Drop for Killed {
     }
 }
 
-/// V3: a real Prometheus scrapes the server and answers what it has stored.
+/// V3: a real Prometheus scrapes the server and answers what it has stored, with the trace of a request
+/// beside its duration.
 #[test]
 fn a_real_prometheus_scrapes_the_server() {
+    log();
     let server = Running::start();
-    server.post("/search", &json!({"query": "x"}));
+    let trace = "99990000aaaabbbbccccddddeeeeffff";
+    let search = || {
+        agent()
+            .post(server.url("/search"))
+            .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+            .send_json(json!({"query": "x"}))
+            .unwrap()
+    };
+    search();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("prometheus.yml");
     std::fs::write(
@@ -386,18 +431,21 @@ fn a_real_prometheus_scrapes_the_server() {
         .spawn()
         .expect("prometheus is installed by `cargo xtask test`");
     let _prometheus = Killed(prometheus);
-    let query = |text: &str| -> Option<Value> {
-        let answer = agent().get(format!("http://{free}/api/v1/query")).query("query", text).call();
+    let ask = |path: &str, parameters: &[(&str, &str)]| -> Option<Value> {
+        let url = format!("http://{free}/api/v1/{path}");
+        let answer = agent().get(url).query_pairs(parameters.iter().copied()).call();
         let text = answer.ok()?.into_body().read_to_string().ok()?;
-        let json: Value = serde_json::from_str(&text).ok()?;
-        json["data"]["result"].as_array()?.first().cloned()
+        serde_json::from_str(&text).ok()
     };
-    let until = Instant::now() + Duration::from_secs(60);
+    let query = |text: &str| -> Option<Value> {
+        ask("query", &[("query", text)])?["data"]["result"].as_array()?.first().cloned()
+    };
+    let latest = Instant::now() + Duration::from_secs(60);
     let await_value = |text: &str| loop {
         let found = query(text).and_then(|it| it["value"][1].as_str().map(str::to_string));
         match found {
             Some(value) if value != "0" => break value,
-            _ if Instant::now() > until => panic!("{text} is {found:?}"),
+            _ if Instant::now() > latest => panic!("{text} is {found:?}"),
             _ => std::thread::park_timeout(Duration::from_millis(100)),
         }
     };
@@ -405,4 +453,16 @@ fn a_real_prometheus_scrapes_the_server() {
     let searches = await_value("sum(mainstay_search_requests_total)");
     assert!(searches.parse::<f64>().unwrap() >= 1.0, "{searches}");
     await_value("count(mainstay_search_duration_seconds_bucket{le=\"0.05\"})");
+    // Other tests observe into the same buckets, each of which keeps one exemplar for a while.
+    until("Prometheus has an exemplar of the request", || {
+        search();
+        let exemplars =
+            ask("query_exemplars", &[("query", "mainstay_http_request_duration_seconds_bucket")]);
+        let exemplars = exemplars.unwrap_or_default();
+        let all = exemplars["data"].as_array().into_iter().flatten();
+        let mut of_searches = all.filter(|it| it["seriesLabels"]["route"] == "/search");
+        let is_ours = |it: &Value| it["labels"]["trace_id"] == trace;
+        let found = of_searches.any(|it| it["exemplars"].as_array().unwrap().iter().any(is_ours));
+        found.then_some(()).ok_or(exemplars.to_string())
+    });
 }

@@ -82,6 +82,8 @@ fn a_renewed_certificate_is_taken_over_and_a_broken_one_is_not() {
     let files = Arc::new(Mutex::new(pem(first.issue(), None)));
     let server = serve(&files);
     assert_eq!(ask(&server, &first, None), Ok(200));
+    let watched = server.control().liveness().watched;
+    assert!(!watched.contains(&"certificate".to_string()), "its files may lie on a network: V1");
     assert!(ask(&server, &second, None).is_err());
     *files.lock().unwrap() = pem(("no certificate".into(), "no key".into()), None);
     assert!(server.control().refresh_certificate().is_err());
