@@ -464,19 +464,15 @@ mod tests {
     #[test]
     fn passwords_are_used_and_not_shown() {
         let endpoint = "http://ada:hunter2@127.0.0.1:4317";
-        let model = "remote:https://u:hunter2@host/v1,m,384";
         let toml = format!(
-            "[telemetry]\nendpoint = \"{endpoint}\"\n[semantic]\nmodel = \"{model}\"\n\
+            "[telemetry]\nendpoint = \"{endpoint}\"\n\
              [catalogue]\nurl = \"postgres://ada:hunter2@db/x\"\n\
              [admission]\nredis_url = \"redis://:hunter2@db\"\n"
         );
         let settings = load(&toml, &[], &[]).unwrap();
-        assert_eq!(
-            (settings.text("telemetry.endpoint"), settings.text("semantic.model")),
-            (endpoint, model)
-        );
+        assert_eq!(settings.text("telemetry.endpoint"), endpoint);
         let changes = Settings::default().changes(&settings);
-        assert_eq!(changes.len(), 4);
+        assert_eq!(changes.len(), 3);
         for shown in [
             to_text(&settings, true),
             to_json(&settings).to_string(),
@@ -484,6 +480,9 @@ mod tests {
             load(&toml.replace("4317", "x\\"), &[], &[]).unwrap_err(),
             load("[dependency]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
             load("[service.x]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
+            load("", &[("MODEL_PATH", "remote:https://u:hunter2@h/v1,m,3")], &[]).unwrap_err(),
+            load("", &[("MODEL_PATH", "remote:https://h/v1?key=hunter2,m,3")], &[]).unwrap_err(),
+            load("", &[("MODEL_PATH", "https://u:hunter2@h/v1")], &[]).unwrap_err(),
         ] {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
@@ -496,7 +495,6 @@ mod tests {
             ("catalogue.url", "postgres://u:hunter2@h/db", "MAINSTAY_CATALOGUE_URL"),
             ("admission.redis_url", "redis://:hunter2@h", "MAINSTAY_ADMISSION_REDIS_URL"),
             ("telemetry.endpoint", "https://hunter2@h", "MAINSTAY_TELEMETRY_ENDPOINT"),
-            ("semantic.model", "remote:https://u:hunter2@h,m,3", "MAINSTAY_SEMANTIC_MODEL"),
         ] {
             let refused = load("", &[], &[(name, text)]).unwrap_err();
             assert!(refused.contains("list of processes") && !refused.contains("hunter2"));
@@ -504,6 +502,12 @@ mod tests {
             load("", &[(variable, text)], &[]).unwrap();
         }
         load("", &[], &[("catalogue.url", "postgres://ada@db/x")]).unwrap();
+        // Of a model only the key's variable is ever needed.
+        for text in ["remote:https://u:hunter2@h/v1,m,3", "remote:https://h/v1?key=hunter2,m,3"] {
+            let refused = load("", &[], &[("semantic.model", text)]).unwrap_err();
+            assert!(refused.contains("without a key in it"), "{refused}");
+            assert!(!refused.contains("hunter2") && !refused.contains("MAINSTAY_"), "{refused}");
+        }
     }
 
     #[test]

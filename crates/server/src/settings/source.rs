@@ -245,7 +245,8 @@ pub(super) fn flags(
     faults: &mut Vec<SettingFault>,
 ) {
     for (name, text) in flags {
-        if text.contains("://") && holds_secret(text) {
+        // A model takes no password from anywhere: that is told when the settings are checked.
+        if name != "semantic.model" && text.contains("://") && holds_secret(text) {
             let message = format!(
                 "{name} holds a password, and the list of processes shows it to everybody on the \
                  machine; set {} in the environment instead",

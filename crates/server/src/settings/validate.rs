@@ -75,7 +75,7 @@ impl Settings {
         let model = |text: &str| match text.parse::<ModelChoice>() {
             // A folder may be named as it is.
             Err(_) if RealFs.exists(Path::new(text)).unwrap_or(false) => Ok(()),
-            read => read.map(drop).map_err(|error| error.to_string()),
+            read => read.and_then(|choice| choice.check()).map_err(|error| error.to_string()),
         };
         let catalogue = |text: &str| {
             let read = text.parse::<Location>();
