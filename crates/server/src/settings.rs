@@ -145,8 +145,10 @@ impl Settings {
         }
     }
 
+    /// Whether a setting has its default, also one that is written down: what `config show` prints
+    /// can be used as a file.
     fn is_default(&self, name: &str) -> bool {
-        self.iter().any(|(setting, _, origin)| setting.name == name && *origin == Origin::Default)
+        self.value(name) == Self::default().value(name)
     }
 
     /// A number or a time, to be compared with another one of its kind.
@@ -653,6 +655,8 @@ mod tests {
         let admission = load(toml, &[], &[]).unwrap().config().admission;
         assert_eq!((admission.searches_min, admission.searches_max), (7, 7));
         assert_eq!(admission.line.target, Duration::from_millis(200));
+        let shown = load(toml, &[], &[]).unwrap();
+        load(&to_text(&shown, false), &[], &[]).unwrap();
         for toml in [
             "[server]\nsearches_max = 7\n[admission]\nsearches_min = 9\nalgorithm = \"fixed\"\n",
             "[slo]\nprobe_timeout = \"11s\"\nprobe_every = \"0s\"\n",

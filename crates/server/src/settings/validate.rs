@@ -23,7 +23,7 @@ const MEMORY_STEPS: [&str; 5] = [
     "memory.emergency_percent",
 ];
 
-/// Pairs of which the first must not be above the second. A first one that nobody set gives way to
+/// Pairs of which the first must not be above the second. A first one that has its default gives way to
 /// the second instead: see [`Settings::at_most`].
 const PAIRS: [(&str, &str); 4] = [
     ("admission.searches_min", "server.searches_max"),
