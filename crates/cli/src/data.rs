@@ -22,9 +22,11 @@ pub(crate) fn open_existing(folder: &Path, options: Options) -> Result<Db, Failu
     Ok(Db::open(folder, options)?)
 }
 
-/// Reads the choice of an embedding model.
+/// Reads the choice of an embedding model, which may hold no secret: everybody on the machine sees
+/// the command line.
 pub(crate) fn model(text: &str) -> Result<ModelChoice, Failure> {
     text.parse::<ModelChoice>()
+        .and_then(|choice| choice.check().map(|()| choice))
         .map_err(|error| Failure::usage(format!("--model: {}", redact(&error.to_string()))))
 }
 

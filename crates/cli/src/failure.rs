@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use mainstay_db::DbError;
+use mainstay_server::redact::redact_logins;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -22,12 +23,17 @@ const FAILED: u8 = 3;
 impl Failure {
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: USAGE }
+        Self::with_code(USAGE, &message.into())
     }
 
     /// The work could not be done.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: FAILED }
+        Self::with_code(FAILED, &message.into())
+    }
+
+    /// Messages name addresses, and an address may hold a password.
+    fn with_code(code: u8, message: &str) -> Self {
+        Self { message: redact_logins(message), code }
     }
 
     /// Prints the message and gives the exit code.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anstyle::Style;
 use mainstay_server::health::{CheckEntry, Health, HealthReport};
+use mainstay_server::redact::redact_logins;
 
 use crate::failure::Failure;
 use crate::print::{BAD, GOOD, QUIET, WARNING};
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let Ok(report) = serde_json::from_str::<HealthReport>(&answer.text) else {
         let told = format!("{} answered {} and no report", arguments.remote.url, answer.status);
-        return Ok(unknown(arguments, &told));
+        return Ok(unknown(arguments, &redact_logins(&told)));
     };
     if arguments.json {
         println!("{}", answer.text);

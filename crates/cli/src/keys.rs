@@ -28,7 +28,13 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The address of the running server
-    #[arg(long, global = true, env = "MAINSTAY_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        env = "MAINSTAY_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
     url: String,
     /// Print JSON
     #[arg(long, global = true)]

@@ -23,7 +23,7 @@ use crate::load_client::{Client, Target};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The address of the server, such as http://127.0.0.1:8080
-    #[arg(long, env = "MAINSTAY_URL")]
+    #[arg(long, env = "MAINSTAY_URL", hide_env_values = true)]
     url: String,
     /// Requests a second
     #[arg(long, default_value_t = 100.0)]

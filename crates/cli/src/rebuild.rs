@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[arg(long, env = "MAINSTAY_DATA", required_unless_present = "url", value_name = "DIR")]
     data: Option<PathBuf>,
     /// The address of a running server: it goes on answering from the old index meanwhile
-    #[arg(long, env = "MAINSTAY_URL", conflicts_with = "data")]
+    #[arg(long, env = "MAINSTAY_URL", hide_env_values = true, conflicts_with = "data")]
     url: Option<String>,
     /// The collection
     #[arg(long, short, default_value = COLLECTION_DEFAULT)]

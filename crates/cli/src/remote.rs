@@ -16,7 +16,13 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
     /// The address of the running server
-    #[arg(long, global = true, env = "MAINSTAY_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        env = "MAINSTAY_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) url: String,
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long, env = "MAINSTAY_DATA", required_unless_present = "url", value_name = "DIR")]
     data: Option<PathBuf>,
     /// The address of a running server, such as http://127.0.0.1:8080
-    #[arg(long, env = "MAINSTAY_URL", conflicts_with = "data")]
+    #[arg(long, env = "MAINSTAY_URL", hide_env_values = true, conflicts_with = "data")]
     url: Option<String>,
     /// The collection
     #[arg(long, short, default_value = COLLECTION_DEFAULT)]

@@ -128,11 +128,12 @@ pub(crate) fn audit(arguments: &AuditArguments) -> Result<ExitCode, Failure> {
                 plain(text(&event["who"])),
                 plain(text(&event["action"])),
                 plain(text(&event["target"])),
+                plain(text(&event["outcome"])),
                 plain(format!("{} to {}", event["before"], event["after"])),
                 plain(text(&event["why"])),
             ]
         })
         .collect();
-    table::print(&["time", "who", "action", "target", "change", "why"], &rows);
+    table::print(&["time", "who", "action", "target", "outcome", "change", "why"], &rows);
     Ok(ExitCode::SUCCESS)
 }

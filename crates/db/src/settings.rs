@@ -115,7 +115,7 @@ impl Settings {
             format_version: FORMAT_VERSION,
             name: self.name.clone(),
             created_ms: self.created_ms,
-            model: self.model.to_string(),
+            model: self.model.spelled(),
             spaces,
             weights: self.weights.map(|w| [w.bm25, w.tantivy, w.native, w.semantic]),
         };

@@ -2,10 +2,11 @@
 //! the data directory keeps across restarts.
 //!
 //! A piece is replaced as a whole, durably. A journal only grows; when it has reached its bound it
-//! becomes the previous one, and a new one begins.
+//! becomes the previous one, and a new one begins. A line that a crash cut short stays as it is, on a
+//! line of its own.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mainstay_storage::fs::{self, FileHandle, FileSystem};
@@ -29,6 +30,24 @@ struct Journal {
     name: String,
     file: Box<dyn FileHandle>,
     bytes: u64,
+}
+
+impl Journal {
+    /// Ends a line that a crash or a full disk cut short, so that the next one begins on its own. It
+    /// is durable with the next line.
+    fn end_torn_line(&mut self) -> io::Result<()> {
+        let Some(at) = self.bytes.checked_sub(1) else { return Ok(()) };
+        let mut last = [0];
+        self.file.read_exact_at(&mut last, at)?;
+        if last == *b"\n" {
+            return Ok(());
+        }
+        self.file.write_all_at(b"\n", self.bytes)?;
+        self.bytes += 1;
+        metrics::counter!("mainstay_journal_torn_lines_total").increment(1);
+        tracing::warn!(journal = self.name, "the last line was cut short; it stays as it is");
+        Ok(())
+    }
 }
 
 impl StateFiles {
@@ -57,13 +76,7 @@ impl StateFiles {
         let path = self.path(name)?;
         let mut open = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_none_or(|journal| journal.name != name) {
-            let exists = self.fs.exists(&path)?;
-            let file = if exists { self.fs.open(&path)? } else { self.fs.create(&path)? };
-            if !exists {
-                self.fs.sync_dir(&self.folder)?;
-            }
-            let bytes = file.len()?;
-            *open = Some(Journal { name: name.to_string(), file, bytes });
+            *open = Some(self.open_journal(name, &path)?);
         }
         if open.as_ref().is_some_and(|journal| journal.bytes >= JOURNAL_BYTES_MAX) {
             *open = None;
@@ -86,6 +99,17 @@ impl StateFiles {
                 Err(error)
             }
         }
+    }
+
+    fn open_journal(&self, name: &str, path: &Path) -> io::Result<Journal> {
+        let exists = self.fs.exists(path)?;
+        let file = if exists { self.fs.open(path)? } else { self.fs.create(path)? };
+        if !exists {
+            self.fs.sync_dir(&self.folder)?;
+        }
+        let mut journal = Journal { name: name.to_string(), bytes: file.len()?, file };
+        journal.end_torn_line()?;
+        Ok(journal)
     }
 
     fn path(&self, name: &str) -> io::Result<PathBuf> {
@@ -120,6 +144,26 @@ mod tests {
         assert_eq!(again.load("audit.ndjson").unwrap().unwrap(), b"first\nsecond line\n");
         for name in ["", "../x", "a/b", ".hidden", "Ü"] {
             assert!(files.save(name, b"").is_err(), "{name}");
+        }
+    }
+
+    /// A crash may leave any part of the last line.
+    #[test]
+    fn a_line_that_was_cut_short_spoils_no_other_and_is_ended_once() {
+        let last = "{\"number\":2,\"why\":\"ä\"}\n".as_bytes();
+        for cut in 0..=last.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state/audit.ndjson");
+            let open = || StateFiles::open(Arc::new(RealFs), folder.path().join("state")).unwrap();
+            open().append("audit.ndjson", "first").unwrap();
+            let torn = [&b"first\n"[..], &last[..cut]].concat();
+            std::fs::write(&path, &torn).unwrap();
+            let files = open();
+            files.append("audit.ndjson", "third").unwrap();
+            open().append("audit.ndjson", "fourth").unwrap();
+            let ended = if torn.ends_with(b"\n") { "" } else { "\n" };
+            let expected = [&torn[..], ended.as_bytes(), b"third\nfourth\n"].concat();
+            assert_eq!(std::fs::read(&path).unwrap(), expected, "cut at {cut}");
         }
     }
 

@@ -1,4 +1,7 @@
 //! Which model a collection uses, and opening it.
+//!
+//! Invariant: what a choice prints, and what an error says of one, holds no login and no query of an
+//! address, since either may be a secret; only [`ModelChoice::spelled`] has them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,10 +10,11 @@ use std::sync::Arc;
 
 use mainstay_resilience::Pipelines;
 
+use crate::address::shown;
 use crate::embedder::Embedder;
 use crate::error::EmbedError;
 use crate::folder::{FolderModel, open_folder};
-use crate::openai::ApiKey;
+use crate::openai::{ApiKey, Endpoint};
 use crate::remote::{Remote, RemoteSettings};
 use crate::static_model::StaticModel;
 use crate::transformer::Transformer;
@@ -32,7 +36,7 @@ pub enum ModelChoice {
 }
 
 /// A remote model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RemoteChoice {
     /// Base address, such as `https://api.openai.com/v1`.
     pub url: String,
@@ -109,7 +113,39 @@ impl Opened {
     }
 }
 
+impl ModelChoice {
+    /// Whether the choice can be opened, as far as its words tell: an address with a login or a key
+    /// in it cannot. No file is read and no connection made.
+    ///
+    /// # Errors
+    /// [`EmbedError::Setting`], which does not show the address.
+    pub fn check(&self) -> Result<(), EmbedError> {
+        match self {
+            Self::Remote(RemoteChoice { url, model, .. }) => {
+                Endpoint::new(url, model, None).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The text that is read back as this choice, with whatever secret its address holds: for the
+    /// disk, never for people. What people see is what the choice displays.
+    #[must_use]
+    pub fn spelled(&self) -> String {
+        match self {
+            Self::Remote(choice) => choice.text(&choice.url),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl RemoteChoice {
+    fn text(&self, url: &str) -> String {
+        let Self { model, key_env, dimension, .. } = self;
+        let text = format!("remote:{url},{model},{dimension}");
+        if key_env.is_empty() { text } else { format!("{text},{key_env}") }
+    }
+
     fn settings(
         &self,
         key_of: impl Fn(&str) -> Option<String>,
@@ -137,22 +173,28 @@ impl FromStr for ModelChoice {
             other => match (other.strip_prefix("folder:"), other.strip_prefix("remote:")) {
                 (Some(path), _) if !path.is_empty() => Ok(Self::Folder(path.into())),
                 (_, Some(parts)) => remote(parts).map(Self::Remote),
+                // An address without `remote:` in front, not a folder with a strange name.
+                (None, None) if other.contains("://") => Err(refused(other)),
                 (None, None) if other.contains(std::path::is_separator) => {
                     Ok(Self::Folder(other.into()))
                 }
-                _ => Err(EmbedError::UnknownModel { found: other.to_owned() }),
+                _ => Err(EmbedError::UnknownModel { found: shown(other) }),
             },
         }
     }
 }
 
+fn refused(text: &str) -> EmbedError {
+    EmbedError::Setting {
+        name: "model",
+        value: shown(text),
+        allowed: "remote:URL,MODEL,DIMENSION, and ,VARIABLE behind for the key's variable",
+    }
+}
+
 /// Reads `URL,MODEL,DIMENSION` or `URL,MODEL,DIMENSION,VARIABLE`.
 fn remote(parts: &str) -> Result<RemoteChoice, EmbedError> {
-    let refused = || EmbedError::Setting {
-        name: "model",
-        value: format!("remote:{parts}"),
-        allowed: "remote:URL,MODEL,DIMENSION, and ,VARIABLE behind for the key's variable",
-    };
+    let refused = || refused(&format!("remote:{parts}"));
     let mut parts_of = parts.split(',');
     let mut next = || parts_of.next().filter(|part| !part.is_empty());
     let (Some(url), Some(model), Some(dimension)) = (next(), next(), next()) else {
@@ -173,11 +215,15 @@ impl fmt::Display for ModelChoice {
             Self::Static => f.write_str("static"),
             Self::MiniLm => f.write_str("minilm"),
             Self::Folder(path) => write!(f, "folder:{}", path.display()),
-            Self::Remote(RemoteChoice { url, model, key_env, dimension }) => {
-                write!(f, "remote:{url},{model},{dimension}")?;
-                if key_env.is_empty() { Ok(()) } else { write!(f, ",{key_env}") }
-            }
+            Self::Remote(choice) => f.write_str(&choice.text(&shown(&choice.url))),
         }
+    }
+}
+
+/// As it is displayed.
+impl fmt::Debug for RemoteChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RemoteChoice({})", self.text(&shown(&self.url)))
     }
 }
 
@@ -210,6 +256,41 @@ mod tests {
         }
         let error = "bert".parse::<ModelChoice>().unwrap_err().to_string();
         assert!(error.contains("\"bert\"") && error.contains("auto, static, minilm"), "{error}");
+    }
+
+    /// C5: whatever a choice or its error is printed into shows no secret, and none is opened.
+    #[test]
+    fn a_secret_in_an_address_is_kept_and_neither_printed_nor_opened() {
+        for text in [
+            "remote:http://u:hunter2@h/v1,m,8",
+            "remote:http://hunter2@h/v1,m,8,KEY",
+            "remote:http://h/v1?key=hunter2,m,8",
+            "remote:http://h/v1#hunter2,m,8",
+        ] {
+            let choice = text.parse::<ModelChoice>().unwrap();
+            assert_eq!(choice.spelled(), text);
+            let pipelines = Pipelines::new(Default::default()).unwrap();
+            let refused = open_within(&choice, &pipelines, |_| Some("k".into())).unwrap_err();
+            assert_eq!(choice.check().unwrap_err().to_string(), refused.to_string());
+            let printed = format!("{choice} {choice:?} {refused} {refused:?}");
+            assert!(!printed.contains("hunter2") && printed.contains("h/v1"), "{printed}");
+        }
+        for text in [
+            "remote:http://u:hunter2@h/v1,m",
+            "remote:http://u:hun,hunter2@h/v1,m,8",
+            "remote:http://h/v1?key=hunter2,m,eight",
+            "http://u:hunter2@h/v1",
+            "remot:http://u:hunter2@h/v1,m,8",
+            "remote:u:hunter2@h",
+            "u:hunter2@h",
+        ] {
+            let refused = text.parse::<ModelChoice>().unwrap_err();
+            assert!(!format!("{refused} {refused:?}").contains("hunter2"), "{refused}");
+        }
+        let unreadable = "remote:http://u:hunter2[@h/v1,m,8".parse::<ModelChoice>().unwrap();
+        assert!(!unreadable.check().unwrap_err().to_string().contains("hunter2"));
+        remote("").check().unwrap();
+        ModelChoice::Auto.check().unwrap();
     }
 
     #[cfg(feature = "builtin")]

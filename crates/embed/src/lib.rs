@@ -9,6 +9,7 @@
 //! Everything here is synchronous. Two built-in models are compiled in with the default feature
 //! `builtin`, so the crate works with no download and no file beside the binary.
 
+mod address;
 mod error;
 mod identity;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use ureq::Agent;
 use ureq::http::{StatusCode, Uri};
 
+use crate::address::shown;
 use crate::embedder::Vectors;
 use crate::error::{EmbedError, RemoteCause};
 
@@ -121,7 +122,7 @@ impl Endpoint {
     pub(crate) fn new(base: &str, model: &str, key: Option<ApiKey>) -> Result<Self, EmbedError> {
         let refused = |value: &str| EmbedError::Setting {
             name: "url",
-            value: value.to_owned(),
+            value: shown(value),
             allowed: "http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH, without a key in it",
         };
         let uri: Uri = base.parse().map_err(|_| refused(base))?;
@@ -130,10 +131,10 @@ impl Endpoint {
         };
         // What stands before an `@` or behind a `?` may be a secret, and would be printed.
         if !matches!(scheme, "http" | "https") || authority.as_str().contains('@') {
-            return Err(refused("not shown"));
+            return Err(refused(base));
         }
-        if uri.query().is_some() {
-            return Err(refused("not shown"));
+        if uri.query().is_some() || base.contains('#') {
+            return Err(refused(base));
         }
         let base = base.trim_end_matches('/');
         let address = match base.ends_with("/embeddings") {

@@ -13,6 +13,7 @@ use mainstay_resilience::{
     PipelinesConfig, Priority, TracingObserver,
 };
 
+use crate::address::shown;
 use crate::embedder::{Embedder, Kind, Vectors, normalise};
 use crate::error::{EmbedError, RemoteCause, RemoteFailure};
 use crate::identity::ModelIdentity;
@@ -24,7 +25,7 @@ use crate::openai::{ApiKey, AskError, Endpoint, Failure};
 pub const SERVICE: &str = "embedding";
 
 /// How to reach a provider. Time, attempts and breaker are configured in the pipelines.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RemoteSettings {
     /// Base address, such as `https://api.openai.com/v1`; `/embeddings` is added.
     pub url: String,
@@ -43,6 +44,18 @@ pub struct RemoteSettings {
     /// Bytes of one text; the rest is not sent. Default 24 KiB, about 6,000 tokens of English:
     /// providers refuse more than 8,192 tokens.
     pub text_bytes_max: usize,
+}
+
+/// Without what its address may hold of a secret.
+impl fmt::Debug for RemoteSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteSettings")
+            .field("url", &shown(&self.url))
+            .field("model", &self.model)
+            .field("key", &self.key)
+            .field("dimension", &self.dimension)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RemoteSettings {

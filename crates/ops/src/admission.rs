@@ -8,7 +8,7 @@
 //!
 //! | limit | what is beyond it | whose doing |
 //! |---|---|---|
-//! | rate of a key, rate of a group: [`RateRule`] | refused | the caller's: 429 |
+//! | rate of a key, of a group, of a route: [`RateRule`] | refused | the caller's: 429 |
 //! | lowest class that is begun: [`Admission::admit_from`] | refused | overload: 503 |
 //! | memory: [`Admission::guard_memory`] | refused | overload: 503 |
 //! | requests at a time: adaptive for searches and reads, fixed for writes | waits | |
@@ -46,7 +46,7 @@ pub use class::{Class, Group};
 pub use cost::{SearchCost, write_bytes, write_units};
 pub use gate::{GateReport, LineConfig};
 pub use leases::SharedQuota;
-pub use rate_rule::{RateRule, RateRuleFault};
+pub use rate_rule::{RateRule, RateRuleFault, RateScope};
 pub use rates::{PolicyState, RateReport};
 pub use redis_store::RedisConfig;
 pub use refusal::{Refusal, RefusalKind, RefusalReason};
@@ -239,13 +239,29 @@ impl Admission {
     /// # Errors
     /// The refusal.
     pub fn arrive(&self, class: Class, group: Group, key: &str) -> Result<Ticket, Box<Refusal>> {
-        if class < Class::Control {
-            self.look(class, group, key).inspect_err(|no| self.count(no))?;
-        }
-        Ok(Ticket::new(self.clone(), class, group, key))
+        self.arrive_at("", class, group, key)
     }
 
-    fn look(&self, class: Class, group: Group, key: &str) -> Result<(), Box<Refusal>> {
+    /// The same at a route that rates may name.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn arrive_at(
+        &self,
+        route: &'static str,
+        class: Class,
+        group: Group,
+        key: &str,
+    ) -> Result<Ticket, Box<Refusal>> {
+        if class < Class::Control {
+            let asked = Asked { group, route, class, key };
+            self.look(asked).inspect_err(|no| self.count(no))?;
+        }
+        Ok(Ticket::new(self.clone(), class, group, route, key))
+    }
+
+    fn look(&self, asked: Asked<'_>) -> Result<(), Box<Refusal>> {
+        let Asked { group, class, key, .. } = asked;
         let shared = &*self.0;
         if class < self.admits_from() {
             return Err(self.below_floor(class, group));
@@ -258,7 +274,7 @@ impl Admission {
         if rates.is_empty() {
             return Ok(());
         }
-        rates.take(Asked { group, class, key }, self.0.leases.load().as_deref(), 0, 1)
+        rates.take(asked, self.0.leases.load().as_deref(), 0, 1)
     }
 
     /// Shares every rate with the other nodes that use the same Redis, from now on. Portions are
@@ -287,7 +303,13 @@ impl Admission {
     /// How the limits of a group stand towards a key; empty without limits.
     #[must_use]
     pub fn policies(&self, group: Group, key: &str) -> Vec<PolicyState> {
-        self.0.rates.load().states(group, key, &self.0.clock)
+        self.policies_at("", group, key)
+    }
+
+    /// The same with those of a route.
+    #[must_use]
+    pub fn policies_at(&self, route: &str, group: Group, key: &str) -> Vec<PolicyState> {
+        self.0.rates.load().states(group, route, key, &self.0.clock)
     }
 
     /// How full the gate of a group is.

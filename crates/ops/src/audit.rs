@@ -1,6 +1,6 @@
 //! The audit trail: who changed what, from what to what, why and when.
 //!
-//! Every action of an administrator, and every action that the process takes by itself in an
+//! Every action of an administrator, also one that was refused or failed, and every action that the process takes by itself in an
 //! administrator's place, becomes an [`AuditEvent`]. The last ones are kept in memory for display;
 //! each goes to the sink that keeps them for good. Secrets are replaced before anybody sees them.
 //!
@@ -25,6 +25,31 @@ const TEXT_CHARS_MAX: usize = 500;
 /// Who acts when nobody did: the process itself.
 pub const SYSTEM: &str = "system";
 
+/// What became of an action.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    #[default]
+    Done,
+    /// It was not begun: its input is wrong, or it is not allowed now.
+    Refused,
+    /// It was begun and failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The name used in events and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Refused => "refused",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
 /// What somebody did; becomes an [`AuditEvent`] when it is recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Action {
@@ -34,6 +59,7 @@ pub struct Action {
     before: Value,
     after: Value,
     why: String,
+    outcome: Outcome,
 }
 
 impl Action {
@@ -48,7 +74,15 @@ impl Action {
             before: Value::Null,
             after: Value::Null,
             why: String::new(),
+            outcome: Outcome::Done,
         }
+    }
+
+    /// What became of it, when it was not done.
+    #[must_use]
+    pub fn ended(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
     }
 
     /// What the target was before and is now; null stands for nothing.
@@ -92,8 +126,11 @@ pub struct AuditEvent {
     pub before: Value,
     /// What it is now; null when it is gone.
     pub after: Value,
-    /// Why; may be empty.
+    /// Why it was done, or why it was not; may be empty.
     pub why: String,
+    /// What became of it.
+    #[serde(default)]
+    pub outcome: Outcome,
 }
 
 /// Keeps events for good.
@@ -132,11 +169,11 @@ impl Audit {
     /// by [`failures`](Self::failures), for a health check to look at.
     pub fn record(&self, action: Action) -> Arc<AuditEvent> {
         let sink = lock(&self.sink);
-        let Action { who, action, target, before, after, why } = action;
+        let Action { who, action, target, before, after, why, outcome } = action;
         let mut trail = lock(&self.trail);
         trail.number += 1;
         let (number, time) = (trail.number, rfc3339(self.wall.unix_ms()));
-        let event = AuditEvent { number, time, who, action, target, before, after, why };
+        let event = AuditEvent { number, time, who, action, target, before, after, why, outcome };
         let event = Arc::new(event);
         if trail.events.len() == KEPT_MAX {
             trail.events.pop_front();
@@ -144,7 +181,8 @@ impl Audit {
         trail.events.push_back(Arc::clone(&event));
         drop(trail);
         let AuditEvent { who, action, target, .. } = &*event;
-        tracing::info!(target: "audit", who, action, of = target, number, "audit");
+        let outcome = event.outcome.as_str();
+        tracing::info!(target: "audit", who, action, of = target, outcome, number, "audit");
         metrics::counter!("mainstay_audit_events_total").increment(1);
         if let Some(Err(error)) = sink.as_ref().map(|sink| sink.keep(&event)) {
             tracing::error!(%error, number, "an audit event could not be kept");

@@ -570,6 +570,12 @@ pub const METRICS: &[Metric] = &[
         .after("the first event"),
     Metric::counter("mainstay_audit_failures_total", "Events that the audit could not keep", &[])
         .after("an event could not be kept"),
+    Metric::counter(
+        "mainstay_journal_torn_lines_total",
+        "Lines of a journal, such as the audit's, that a crash cut short",
+        &[],
+    )
+    .after("a journal ended in the middle of a line"),
     Metric::histogram(
         "mainstay_health_check_duration_seconds",
         DURATIONS,

@@ -22,6 +22,9 @@ const SECRET_WORDS: [&str; 11] = [
     "credential",
     "private_key",
 ];
+/// Parameters of an address (`?key=…`) that are secrets, beside those of secret names: their names
+/// mean something else anywhere else.
+const SECRET_PARAMETERS: [&str; 6] = ["key", "sig", "signature", "auth", "code", "pass"];
 /// Values are replaced down to this depth; what lies deeper is replaced as a whole.
 const DEPTH_MAX: usize = 32;
 
@@ -36,7 +39,7 @@ pub fn is_secret_name(name: &str) -> bool {
 /// (`password=…`, `token: …`) and bearer or basic credentials replaced.
 #[must_use]
 pub fn redact(text: &str) -> String {
-    hide_named(&hide_logins(text))
+    hide_named(&redact_logins(text))
 }
 
 /// Whether the text holds a password or a token: in the login of an address, where a name alone is
@@ -71,8 +74,10 @@ fn login_bytes(after: &str) -> Option<usize> {
     })
 }
 
-/// `scheme://user:password@host` loses what stands before the `@`.
-fn hide_logins(text: &str) -> String {
+/// The text with what stands before the `@` in addresses (`scheme://user:password@host`) replaced,
+/// and nothing else: for what people write to people, where words such as `token:` are no secrets.
+#[must_use]
+pub fn redact_logins(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -95,10 +100,15 @@ fn hide_named(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((name, after)) = next_word(rest) {
-        shown.push_str(&rest[..rest.len() - after.len()]);
+        let with_name = &rest[..rest.len() - after.len()];
+        shown.push_str(with_name);
         rest = after;
+        let before = &with_name[..with_name.len() - name.len()];
+        let parameter = before.ends_with(['?', '&'])
+            && after.starts_with('=')
+            && SECRET_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known));
         let scheme = name.eq_ignore_ascii_case("bearer") || name.eq_ignore_ascii_case("basic");
-        let gap = gap_bytes(after, scheme || is_secret_name(name), scheme);
+        let gap = gap_bytes(after, scheme || parameter || is_secret_name(name), scheme);
         if gap == 0 {
             continue;
         }
@@ -191,6 +201,8 @@ mod tests {
             "OPENAI_API_KEY=hunter2",
             "x-api-key: hunter2",
             "redis_password = 'hunter2'",
+            "remote:https://host/v1?key=hunter2,m,3",
+            "https://host/v1?a=1&Sig=hunter2&b=2",
         ] {
             let shown = redact(text);
             assert!(!shown.contains("hunter2") && shown.contains(REDACTED), "{shown}");
@@ -215,11 +227,18 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_stays_as_it_was() {
-        for text in
-            ["http://db:5432/path?x=1", "5 tokens left", "state: open, next probe in 3 s", "é: ü"]
-        {
+        for text in [
+            "http://db:5432/path?x=1",
+            "5 tokens left",
+            "state: open, next probe in 3 s",
+            "é: ü",
+            "incident key=slo",
+            "a code: 3",
+        ] {
             assert_eq!(redact(text), text);
         }
+        let told = "at http://u:hunter2@host: send `Authorization: Bearer KEY`";
+        assert_eq!(redact_logins(told), told.replace("u:hunter2", REDACTED));
     }
 
     #[test]

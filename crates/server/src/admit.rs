@@ -4,7 +4,7 @@
 //! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use axum::middleware::Next;
@@ -13,6 +13,7 @@ use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
 
 use crate::caller::Caller;
 use crate::leaving::Spare;
+use crate::limited_routes::route_name;
 use crate::problem::Problem;
 use crate::route_kind::RouteKind;
 use crate::state::State;
@@ -46,8 +47,10 @@ pub(crate) async fn apply(
     let (parts, body) = request.into_parts();
     let (class, key) = (class_of(&parts), caller.key());
     let declared = declared_bytes(&parts.headers);
+    let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let route = route_name(parts.method.as_str(), matched);
     let collection = (group == Group::Write).then(|| collection_of(parts.uri.path()));
-    let admitted = state.admission().arrive(class, group, &key).and_then(|ticket| {
+    let admitted = state.admission().arrive_at(route, class, group, &key).and_then(|ticket| {
         // A body that is read whole counts before its first byte is there, as far as it is declared;
         // the rest of it counts as it arrives.
         let memory = ticket.reserve(write_bytes(declared))?;
@@ -61,7 +64,7 @@ pub(crate) async fn apply(
         Err(refusal) => Problem::from(&*refusal).into_response(),
     };
     let headers = response.headers_mut();
-    show_rates(headers, &state.admission().policies(group, &key));
+    show_rates(headers, &state.admission().policies_at(route, group, &key));
     if let Some(collection) = collection {
         show_write_queue(headers, &state, collection);
     }
@@ -89,7 +92,7 @@ async fn control(state: &State, request: Request, next: Next) -> Response {
 }
 
 /// What a request asks for; nothing for control calls.
-fn group(verb: &Verb, path: &str) -> Option<Group> {
+pub(crate) fn group(verb: &Verb, path: &str) -> Option<Group> {
     match RouteKind::of(verb, path) {
         RouteKind::Search => Some(Group::Search),
         RouteKind::Read => Some(Group::Read),

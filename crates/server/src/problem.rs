@@ -41,6 +41,10 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TurnedAway;
 
+/// On an answer: what its problem says, for the audit trail.
+#[derive(Clone, Debug)]
+pub(crate) struct Told(pub(crate) String);
+
 impl Problem {
     /// A problem with this status, code and detail.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
@@ -118,7 +122,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let (retry_after, refused) = (self.retry_after_ms, self.policy.is_some());
+        let told = Told(format!("{}: {}", self.code, self.detail));
         let mut response = (status, axum::Json(self)).into_response();
+        response.extensions_mut().insert(told);
         if refused {
             response.extensions_mut().insert(TurnedAway);
         }

@@ -14,13 +14,14 @@ use crate::http::{
 };
 use crate::problem::Problem;
 use crate::state::State;
-use crate::{authenticate, leaving, observe, security_headers, standing};
+use crate::{audited, authenticate, leaving, observe, security_headers, standing};
 
 /// Every path behind the layers that each request goes through, the outermost last.
 pub(crate) fn routes(state: State) -> Router {
     handlers()
         .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), audited::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
         .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
         .layer(CatchPanicLayer::custom(panicked))

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use fault::SettingFault;
+pub(crate) use fault::nearest;
 pub use show::{reference, to_json, to_text};
 pub use source::{Origin, PROGRAM_VARIABLES};
 pub use table::{SETTINGS, Setting};
@@ -145,6 +146,31 @@ impl Settings {
         }
     }
 
+    /// Whether a setting has its default, also one that is written down: what `config show` prints
+    /// can be used as a file.
+    fn is_default(&self, name: &str) -> bool {
+        self.value(name) == Self::default().value(name)
+    }
+
+    /// A number or a time, to be compared with another one of its kind.
+    fn amount(&self, name: &str) -> u128 {
+        match self.value(name) {
+            Value::Duration(duration) => duration.as_nanos(),
+            _ => u128::from(self.number(name)),
+        }
+    }
+
+    /// The name of the setting that counts for `below`: `above` where the default of the one is
+    /// above the other. A value that somebody set is refused instead when settings are read.
+    fn at_most<'a>(&self, below: &'a str, above: &'a str) -> &'a str {
+        if self.amount(below) <= self.amount(above) {
+            return below;
+        }
+        let (is, most) = (self.value(below), self.value(above));
+        tracing::debug!(%is, %most, "{below} gives way to {above}");
+        above
+    }
+
     /// A [`Kind::Number`] or [`Kind::Percent`] setting, the latter as a share of one.
     pub fn share(&self, name: &str) -> f64 {
         match self.value(name) {
@@ -231,14 +257,15 @@ impl Settings {
                 "vegas" => Some(Law::Vegas),
                 _ => Some(Law::Gradient2),
             },
-            searches_min: small("admission.searches_min"),
+            searches_min: small(self.at_most("admission.searches_min", "server.searches_max")),
             searches_max: small("server.searches_max"),
             latency_target: self.duration("admission.latency_target"),
             writes_max: small("server.writes_max"),
             line: LineConfig {
                 length: small("admission.queue_length"),
                 timeout: self.duration("admission.queue_timeout"),
-                target: self.duration("admission.queue_target"),
+                target: self
+                    .duration(self.at_most("admission.queue_target", "admission.queue_timeout")),
             },
         }
     }
@@ -473,20 +500,16 @@ mod tests {
     #[test]
     fn passwords_are_used_and_not_shown() {
         let endpoint = "http://ada:hunter2@127.0.0.1:4317";
-        let model = "remote:https://u:hunter2@host/v1,m,384";
         let toml = format!(
-            "[telemetry]\nendpoint = \"{endpoint}\"\n[semantic]\nmodel = \"{model}\"\n\
+            "[telemetry]\nendpoint = \"{endpoint}\"\n\
              [catalogue]\nurl = \"postgres://ada:hunter2@db/x\"\n\
              [admission]\nredis_url = \"redis://:hunter2@db\"\n"
         );
         let toml = toml.replace("[semantic]", "otlp_headers = \"x-key=hunter2\"\n[semantic]");
         let settings = load(&toml, &[], &[]).unwrap();
-        assert_eq!(
-            (settings.text("telemetry.endpoint"), settings.text("semantic.model")),
-            (endpoint, model)
-        );
+        assert_eq!(settings.text("telemetry.endpoint"), endpoint);
         let changes = Settings::default().changes(&settings);
-        assert_eq!(changes.len(), 5);
+        assert_eq!(changes.len(), 4);
         assert_eq!(settings.headers("telemetry.otlp_headers").map()["x-key"], "hunter2");
         assert!(to_text(&settings, false).contains("otlp_headers = \"x-key=[redacted]\""));
         let variable = [("OTEL_EXPORTER_OTLP_HEADERS", "x-key=hunter2")];
@@ -504,6 +527,9 @@ mod tests {
             load(&toml.replace("4317", "x\\"), &[], &[]).unwrap_err(),
             load("[dependency]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
             load("[service.x]\ntimeout = \"http://u:hunter2@h\"\n", &[], &[]).unwrap_err(),
+            load("", &[("MODEL_PATH", "remote:https://u:hunter2@h/v1,m,3")], &[]).unwrap_err(),
+            load("", &[("MODEL_PATH", "remote:https://h/v1?key=hunter2,m,3")], &[]).unwrap_err(),
+            load("", &[("MODEL_PATH", "https://u:hunter2@h/v1")], &[]).unwrap_err(),
         ] {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
@@ -516,7 +542,6 @@ mod tests {
             ("catalogue.url", "postgres://u:hunter2@h/db", "MAINSTAY_CATALOGUE_URL"),
             ("admission.redis_url", "redis://:hunter2@h", "MAINSTAY_ADMISSION_REDIS_URL"),
             ("telemetry.endpoint", "https://hunter2@h", "MAINSTAY_TELEMETRY_ENDPOINT"),
-            ("semantic.model", "remote:https://u:hunter2@h,m,3", "MAINSTAY_SEMANTIC_MODEL"),
             ("telemetry.otlp_headers", "x-key=hunter2", "MAINSTAY_TELEMETRY_OTLP_HEADERS"),
         ] {
             let refused = load("", &[], &[(name, text)]).unwrap_err();
@@ -525,6 +550,12 @@ mod tests {
             load("", &[(variable, text)], &[]).unwrap();
         }
         load("", &[], &[("catalogue.url", "postgres://ada@db/x")]).unwrap();
+        // Of a model only the key's variable is ever needed.
+        for text in ["remote:https://u:hunter2@h/v1,m,3", "remote:https://h/v1?key=hunter2,m,3"] {
+            let refused = load("", &[], &[("semantic.model", text)]).unwrap_err();
+            assert!(refused.contains("without a key in it"), "{refused}");
+            assert!(!refused.contains("hunter2") && !refused.contains("MAINSTAY_"), "{refused}");
+        }
     }
 
     #[test]
@@ -595,6 +626,27 @@ mod tests {
                 "[catalogue]\nconnections_max = 5\n",
                 ":2: catalogue.connections_min is \"10\"; allowed is 0 to connections_max",
             ),
+            (
+                "[server]\nsearches_max = 7\n[admission]\nsearches_min = 9\n",
+                ":4: admission.searches_min is 9; it must not be above server.searches_max, which is 7",
+            ),
+            (
+                "[admission]\nsearches_min = 129\n",
+                ":2: admission.searches_min is 129; it must not be above server.searches_max, which is 128",
+            ),
+            (
+                "[admission]\nqueue_target = \"2s\"\n",
+                ":2: admission.queue_target is 2s; it must not be above admission.queue_timeout, which is 1s",
+            ),
+            ("[slo]\nprobe_timeout = \"11s\"\n", "must not be above slo.probe_every, which is 10s"),
+            (
+                "[catalogue]\nlifetime_max = \"1m\"\nidle_timeout = \"2m\"\n",
+                ":3: catalogue.idle_timeout is 2m; it must not be above catalogue.lifetime_max",
+            ),
+            (
+                "[admission]\nrates = \"search_colection = 1/s\"\n",
+                "did you mean search_collection?",
+            ),
             ("[catalogue]\nurl = \"mysql://db\"\n", ":2: catalogue.url cannot be used"),
             ("[tls]\nkey = \"k.pem\"\n", ":2: tls.certificate and tls.key go together"),
             ("[tls]\nclient_ca = \"c.pem\"\n", ":2: tls.certificate and tls.key go together"),
@@ -615,6 +667,23 @@ mod tests {
         let several = load("[memory]\nwarn_percent = 99\n[tls]\nkey = \"k\"\n", &[], &[]);
         assert_eq!(several.unwrap_err().lines().count(), 2);
         assert_eq!(Settings::default().validate(), []);
+    }
+
+    /// O6: who lowers the most alone has not asked for the default of the least.
+    #[test]
+    fn a_default_gives_way_to_what_was_set() {
+        let toml = "[server]\nsearches_max = 7\n[admission]\nqueue_timeout = \"200ms\"\n";
+        let admission = load(toml, &[], &[]).unwrap().config().admission;
+        assert_eq!((admission.searches_min, admission.searches_max), (7, 7));
+        assert_eq!(admission.line.target, Duration::from_millis(200));
+        let shown = load(toml, &[], &[]).unwrap();
+        load(&to_text(&shown, false), &[], &[]).unwrap();
+        for toml in [
+            "[server]\nsearches_max = 7\n[admission]\nsearches_min = 9\nalgorithm = \"fixed\"\n",
+            "[slo]\nprobe_timeout = \"11s\"\nprobe_every = \"0s\"\n",
+        ] {
+            load(toml, &[], &[]).unwrap();
+        }
     }
 
     /// O6, R6: what is set for one service alone is a change as any other.

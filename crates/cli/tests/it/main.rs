@@ -10,6 +10,7 @@ mod load;
 mod memory;
 mod operate;
 mod search;
+mod secrets;
 mod server;
 mod shutdown;
 mod telemetry;

@@ -1,11 +1,13 @@
 //! The commands of an operator against a running server.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::server::{Server, agent};
-use crate::{mainstay, text};
+use crate::{Ran, mainstay, text};
 
 /// V2: exit codes for scripts: 0 healthy, 1 degraded, 3 when nobody answers.
 #[test]
@@ -33,6 +35,67 @@ fn health_says_how_the_server_is_in_words_and_exit_codes() {
     assert!(nobody.out.contains("is the server running?"), "{}", nobody.out);
     let nobody = mainstay(&["health", "--json", "--url", "http://127.0.0.1:9"]);
     assert_eq!((nobody.code, nobody.json()["state"].clone()), (3, json!("unknown")));
+}
+
+/// V2: what answers and is no server of ours says nothing of how one is.
+#[test]
+fn health_is_unknown_when_something_else_answers() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        }
+    });
+    let unknown = mainstay(&["health", "--url", &url]);
+    assert_eq!(unknown.code, 3, "{}{}", unknown.out, unknown.err);
+    assert!(unknown.out.contains("answered 200 and no report"), "{}", unknown.out);
+}
+
+/// V2: colours for who looks at a terminal, unless told otherwise, and for nobody else.
+#[test]
+fn health_is_coloured_in_a_terminal_and_not_with_no_color() {
+    const GREEN: &str = "\x1b[32mhealthy";
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let shown = |mut command: Command, variables: &[(&str, &str)]| {
+        let command = command.env("MAINSTAY_URL", &server.url).env("TERM", "xterm-256color");
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI", "MAINSTAY_DATA"] {
+            command.env_remove(name);
+        }
+        let output = command.envs(variables.iter().copied()).output();
+        output.map(Ran::of)
+    };
+    let plainly = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.arg("health");
+        command
+    };
+    let in_a_terminal = || {
+        let mut command = Command::new("script");
+        command.args([
+            "-qec",
+            concat!(env!("CARGO_BIN_EXE_mainstay"), " health --verbose"),
+            "/dev/null",
+        ]);
+        command
+    };
+    assert!(!shown(plainly(), &[]).unwrap().ok().out.contains('\x1b'));
+    let forced = shown(plainly(), &[("CLICOLOR_FORCE", "1")]).unwrap().ok().out;
+    assert!(forced.starts_with(GREEN), "{forced:?}");
+    let Ok(coloured) = shown(in_a_terminal(), &[]) else {
+        return eprintln!("skipped: script of util-linux is not installed");
+    };
+    let coloured = coloured.ok().out;
+    assert!(coloured.contains(GREEN) && coloured.contains("search/semantic"), "{coloured:?}");
+    let plain = shown(in_a_terminal(), &[("NO_COLOR", "1")]).unwrap().ok().out;
+    assert!(plain.contains("healthy") && !plain.contains('\x1b'), "{plain:?}");
+
+    server.mainstay(&["dependencies", "isolate", "default/semantic"]).ok();
+    let degraded = shown(in_a_terminal(), &[]).unwrap();
+    assert_eq!(degraded.code, 1, "{}", degraded.out);
+    assert!(degraded.out.contains("\x1b[33mdegraded"), "{:?}", degraded.out);
 }
 
 /// B4, D1, D4: what an operator set outlives an orderly end and a kill.

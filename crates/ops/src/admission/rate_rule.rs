@@ -1,6 +1,6 @@
 //! [`RateRule`]: a rate limit as people write it.
 //!
-//! `search = 100/s burst 200 token_bucket`: a name, what is allowed per period, and, in any order, a
+//! `search = 100/s burst 200 token_bucket`: the name of a group of routes or of one route, what is allowed per period, and, in any order, a
 //! burst, an algorithm, and `by cost`. Several rules stand beside each other with `;` between them.
 
 use super::Group;
@@ -13,11 +13,31 @@ const RULES_MAX: usize = 16;
 /// The longest list: 16 rules of the longest form need less than half of it.
 const TEXT_BYTES_MAX: usize = 2_048;
 
+/// Which requests a rule counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateScope {
+    /// All that pass limits.
+    All,
+    /// Those of a group of routes.
+    Group(Group),
+    /// Those of one route, by the name that whoever reads the rules knows it by.
+    Route(&'static str),
+}
+
+impl RateScope {
+    /// The scope of this name among `all` and the groups.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<RateScope> {
+        let group = || Group::ALL.into_iter().find(|group| group.as_str() == name);
+        if name == "all" { Some(RateScope::All) } else { group().map(RateScope::Group) }
+    }
+}
+
 /// A limit on requests, or on their cost, per time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateRule {
-    /// Which requests count; all when absent.
-    pub group: Option<Group>,
+    /// Which requests count.
+    pub scope: RateScope,
     /// How much per period, and by which algorithm.
     pub rate: RateConfig,
     /// Whether a request counts by its cost; otherwise each counts 1.
@@ -25,16 +45,24 @@ pub struct RateRule {
 }
 
 impl RateRule {
-    /// The group's name, or `all`.
+    /// The name of the group or route, or `all`.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.group.map_or("all", Group::as_str)
+        match self.scope {
+            RateScope::All => "all",
+            RateScope::Group(group) => group.as_str(),
+            RateScope::Route(route) => route,
+        }
     }
 
-    /// Whether requests of `group` count.
+    /// Whether requests of `group` to `route` count.
     #[must_use]
-    pub fn covers(&self, group: Group) -> bool {
-        self.group.is_none_or(|mine| mine == group)
+    pub fn covers(&self, group: Group, route: &str) -> bool {
+        match self.scope {
+            RateScope::All => true,
+            RateScope::Group(mine) => mine == group,
+            RateScope::Route(mine) => mine == route,
+        }
     }
 
     /// What a full bucket or an unused window holds.
@@ -56,11 +84,25 @@ impl RateRule {
         units.min(u32::try_from(self.quota()).unwrap_or(u32::MAX))
     }
 
-    /// Reads a list of rules; an empty text is an empty list.
+    /// Reads a list of rules of groups; an empty text is an empty list.
     ///
     /// # Errors
     /// What is wrong with which rule, and how one is written.
     pub fn parse_list(text: &str) -> Result<Vec<RateRule>, RateRuleFault> {
+        let unknown =
+            |name: &str| format!("there is no group {name:?}; known are search, read, write, all");
+        Self::parse_list_of(text, |name| RateScope::of_name(name).ok_or_else(|| unknown(name)))
+    }
+
+    /// The same with other names as well: `scope` says what one stands for, or why it stands for
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`parse_list`](Self::parse_list).
+    pub fn parse_list_of(
+        text: &str,
+        scope: impl Fn(&str) -> Result<RateScope, String>,
+    ) -> Result<Vec<RateRule>, RateRuleFault> {
         if text.len() > TEXT_BYTES_MAX {
             let what = format!("{} bytes are too many, the bound is {TEXT_BYTES_MAX}", text.len());
             return Err(RateRuleFault { rule: String::new(), what });
@@ -68,8 +110,8 @@ impl RateRule {
         let mut rules: Vec<RateRule> = Vec::new();
         for text in text.split(';').map(str::trim).filter(|text| !text.is_empty()) {
             let fault = |what| RateRuleFault { rule: text.to_owned(), what };
-            let rule = parse(text).map_err(fault)?;
-            if rules.iter().any(|other| other.group == rule.group) {
+            let rule = parse(text, &scope).map_err(fault)?;
+            if rules.iter().any(|other| other.scope == rule.scope) {
                 return Err(fault(format!("{} has a rule already", rule.name())));
             }
             if rules.len() == RULES_MAX {
@@ -87,15 +129,12 @@ impl RateRule {
     }
 }
 
-fn parse(text: &str) -> Result<RateRule, String> {
+fn parse(
+    text: &str,
+    scope: &impl Fn(&str) -> Result<RateScope, String>,
+) -> Result<RateRule, String> {
     let (name, rest) = text.split_once('=').ok_or("there is no = behind the name")?;
-    let group =
-        match name.trim() {
-            "all" => None,
-            name => Some(Group::ALL.into_iter().find(|group| group.as_str() == name).ok_or_else(
-                || format!("there is no group {name:?}; known are search, read, write, all"),
-            )?),
-        };
+    let scope = scope(name.trim())?;
     let mut words = rest.split_whitespace();
     let amount = words.next().ok_or("no rate is given")?;
     let (limit, period) = amount.split_once('/').ok_or("the rate has no /, as in 100/s")?;
@@ -121,7 +160,7 @@ fn parse(text: &str) -> Result<RateRule, String> {
         return Err("a leaky_bucket spaces requests and cannot go by cost".to_owned());
     }
     rate.validate().map_err(|error| error.to_string())?;
-    Ok(RateRule { group, rate, by_cost })
+    Ok(RateRule { scope, rate, by_cost })
 }
 
 fn number(what: &str, text: &str) -> Result<u32, String> {

@@ -49,6 +49,7 @@ pub struct RateReport {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) group: Group,
+    pub(super) route: &'a str,
     pub(super) class: Class,
     pub(super) key: &'a str,
 }
@@ -116,7 +117,9 @@ impl Rates {
         paid: u32,
         cost: u32,
     ) -> Result<(), Box<Refusal>> {
-        for policy in self.policies.iter().filter(|policy| policy.rule.covers(asked.group)) {
+        for policy in
+            self.policies.iter().filter(|policy| policy.rule.covers(asked.group, asked.route))
+        {
             let before = if paid == 0 { 0 } else { policy.rule.units(paid) };
             let units = policy.rule.units(cost).saturating_sub(before);
             if units == 0 {
@@ -136,10 +139,16 @@ impl Rates {
         Ok(())
     }
 
-    /// How the limits of a group stand towards a key.
-    pub(super) fn states(&self, group: Group, key: &str, clock: &Clock) -> Vec<PolicyState> {
-        let of_group = self.policies.iter().filter(|policy| policy.rule.covers(group));
-        of_group.map(|policy| policy.state(key, clock)).collect()
+    /// How the limits of a route and its group stand towards a key.
+    pub(super) fn states(
+        &self,
+        group: Group,
+        route: &str,
+        key: &str,
+        clock: &Clock,
+    ) -> Vec<PolicyState> {
+        let covering = self.policies.iter().filter(|policy| policy.rule.covers(group, route));
+        covering.map(|policy| policy.state(key, clock)).collect()
     }
 
     pub(super) fn report(&self) -> Vec<RateReport> {

@@ -19,6 +19,8 @@ pub struct Ticket {
     admission: Admission,
     class: Class,
     group: Group,
+    /// Empty for no route in particular.
+    route: &'static str,
     key: Box<str>,
     /// Units that were taken on arrival and are part of the first entry's cost.
     paid: AtomicU32,
@@ -74,8 +76,14 @@ impl Permit {
 }
 
 impl Ticket {
-    pub(super) fn new(admission: Admission, class: Class, group: Group, key: &str) -> Self {
-        Ticket { admission, class, group, key: key.into(), paid: AtomicU32::new(1) }
+    pub(super) fn new(
+        admission: Admission,
+        class: Class,
+        group: Group,
+        route: &'static str,
+        key: &str,
+    ) -> Self {
+        Ticket { admission, class, group, route, key: key.into(), paid: AtomicU32::new(1) }
     }
 
     /// What it asks for.
@@ -118,7 +126,7 @@ impl Ticket {
         let paid = self.paid.swap(0, Ordering::Relaxed);
         let rates = shared.rates.load_full();
         if !rates.is_empty() {
-            let asked = Asked { group: self.group, class, key: &self.key };
+            let asked = Asked { group: self.group, route: self.route, class, key: &self.key };
             rates.take(asked, shared.leases.load().as_deref(), paid, load.cost)?;
         }
         let memory = self.take(load.bytes)?;

@@ -1,8 +1,8 @@
 //! O4, O5: rates of every algorithm, the queue, fair shares, overload; C3: many at a time.
 
 use mainstay_ops::admission::{
-    Admission, AdmissionConfig, Class, Floor, Group, LineConfig, Load, Permit, RateRule, Refusal,
-    RefusalKind, RefusalReason, Ticket,
+    Admission, AdmissionConfig, Class, Floor, Group, LineConfig, Load, Permit, RateRule, RateScope,
+    Refusal, RefusalKind, RefusalReason, Ticket,
 };
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
@@ -496,4 +496,32 @@ fn c3_o5_two_thousand_requests_on_eight_threads_keep_the_limit() {
     assert_eq!(done.load(Ordering::SeqCst), 2_000);
     let report = admission.report(Group::Search);
     assert_eq!((report.in_use, report.waiting), (0, 0));
+}
+
+/// O4: a rule of one route counts its requests beside the rule of its group, and no others.
+#[test]
+fn o4_a_rule_may_name_one_route() {
+    let scope = |name: &str| match name {
+        "find" => Ok(RateScope::Route("find")),
+        other => RateScope::of_name(other).ok_or_else(|| "unknown".to_string()),
+    };
+    let rules = RateRule::parse_list_of("find = 2/m fixed_window; search = 3/m", scope).unwrap();
+    assert_eq!(rules[0].to_string(), "find = 2/1m fixed_window");
+    assert!(RateRule::parse_list_of("fnd = 2/m", scope).is_err());
+    assert!(RateRule::parse_list_of("find = 2/m; find = 3/m", scope).is_err());
+    let config = AdmissionConfig { rates: rules, ..AdmissionConfig::default() };
+    let admission = Admission::new(&config, ManualClock::new().clock()).unwrap();
+    let at = |route| admission.arrive_at(route, Class::Interactive, Group::Search, "a");
+    assert!(at("find").is_ok() && at("find").is_ok());
+    assert_eq!(&*at("find").unwrap_err().policy, "find");
+    assert!(at("other").is_ok(), "another route of the group");
+    assert_eq!(&*at("other").unwrap_err().policy, "search", "the group's own rule counts all");
+    let names = |route| -> Vec<_> {
+        let states = admission.policies_at(route, Group::Search, "a");
+        states.iter().map(|it| it.name.to_string()).collect()
+    };
+    assert_eq!(
+        (names("find"), names("other")),
+        (vec!["find".into(), "search".into()], vec!["search".to_string()])
+    );
 }

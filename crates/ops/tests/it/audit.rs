@@ -35,7 +35,7 @@ fn an_event_says_who_did_what_from_what_to_what_and_why() {
         json!({
             "number": 1, "time": "1970-01-01T00:00:00.000Z", "who": "opsteam",
             "action": "flag.set", "target": "rerank", "before": null, "after": true,
-            "why": "roll-out, token=[redacted]"
+            "why": "roll-out, token=[redacted]", "outcome": "done"
         })
     );
 }

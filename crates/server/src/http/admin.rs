@@ -2,7 +2,7 @@
 
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
-use mainstay_db::{Method, Weights};
+use mainstay_db::{Db, Method, Weights};
 use mainstay_ops::audit::Action;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -45,8 +45,13 @@ pub(crate) async fn verify(
     Path(name): Path<String>,
 ) -> Result<Json<VerifyJson>, Problem> {
     let collection = state.collection(&name)?;
-    let report = state.blocking(Work::Write, move |_| collection.verify()).await?;
-    state.operations().audit.record(Action::new(caller.name(), "collection.verify", &name));
+    let audit = state.operations().audit.clone();
+    let verify = move |_: &Db| {
+        let report = collection.verify()?;
+        audit.record(Action::new(caller.name(), "collection.verify", &name));
+        Ok(report)
+    };
+    let report = state.blocking(Work::Write, verify).await?;
     Ok(Json(report.into()))
 }
 
@@ -71,10 +76,15 @@ pub(crate) async fn rebuild(
     let method: Method =
         json.method.parse().map_err(|e| Problem::bad_request(format!("method: {e}")))?;
     let collection = state.collection(&name)?;
-    // Before it begins: what was asked for is known even when the process does not see its end.
-    let view = format!("{name}/{}", method.name());
-    state.operations().audit.record(Action::new(caller.name(), "view.rebuild", &view));
-    state.blocking(Work::Write, move |_| collection.rebuild(method, &mut |_, _| {})).await?;
+    let audit = state.operations().audit.clone();
+    // With the work, which goes on when its caller has gone.
+    let rebuild = move |_: &Db| {
+        collection.rebuild(method, &mut |_, _| {})?;
+        let view = format!("{name}/{}", method.name());
+        audit.record(Action::new(caller.name(), "view.rebuild", &view));
+        Ok(())
+    };
+    state.blocking(Work::Write, rebuild).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -121,8 +131,13 @@ pub(crate) async fn weights(
         weights.validate().map_err(|e| Problem::bad_request(format!("weights: {e}")))?;
     }
     let collection = state.collection(&name)?;
-    state.blocking(Work::Write, move |_| collection.set_weights(weights)).await?;
-    let action = Action::new(caller.name(), "collection.weights", &name);
-    state.operations().audit.record(action.change((), json.weights));
+    let audit = state.operations().audit.clone();
+    let set = move |_: &Db| {
+        collection.set_weights(weights)?;
+        let action = Action::new(caller.name(), "collection.weights", &name);
+        audit.record(action.change((), json.weights));
+        Ok(())
+    };
+    state.blocking(Work::Write, set).await?;
     Ok(StatusCode::NO_CONTENT)
 }

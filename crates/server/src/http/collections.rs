@@ -2,6 +2,7 @@
 
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
+use mainstay_db::Db;
 use mainstay_ops::audit::Action;
 
 use super::{Json, Path};
@@ -12,7 +13,7 @@ use crate::wire::{CollectionJson, CollectionsJson, NewCollectionJson};
 
 /// List the collections that the caller may touch
 #[utoipa::path(
-    get, path = "/collections", tag = "collections",
+    get, path = "/collections", operation_id = "list_collections", tag = "collections",
     responses((status = 200, description = "Every collection", body = CollectionsJson))
 )]
 pub(crate) async fn list(Shared(state): Shared<State>, caller: Caller) -> Json<CollectionsJson> {
@@ -25,7 +26,7 @@ pub(crate) async fn list(Shared(state): Shared<State>, caller: Caller) -> Json<C
 
 /// Create a collection
 #[utoipa::path(
-    post, path = "/collections", tag = "collections", request_body = NewCollectionJson,
+    post, path = "/collections", operation_id = "create_collection", tag = "collections", request_body = NewCollectionJson,
     responses(
         (status = 201, description = "Created, durably", body = CollectionJson),
         (status = "4XX", description = "The name or model is refused, or taken", body = Problem, content_type = "application/problem+json"),
@@ -39,17 +40,20 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<CollectionJson>), Problem> {
     let model = json.model.as_deref().unwrap_or("auto").parse();
     let model = model.map_err(|e| Problem::bad_request(format!("model: {e}")))?;
-    let status = state
-        .blocking(Work::Write, move |db| Ok(db.create_collection(&json.name, model)?.status()))
-        .await?;
-    let action = Action::new(caller.name(), "collection.create", &status.name);
-    state.operations().audit.record(action);
+    let audit = state.operations().audit.clone();
+    // With the work, so that a caller that goes away meanwhile leaves its entry too.
+    let create = move |db: &Db| {
+        let status = db.create_collection(&json.name, model)?.status();
+        audit.record(Action::new(caller.name(), "collection.create", &status.name));
+        Ok(status)
+    };
+    let status = state.blocking(Work::Write, create).await?;
     Ok((StatusCode::CREATED, Json(status.into())))
 }
 
 /// Look at a collection
 #[utoipa::path(
-    get, path = "/collections/{collection}", tag = "collections",
+    get, path = "/collections/{collection}", operation_id = "get_collection", tag = "collections",
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 200, description = "Its figures", body = CollectionJson),
@@ -66,7 +70,7 @@ pub(crate) async fn get(
 
 /// Drop a collection and everything in it
 #[utoipa::path(
-    delete, path = "/collections/{collection}", tag = "collections",
+    delete, path = "/collections/{collection}", operation_id = "drop_collection", tag = "collections",
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 204, description = "Dropped, durably"),
@@ -79,9 +83,12 @@ pub(crate) async fn drop(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let dropped = name.clone();
-    state.blocking(Work::Write, move |db| db.drop_collection(&dropped)).await?;
-    let action = Action::new(caller.name(), "collection.drop", &name);
-    state.operations().audit.record(action);
+    let audit = state.operations().audit.clone();
+    let drop = move |db: &Db| {
+        db.drop_collection(&name)?;
+        audit.record(Action::new(caller.name(), "collection.drop", &name));
+        Ok(())
+    };
+    state.blocking(Work::Write, drop).await?;
     Ok(StatusCode::NO_CONTENT)
 }

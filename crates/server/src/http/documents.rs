@@ -46,7 +46,7 @@ pub(crate) struct PageQuery {
 /// One document, an array of them, or a stream of NDJSON (`application/x-ndjson`) of any length.
 /// Valid ones are stored even when others are not.
 #[utoipa::path(
-    put, path = "/collections/{collection}/documents", tag = "documents",
+    put, path = "/collections/{collection}/documents", operation_id = "put_documents", tag = "documents",
     params(("collection" = String, Path, description = "The collection's name")),
     request_body(content = [DocumentJson], description = "An array of documents; also NDJSON"),
     responses(
@@ -245,7 +245,7 @@ impl Bulk {
 
 /// List documents in order of id
 #[utoipa::path(
-    get, path = "/collections/{collection}/documents", tag = "documents",
+    get, path = "/collections/{collection}/documents", operation_id = "list_documents", tag = "documents",
     params(("collection" = String, Path, description = "The collection's name"), PageQuery),
     responses(
         (status = 200, description = "A page", body = DocumentPageJson),
@@ -276,7 +276,7 @@ pub(crate) async fn list(
 
 /// Remove documents
 #[utoipa::path(
-    post, path = "/collections/{collection}/documents/delete", tag = "documents", request_body = DeleteJson,
+    post, path = "/collections/{collection}/documents/delete", operation_id = "delete_documents", tag = "documents", request_body = DeleteJson,
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 200, description = "What was removed, durably", body = DeletedJson),
@@ -307,7 +307,7 @@ pub(crate) async fn delete_many(
 ///
 /// The id may contain `/`.
 #[utoipa::path(
-    get, path = "/collections/{collection}/documents/{id}", tag = "documents",
+    get, path = "/collections/{collection}/documents/{id}", operation_id = "get_document", tag = "documents",
     params(
         ("collection" = String, Path, description = "The collection's name"),
         ("id" = String, Path, description = "The document's id"),
@@ -331,7 +331,7 @@ pub(crate) async fn get_one(
 ///
 /// An id in the body must be the same as the one in the path.
 #[utoipa::path(
-    put, path = "/collections/{collection}/documents/{id}", tag = "documents", request_body = DocumentJson,
+    put, path = "/collections/{collection}/documents/{id}", operation_id = "put_document", tag = "documents", request_body = DocumentJson,
     params(
         ("collection" = String, Path, description = "The collection's name"),
         ("id" = String, Path, description = "The document's id"),
@@ -366,7 +366,7 @@ pub(crate) async fn put_one(
 
 /// Remove a document
 #[utoipa::path(
-    delete, path = "/collections/{collection}/documents/{id}", tag = "documents",
+    delete, path = "/collections/{collection}/documents/{id}", operation_id = "delete_document", tag = "documents",
     params(
         ("collection" = String, Path, description = "The collection's name"),
         ("id" = String, Path, description = "The document's id"),

@@ -21,7 +21,7 @@ use crate::wire::SearchAnswerJson;
 ///
 /// The collection is named in the body; `default` when absent.
 #[utoipa::path(
-    post, path = "/search", tag = "search", request_body = SearchRequestJson,
+    post, path = "/search", operation_id = "search_default", tag = "search", request_body = SearchRequestJson,
     responses(
         (status = 200, description = "The hits, and what the answer is worth", body = SearchAnswerJson),
         (status = "4XX", description = "The request cannot be answered", body = Problem, content_type = "application/problem+json"),
@@ -39,7 +39,7 @@ pub(crate) async fn search(
 
 /// Search this collection
 #[utoipa::path(
-    post, path = "/collections/{collection}/search", tag = "search", request_body = SearchRequestJson,
+    post, path = "/collections/{collection}/search", operation_id = "search_collection", tag = "search", request_body = SearchRequestJson,
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 200, description = "The hits, and what the answer is worth", body = SearchAnswerJson),

@@ -247,7 +247,9 @@ pub(super) fn flags(
 ) {
     for (name, text) in flags {
         let of_secrets = SETTINGS.iter().any(|it| it.name == name && it.kind.is_secret());
-        if of_secrets && !text.is_empty() || text.contains("://") && holds_secret(text) {
+        // A model takes no password from anywhere: that is told when the settings are checked.
+        let in_address = name != "semantic.model" && text.contains("://") && holds_secret(text);
+        if of_secrets && !text.is_empty() || in_address {
             let message = format!(
                 "{name} holds a password, and the list of processes shows it to everybody on the \
                  machine; set {} in the environment instead",

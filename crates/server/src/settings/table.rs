@@ -372,7 +372,7 @@ pub const SETTINGS: &[Setting] = &[
         "admission.rates",
         Kind::Rates,
         "none",
-        "Rates that all callers share, by group of routes (search, read, write, all), separated by ;. Each is NAME = NUMBER/PERIOD, and may say burst NUMBER, an algorithm (token_bucket, leaky_bucket, fixed_window, sliding_window) and by cost.",
+        "Rates that all callers share, by group of routes (search, read, write, all) or by one route (its operation id in /openapi.json, such as search_collection), separated by ;. Each is NAME = NUMBER/PERIOD, and may say burst NUMBER, an algorithm (token_bucket, leaky_bucket, fixed_window, sliding_window) and by cost.",
     ),
     live(
         "admission.key_rates",

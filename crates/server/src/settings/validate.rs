@@ -23,6 +23,15 @@ const MEMORY_STEPS: [&str; 5] = [
     "memory.emergency_percent",
 ];
 
+/// Pairs of which the first must not be above the second. A first one that has its default gives way to
+/// the second instead: see [`Settings::at_most`].
+const PAIRS: [(&str, &str); 4] = [
+    ("admission.searches_min", "server.searches_max"),
+    ("admission.queue_target", "admission.queue_timeout"),
+    ("slo.probe_timeout", "slo.probe_every"),
+    ("catalogue.idle_timeout", "catalogue.lifetime_max"),
+];
+
 impl Settings {
     /// Every fault that a single value does not show; none when the settings can be used together.
     /// What only the machine knows, such as whether a file is there, is not looked at.
@@ -44,6 +53,7 @@ impl Settings {
         for (section, error) in parts {
             faults.extend(error.map(|error| self.refused(section, &error)));
         }
+        faults.extend(self.pair_faults());
         faults.extend(self.tls_fault());
         faults.extend(self.text_faults());
         faults
@@ -58,6 +68,25 @@ impl Settings {
             self.fault(&[above, below], message)
         };
         falls.map(fault).collect()
+    }
+
+    fn pair_faults(&self) -> Vec<SettingFault> {
+        let crossed = PAIRS.iter().filter(|(below, above)| {
+            let counts = match *above {
+                // A fixed number of searches has no least one.
+                "server.searches_max" => self.text("admission.algorithm") != "fixed",
+                // With 0s there are no probes.
+                "slo.probe_every" => !self.duration(above).is_zero(),
+                _ => true,
+            };
+            counts && !self.is_default(below) && self.amount(below) > self.amount(above)
+        });
+        let fault = |(below, above): &(&str, &str)| {
+            let (is, most) = (self.value(below), self.value(above));
+            let message = format!("{below} is {is}; it must not be above {above}, which is {most}");
+            self.fault(&[below, above], message)
+        };
+        crossed.map(fault).collect()
     }
 
     fn tls_fault(&self) -> Option<SettingFault> {
@@ -75,7 +104,7 @@ impl Settings {
         let model = |text: &str| match text.parse::<ModelChoice>() {
             // A folder may be named as it is.
             Err(_) if RealFs.exists(Path::new(text)).unwrap_or(false) => Ok(()),
-            read => read.map(drop).map_err(|error| error.to_string()),
+            read => read.and_then(|choice| choice.check()).map_err(|error| error.to_string()),
         };
         let catalogue = |text: &str| {
             let read = text.parse::<Location>();

@@ -8,6 +8,7 @@ use mainstay_ops::admission::{RateRule, RateRuleFault, RedisConfig};
 use mainstay_ops::redact::{REDACTED, redact};
 use mainstay_resilience::human_duration;
 
+use crate::limited_routes::rate_scope;
 use crate::otlp_headers::OtlpHeaders;
 
 const UNITS: [(&str, u64); 4] =
@@ -127,7 +128,7 @@ impl Kind {
 
 /// Rate limits as they are written in settings.
 pub(super) fn rates(text: &str) -> Result<Vec<RateRule>, RateRuleFault> {
-    if text == "none" { Ok(Vec::new()) } else { RateRule::parse_list(text) }
+    if text == "none" { Ok(Vec::new()) } else { RateRule::parse_list_of(text, rate_scope) }
 }
 
 fn bytes(text: &str) -> Option<u64> {
@@ -204,6 +205,7 @@ mod tests {
             (Kind::RedisUrl, ""),
             (Kind::RedisUrl, "redis://127.0.0.1:6379/0"),
             (Kind::Rates, "none"),
+            (Kind::Rates, "search_collection = 10/1s token_bucket"),
             (Kind::Rates, "search = 5/1s leaky_bucket; all = 9/1m burst 20 token_bucket"),
             (Kind::Count(0, 9), "7"),
             (Kind::Bytes(0, u64::MAX), "64MiB"),

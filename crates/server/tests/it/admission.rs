@@ -9,6 +9,7 @@ use mainstay_ops::handles::HandleClass;
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_server::admission::{AdmissionConfig, Class, Floor, LineConfig, RateRule};
 use mainstay_server::memory::{MemoryConfig, MemoryGuard};
+use mainstay_server::settings::Settings;
 use mainstay_server::{Clock, Config};
 use serde_json::{Value, json};
 
@@ -66,6 +67,31 @@ fn until(server: &Running, holds: impl Fn(&Value) -> bool) {
     while !holds(&server.get("/admin/admission").json()["reads"]) {
         std::thread::yield_now();
     }
+}
+
+/// O4: a rule of one route, as the settings name it, leaves the other routes of its group alone.
+#[test]
+fn o4_a_rate_may_name_one_route() {
+    let rates =
+        ("admission.rates".to_string(), "search_collection = 1/h; get_document = 1/h".into());
+    let config = Settings::load(None, [], &[rates]).unwrap().config();
+    let server = Running::start_with(config);
+    let query = json!({"query": "x"});
+    let named = || server.post("/collections/default/search", &query);
+    let first = named();
+    assert_eq!(
+        (first.status, first.header("ratelimit-policy")),
+        (200, "\"search_collection\";q=1;w=3600")
+    );
+    let refused = named();
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate_limited"));
+    assert_eq!(refused.json()["policy"], "search_collection");
+    let other = server.post("/search", &query);
+    assert_eq!((other.status, other.header("ratelimit-policy")), (200, ""));
+    // A route whose path ends in whatever the document is called.
+    let document = || server.get("/collections/default/documents/a/b").status;
+    assert_eq!((document(), document()), (404, 429));
+    assert_eq!(server.get("/collections/default").status, 200);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod audit;
 mod bad_input;
 mod catalogue;
 mod contract;

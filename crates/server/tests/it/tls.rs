@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mainstay_server::Config;
+use mainstay_server::settings::Settings;
 use mainstay_server::tls::Pem;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
@@ -96,6 +97,84 @@ fn a_renewed_certificate_is_taken_over_and_a_broken_one_is_not() {
     *files.lock().unwrap() = pem((certificate, second.issue().1), None);
     let refused = server.control().refresh_certificate().unwrap_err();
     assert!(refused.contains("tls.certificate and tls.key do not go together"), "{refused}");
+}
+
+/// What a log is written to.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// C5: files that are gone, cannot be read or are half written leave the certificate in use, and the
+/// log and the metric say so at each reload of the settings.
+#[test]
+fn files_that_cannot_be_read_at_a_reload_leave_the_old_certificate_and_are_told() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    let write = |(chain, secret): (String, String)| {
+        std::fs::write(&certificate, chain).unwrap();
+        std::fs::write(&key, secret).unwrap();
+    };
+    write(authority.issue());
+    let paths = (certificate.clone(), key.clone());
+    let read = move || {
+        let bytes = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        Ok(Pem { certificates: bytes(&paths.0)?, key: bytes(&paths.1)?, client_ca: None })
+    };
+    let server = Running::start_tuned(Config::default(), move |server| {
+        let settings = || Ok(Settings::default());
+        server.reload_from(Settings::default(), Box::new(settings), Box::new(|_| Ok(())));
+        server.encrypt(Box::new(read)).unwrap();
+    });
+    assert_eq!(ask(&server, &authority, None), Ok(200));
+    // The receiver of metrics is the process's own.
+    let plain = Running::start();
+    let failures = || {
+        let metrics = plain.get("/metrics").body;
+        let name = "mainstay_tls_reloads_total{result=\"failed\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |number| number.parse::<u64>().unwrap())
+    };
+    let said = Said::default();
+    let to = said.clone();
+    let log = tracing_subscriber::fmt().with_writer(move || to.clone()).finish();
+    let log = tracing::Dispatch::new(log);
+    let reload = || tracing::dispatcher::with_default(&log, || server.control().reload("test"));
+    let (whole, hidden) = (std::fs::read(&certificate).unwrap(), folder.path().join("hidden"));
+    let breakages: [(&str, &dyn Fn()); 4] = [
+        ("c.pem: No such file", &|| std::fs::rename(&certificate, &hidden).unwrap()),
+        ("c.pem: Is a directory", &|| std::fs::create_dir(&certificate).unwrap()),
+        ("holds no certificate", &|| {
+            std::fs::remove_dir(&certificate).unwrap();
+            std::fs::write(&certificate, "").unwrap();
+        }),
+        ("tls.certificate", &|| std::fs::write(&certificate, &whole[..whole.len() / 2]).unwrap()),
+    ];
+    for (told, damage) in breakages {
+        damage();
+        let before = failures();
+        said.0.lock().unwrap().clear();
+        reload().unwrap();
+        let log = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+        assert!(log.contains("the old one stays in use") && log.contains(told), "{told}: {log}");
+        assert!(failures() > before, "{told} is not counted");
+        assert_eq!(ask(&server, &authority, None), Ok(200), "{told}");
+    }
+    let second = Authority::new();
+    write(second.issue());
+    reload().unwrap();
+    assert_eq!(ask(&server, &second, None), Ok(200), "mended files are taken over");
 }
 
 #[test]
