@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use mainstay_server::slo::{ObjectiveReport, SloReport};
+use mainstay_server::slo::{MeanTimeReport, ObjectiveReport, SloReport, Verdict};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -36,7 +36,8 @@ pub(crate) struct AuditArguments {
     json: bool,
 }
 
-/// Exit code 0 when every budget lasts, 1 when one burns or is used up.
+/// Exit code 0 when every budget lasts and no mean time is missed, 1 when a budget burns or is used
+/// up, or a mean time is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.rules {
         let rules = arguments.remote.ask("GET", "/admin/slo/rules", None)?;
@@ -56,7 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let spent = |o: &ObjectiveReport| {
         o.alert.is_some() || o.budget_remaining.is_some_and(|left| left <= 0.0)
     };
-    let trouble = report.objectives.iter().any(spent);
+    let missed = |it: &MeanTimeReport| it.verdict == Verdict::Missed;
+    let trouble = report.objectives.iter().any(spent) || report.mean_times.iter().any(missed);
     Ok(ExitCode::from(u8::from(trouble)))
 }
 
@@ -90,6 +92,7 @@ fn show(report: &SloReport, answer: &Value) {
     let headings =
         ["objective", "target", "now", "budget left", "burn (1 h)", "events", "over", ""];
     table::print(&headings, &rows);
+    show_mean_times(&report.mean_times);
     let figure = |name: &str| answer["reliability"][name].as_f64();
     let hours = |name: &str| figure(name).map_or("unknown".into(), |h| format!("{h:.1} h"));
     println!(
@@ -107,6 +110,43 @@ fn show(report: &SloReport, answer: &Value) {
     }
     if report.unsaved_seconds > 0 {
         anstream::println!("{WARNING}not saved for {} s{WARNING:#}", report.unsaved_seconds);
+    }
+}
+
+fn show_mean_times(mean_times: &[MeanTimeReport]) {
+    if mean_times.is_empty() {
+        return;
+    }
+    let unknown = "unknown".to_string();
+    let time = |seconds: Option<f64>| seconds.map_or(unknown.clone(), length);
+    let rows: Vec<_> = mean_times
+        .iter()
+        .map(|it| {
+            let style = match it.verdict {
+                Verdict::Met => GOOD,
+                Verdict::Missed => BAD,
+                Verdict::NotYetKnown => QUIET,
+            };
+            let bounds = format!("{} to {}", length(it.lower_seconds), time(it.upper_seconds));
+            vec![
+                plain(&it.description),
+                plain(length(it.target_seconds as f64)),
+                plain(time(it.estimate_seconds)),
+                plain(bounds),
+                (it.verdict.as_str().replace('_', " "), style),
+                (it.why.clone(), QUIET),
+            ]
+        })
+        .collect();
+    table::print(&["mean time", "target", "observed", "within (95 %)", "verdict", "why"], &rows);
+}
+
+/// Minutes up to two hours, hours beyond.
+fn length(seconds: f64) -> String {
+    if seconds < 7_200.0 {
+        format!("{:.1} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3_600.0)
     }
 }
 

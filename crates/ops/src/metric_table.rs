@@ -33,6 +33,7 @@ const POOL: Label = Label::one_of("pool", &["catalogue"]);
 const POOL_STATE: Label = Label::one_of("state", &["in_use", "idle"]);
 const CLASS: Label = Label::one_of("class", &["files", "connections"]);
 
+const MEAN_TIME: Label = Label::one_of("mean_time", &["mtbf", "mttr"]);
 const GROUP: Label = Label::one_of("group", &["search", "read", "write"]);
 const GATE: Label = Label::one_of("gate", &["reads", "writes"]);
 
@@ -633,6 +634,19 @@ pub const METRICS: &[Metric] = &[
         "mainstay_slo_alert",
         "1 while an objective's alert fires",
         &[Label::open("slo"), Label::one_of("severity", &["ticket", "page"])],
+    )
+    .after("objectives are in use"),
+    Metric::gauge(
+        "mainstay_mean_time_seconds",
+        "Mean times between failures and to repair: promised, observed, and bounds of 95 %",
+        &[MEAN_TIME, Label::one_of("figure", &["objective", "estimate", "lower", "upper"])],
+    )
+    .unit(Unit::Seconds)
+    .after("objectives are in use"),
+    Metric::gauge(
+        "mainstay_mean_time_verdict",
+        "1 for what the bounds say of a mean time that is promised",
+        &[MEAN_TIME, Label::one_of("verdict", &["met", "missed", "not_yet_known"])],
     )
     .after("objectives are in use"),
     Metric::counter(

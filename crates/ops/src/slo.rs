@@ -26,10 +26,13 @@
 //! | `mainstay_slo_budget_remaining_ratio` | gauge, may be negative | `slo` |
 //! | `mainstay_slo_burn_rate` | gauge | `slo`, `window` |
 //! | `mainstay_slo_alert` | gauge: 0 or 1 | `slo`, `severity` |
+//! | `mainstay_mean_time_seconds` | gauge | `mean_time` (`mtbf`, `mttr`), `figure` (`objective`, `estimate`, `lower`, `upper`) |
+//! | `mainstay_mean_time_verdict` | gauge: 0 or 1 | `mean_time`, `verdict` (`met`, `missed`, `not_yet_known`) |
 
 mod alert;
 mod heartbeat;
 mod history;
+mod mean_times;
 mod objective;
 mod probe;
 mod report;
@@ -37,6 +40,7 @@ mod rules;
 mod series;
 mod tracker;
 
+pub use crate::incidents::{MeanTimeReport, MeanTimes, Verdict};
 pub use alert::Severity;
 pub use objective::{Indicator, Objective, SloConfig, Source};
 pub use probe::{ProbeLedger, Probing};

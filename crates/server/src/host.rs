@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use mainstay_db::file_system::{FileHandle, FileSystem, Listed, LockError, LockGuard, RealFs};
 use mainstay_ops::handles::{HandleClass, HandleConfig, HandlePermit, HandlePool};
+use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::memory::Allocator;
-use mainstay_resilience::ConfigError;
+use mainstay_ops::wall_clock::WallClock;
+use mainstay_resilience::{Clock, ConfigError};
 
 /// What the process has of the machine.
 #[derive(Clone)]
@@ -15,10 +17,17 @@ pub struct Host {
     pub handles: HandlePool,
     /// The process's allocator; without it free pages are not given back on demand.
     pub allocator: Option<Arc<dyn Allocator>>,
+    /// The kernel's figures that the memory guard reads.
+    pub kernel: KernelFiles,
+    /// What durations are measured with by all that watches the server: health, levels, the memory
+    /// guard, objectives, probes.
+    pub clock: Clock,
+    /// The time of day of the same, and of keys, flags and the audit trail.
+    pub wall: WallClock,
 }
 
 impl Host {
-    /// Raises the process's limit of file handles as far as it may, and divides it.
+    /// On the machine's clocks. Raises the process's limit of file handles as far as it may, and divides it.
     ///
     /// # Errors
     /// A setting out of its range, or a limit that leaves too few handles.
@@ -28,7 +37,8 @@ impl Host {
     ) -> Result<Self, ConfigError> {
         // What it became shows in the pool's size.
         let _ = mainstay_ops::handles::raise_soft_limit();
-        Ok(Self { handles: HandlePool::new(handles)?, allocator })
+        let (kernel, clock, wall) = (KernelFiles::default(), Clock::system(), WallClock::system());
+        Ok(Self { handles: HandlePool::new(handles)?, allocator, kernel, clock, wall })
     }
 
     /// The real disk, where each open file takes a handle from the pool.

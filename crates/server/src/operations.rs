@@ -23,7 +23,6 @@ use mainstay_ops::flags::Flags;
 use mainstay_ops::handles::HandlePool;
 use mainstay_ops::health::{Check, Gate, GateConfig, HealthRegistry, Pulses, ServiceInfo};
 use mainstay_ops::incidents::Incidents;
-use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::keys::Keys;
 use mainstay_ops::levels::{Level, Levels, LevelsConfig};
 use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
@@ -129,7 +128,7 @@ impl Operations {
         admission: &Admission,
         address: &str,
     ) -> Result<Self, StartFailure> {
-        let (clock, wall) = (Clock::system(), WallClock::system());
+        let (clock, wall) = (host.clock.clone(), host.wall.clone());
         let files = db.state_files().map_err(|e| failed("state")(&e))?;
         let catalogue = &config.catalogue;
         let sharing = Sharing::open(catalogue, db.folder(), files.clone(), address, wall.unix_ms());
@@ -148,15 +147,15 @@ impl Operations {
             Arc::clone(&store),
         );
         let levels = levels.map_err(|e| failed("levels")(&e))?;
-        let files = KernelFiles::default();
+        let kernel = host.kernel.clone();
         let memory =
-            MemoryGuard::new(config.memory.clone(), files, clock.clone(), host.allocator.clone());
+            MemoryGuard::new(config.memory.clone(), kernel, clock.clone(), host.allocator.clone());
         let memory = memory.map_err(|e| failed("memory")(&e))?;
         let queries = Arc::new(keeping::QueryCache(Arc::clone(db)));
         memory.register("queries", queries).map_err(|e| failed("memory")(&e))?;
         let unwritten = Arc::new(keeping::Unwritten(Arc::clone(db)));
         memory.register("views", unwritten).map_err(|e| failed("memory")(&e))?;
-        let incidents = keeping::incidents(&store);
+        let incidents = keeping::incidents(&store).audited(audit.clone());
         let slo =
             Slo::open(config.slo.clone(), clock.clone(), wall.clone(), store, incidents.clone());
         let slo = slo.map_err(|e| failed("slo")(&e))?;

@@ -30,7 +30,7 @@ use mainstay_ops::handles::HandleConfig;
 use mainstay_ops::health::GateConfig;
 use mainstay_ops::levels::LevelsConfig;
 use mainstay_ops::memory::MemoryConfig;
-use mainstay_ops::slo::{Indicator, SloConfig};
+use mainstay_ops::slo::{Indicator, MeanTimes, SloConfig};
 use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
 use crate::config::{AuthMode, Config, SharedRates};
@@ -290,9 +290,11 @@ impl Settings {
 
     /// The objectives, with the figures that may be set.
     fn slo(&self) -> SloConfig {
-        let mut slo = SloConfig::default();
-        let threshold = self.duration("slo.latency_threshold").as_millis();
-        let threshold_ms = u64::try_from(threshold).unwrap_or(u64::MAX);
+        let ms = |name| u64::try_from(self.duration(name).as_millis()).unwrap_or(u64::MAX);
+        let mean_times =
+            MeanTimes { mtbf_min_ms: ms("slo.mtbf_min"), mttr_max_ms: ms("slo.mttr_max") };
+        let mut slo = SloConfig { mean_times, ..SloConfig::default() };
+        let threshold_ms = ms("slo.latency_threshold");
         for objective in &mut slo.objectives {
             objective.period_days = u32::try_from(self.number("slo.period_days")).unwrap_or(90);
             match &mut objective.indicator {
@@ -444,6 +446,21 @@ mod tests {
         sections.sort_unstable();
         sections.dedup();
         assert_eq!(sections.len(), several, "a section is in two pieces");
+    }
+
+    /// V6: MTBF and MTTR may be promised otherwise, or not at all.
+    #[test]
+    fn mean_times_are_promised_as_they_are_set() {
+        let promised = |flags: &[(&str, &str)]| {
+            let config = load("", &[], flags).unwrap().config();
+            let promised = config.operations.slo.mean_times;
+            (promised.mtbf_min_ms, promised.mttr_max_ms)
+        };
+        assert_eq!(promised(&[]), (720 * 3_600_000, 900_000));
+        let set = [("slo.mtbf_min", "100h"), ("slo.mttr_max", "0s")];
+        assert_eq!(promised(&set), (360_000_000, 0));
+        let refused = load("", &[], &[("slo.mtbf_min", "121d")]).unwrap_err();
+        assert!(refused.contains("slo.mtbf_min is \"121d\"; allowed is 0s to 120d"), "{refused}");
     }
 
     #[test]

@@ -128,6 +128,18 @@ fn what_an_operator_set_outlives_restarts() {
     let titles = slo["incidents"].to_string();
     assert!(slo["incidents"].as_array().is_some_and(|all| !all.is_empty()), "{slo:#}");
     assert!(titles.contains("dead") || titles.contains("not running"), "{titles}");
+    // V6: MTBF above 720 h, MTTR below 15 min; one failure in its first minute is one too many.
+    let judged = slo["slo"]["mean_times"].as_array().unwrap();
+    let of = |at: usize| (judged[at]["name"].clone(), judged[at]["target_seconds"].clone());
+    assert_eq!((of(0), of(1)), ((json!("mtbf"), json!(2_592_000)), (json!("mttr"), json!(900))));
+    assert_eq!(judged[0]["verdict"], "missed", "{judged:#?}");
+    let table = server.mainstay(&["slo"]);
+    assert_eq!(table.code, 1, "a promise is missed: {}", table.out);
+    for shown in
+        ["mean time between failures, at least", "720.0 h", "15.0 min", "missed", "1 failure in"]
+    {
+        assert!(table.out.contains(shown), "{shown} is not in\n{}", table.out);
+    }
     let journal = fs::read_to_string(data.path().join("state/audit.ndjson")).unwrap();
     let actions: Vec<Value> = journal
         .lines()

@@ -1,7 +1,9 @@
 //! The ladder's state and its moves.
 //!
 //! Invariants: the standing that readers see changes under the lock only; every change leaves a
-//! transition in the history, a metric, a log line and an audit event; a hold always ends.
+//! transition in the history, a metric, a log line and an audit event; a hold always ends, whatever
+//! is done to the time of day: no later than it would by the process's own clock, and after a restart
+//! no later than the longest hold.
 
 use super::signals::{CAUSES, Threshold, Wish};
 use super::{Effects, Level, LevelsConfig, Signals};
@@ -90,6 +92,8 @@ struct Position {
     /// Since when nothing wants to stay.
     better_since: Option<Tick>,
     held: Option<Held>,
+    /// The same end by the process's own clock.
+    held_until: Tick,
     history: VecDeque<Transition>,
 }
 
@@ -127,13 +131,16 @@ impl Levels {
             since: rfc3339(wall.unix_ms()),
             effects: config.effects.full.clone(),
         };
+        let held = saved_hold(&*store, wall.unix_ms());
+        let left_ms = held.as_ref().map_or(0, |it| it.until_unix_ms.saturating_sub(wall.unix_ms()));
         let position = Position {
             automatic: Level::Full,
             reason: "start".to_owned(),
             from: "none",
             worse_since: None,
             better_since: None,
-            held: saved_hold(&*store),
+            held,
+            held_until: clock.now().after(Duration::from_millis(left_ms)),
             history: VecDeque::new(),
         };
         let standing = ArcSwap::from_pointee(standing);
@@ -198,8 +205,10 @@ impl Levels {
                 }
             }
         }
-        let over = position.held.as_ref().is_some_and(|h| h.until_unix_ms <= ladder.wall.unix_ms());
-        if over {
+        // The time of day counts as well: a machine that slept has no clock that went on.
+        let wall_ms = ladder.wall.unix_ms();
+        let ends = |held: &Held| held.until_unix_ms <= wall_ms || position.held_until <= now;
+        if position.held.as_ref().is_some_and(ends) {
             position.held = None;
             self.forget_hold();
             cause = "hand";
@@ -231,6 +240,7 @@ impl Levels {
         let action = Action::new(who, "level.hold", level.as_str());
         self.0.audit.record(action.change(&position.held, &held).because(why));
         position.held = Some(held);
+        position.held_until = self.0.clock.now().after(lasting);
         self.publish(&mut position, "hand", who);
         Ok(())
     }
@@ -319,14 +329,18 @@ impl Levels {
     }
 }
 
-/// A hold that cannot be read holds nothing: the signals decide, and the log says so.
-fn saved_hold(store: &dyn StateStore) -> Option<Held> {
+/// A hold that cannot be read holds nothing: the signals decide, and the log says so. One that ends
+/// later than any can was saved by a clock that ran ahead.
+fn saved_hold(store: &dyn StateStore, now_unix_ms: u64) -> Option<Held> {
     let read = load_sealed(store, PIECE, KIND, VERSION);
     let bytes = read
         .inspect_err(|error| tracing::error!(%error, "a level's hold could not be read"))
         .ok()
         .flatten()?;
-    serde_json::from_slice::<Option<Held>>(&bytes).ok().flatten()
+    let mut held = serde_json::from_slice::<Option<Held>>(&bytes).ok().flatten()?;
+    let longest_ms = u64::try_from(HOLD_MAX.as_millis()).unwrap_or(u64::MAX);
+    held.until_unix_ms = held.until_unix_ms.min(now_unix_ms.saturating_add(longest_ms));
+    Some(held)
 }
 
 /// Why a level was not held or released.

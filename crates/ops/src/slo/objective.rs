@@ -1,5 +1,6 @@
 //! Objectives, as they are configured.
 
+use crate::incidents::MeanTimes;
 use mainstay_resilience::ConfigError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -105,11 +106,13 @@ pub struct SloConfig {
     /// How long an objective must be quiet until its incident is closed, in ms, 0 to 86,400,000
     /// (default 300,000).
     pub incident_quiet_ms: u64,
+    /// What is promised of the times between failures and to repair.
+    pub mean_times: MeanTimes,
 }
 
 impl Default for SloConfig {
     /// 99.9 % of requests answered in 30 days (43.2 minutes), 99 % of them within a second, and
-    /// 99.9 % of the process's own probes.
+    /// 99.9 % of the process's own probes; 720 hours between failures, 15 minutes to repair.
     fn default() -> Self {
         let objective = |name: &str, description: &str, indicator, source, target| Objective {
             name: name.to_owned(),
@@ -131,6 +134,7 @@ impl Default for SloConfig {
             ],
             save_every_ms: 10_000,
             incident_quiet_ms: 300_000,
+            mean_times: MeanTimes::default(),
         }
     }
 }
@@ -158,6 +162,6 @@ impl SloConfig {
             let allowed = "0 to 86400000";
             return Err(ConfigError::new("slo.incident_quiet_ms", self.incident_quiet_ms, allowed));
         }
-        Ok(())
+        self.mean_times.validate()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::alert::Severity;
 use super::objective::{Indicator, Source};
+use crate::incidents::MeanTimeReport;
 use serde::{Deserialize, Serialize};
 
 /// All objectives, those with the least budget first.
@@ -19,6 +20,9 @@ pub struct SloReport {
     pub unsaved_seconds: u64,
     /// The objectives.
     pub objectives: Vec<ObjectiveReport>,
+    /// The mean times that are promised, with a verdict for each.
+    #[serde(default)]
+    pub mean_times: Vec<MeanTimeReport>,
 }
 
 /// One objective.

@@ -14,7 +14,25 @@ pub fn prometheus_rules(objectives: &[Objective], runbook_url: &str) -> String {
     for objective in objectives {
         group(&mut text, objective, runbook_url);
     }
+    mean_times(&mut text, runbook_url);
     text
+}
+
+/// Mean times are judged inside alone: Prometheus does not know the incidents.
+fn mean_times(text: &mut String, runbook_url: &str) {
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        r#"  - name: mainstay-mean-times
+    rules:
+      - alert: MainstayMeanTimeMissed
+        expr: mainstay_mean_time_verdict{{verdict="missed"}} == 1
+        labels: {{ severity: ticket }}
+        annotations:
+          summary: "the promised {{{{ $labels.mean_time }}}} is missed"
+          runbook_url: "{runbook_url}#mean-times"
+"#
+    );
 }
 
 fn group(text: &mut String, objective: &Objective, runbook_url: &str) {

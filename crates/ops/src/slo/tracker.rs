@@ -7,16 +7,17 @@
 use super::alert::{Burn, Pair, Severity, burn, pairs};
 use super::heartbeat::Heartbeat;
 use super::history::{Series, empty, load, save};
+use super::mean_times;
 use super::objective::{Indicator, Objective, SloConfig, Source};
 use super::probe::ProbeLedger;
 use super::report::{ObjectiveReport, SloReport, WindowReport};
 use super::series::{Count, FINE_MS, FINE_SPAN_MS};
-use crate::incidents::Incidents;
+use crate::incidents::{Incidents, MeanTimeReport, Reliability, Verdict};
 use crate::lock::lock;
 use crate::store::{StateError, StateStore};
 use crate::wall_clock::{WallClock, rfc3339};
 use mainstay_resilience::{Clock, ConfigError, Tick};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,6 +48,8 @@ struct Kept {
     damaged: u64,
     quiet_since: Vec<Option<u64>>,
     probes: Option<ProbeLedger>,
+    /// The verdicts of the last tick, by name.
+    verdicts: BTreeMap<String, Verdict>,
 }
 
 struct Inner {
@@ -114,6 +117,7 @@ impl Slo {
             saved_at_ms: now_ms,
             damaged,
             probes: None,
+            verdicts: BTreeMap::new(),
         };
         count_dead_time(&mut kept, &config, now_ms, &incidents);
         for tracked in &tracked {
@@ -164,6 +168,8 @@ impl Slo {
             }
             self.judge(&mut kept, n, now_ms);
         }
+        let judged = self.mean_times(&kept, now_ms);
+        mean_times::show(&judged, &mut kept.verdicts);
         if now_ms.saturating_sub(kept.saved_at_ms) >= inner.config.save_every_ms {
             self.save(&mut kept, now_ms, false);
         }
@@ -185,7 +191,9 @@ impl Slo {
     /// up is none: it stays so for weeks after its cause is gone, and lower service wins none back.
     #[must_use]
     pub fn burning(&self) -> Vec<String> {
-        let objectives = self.report().objectives.into_iter();
+        let mut kept = lock(&self.0.kept);
+        let now_ms = self.now_ms(&mut kept);
+        let objectives = self.objectives(&kept, now_ms).into_iter();
         let firing = objectives.filter(|objective| objective.alert == Some(Severity::Page));
         firing.map(|objective| objective.name).collect()
     }
@@ -195,12 +203,6 @@ impl Slo {
     pub fn report(&self) -> SloReport {
         let mut kept = lock(&self.0.kept);
         let now_ms = self.now_ms(&mut kept);
-        let mut objectives: Vec<ObjectiveReport> =
-            self.0.tracked.iter().zip(&kept.series).map(|(t, s)| t.report(s, now_ms)).collect();
-        objectives.sort_by(|a, b| {
-            let left = |o: &ObjectiveReport| o.budget_remaining.unwrap_or(f64::INFINITY);
-            left(a).total_cmp(&left(b))
-        });
         let unsaved_ms = now_ms.saturating_sub(kept.beat.unix_ms);
         let late = unsaved_ms >= 2 * self.0.config.save_every_ms;
         SloReport {
@@ -209,16 +211,33 @@ impl Slo {
             dead_seconds: kept.beat.dead_ms / 1_000,
             damaged_pieces: kept.damaged,
             unsaved_seconds: if late { unsaved_ms / 1_000 } else { 0 },
-            objectives,
+            objectives: self.objectives(&kept, now_ms),
+            mean_times: self.mean_times(&kept, now_ms),
         }
     }
 
-    /// How long there are figures, in ms: what [`Incidents::reliability`] rests on.
+    /// What the incidents say, over the time for which there are figures, of a year at most.
     #[must_use]
-    pub fn observed_ms(&self) -> u64 {
+    pub fn reliability(&self) -> Reliability {
         let mut kept = lock(&self.0.kept);
         let now_ms = self.now_ms(&mut kept);
-        now_ms.saturating_sub(kept.beat.since_unix_ms)
+        self.0.incidents.reliability(kept.beat.since_unix_ms, now_ms)
+    }
+
+    fn mean_times(&self, kept: &Kept, now_ms: u64) -> Vec<MeanTimeReport> {
+        let found = self.0.incidents.reliability(kept.beat.since_unix_ms, now_ms);
+        self.0.config.mean_times.judge(&found)
+    }
+
+    /// Those with the least budget first.
+    fn objectives(&self, kept: &Kept, now_ms: u64) -> Vec<ObjectiveReport> {
+        let mut objectives: Vec<ObjectiveReport> =
+            self.0.tracked.iter().zip(&kept.series).map(|(t, s)| t.report(s, now_ms)).collect();
+        objectives.sort_by(|a, b| {
+            let left = |o: &ObjectiveReport| o.budget_remaining.unwrap_or(f64::INFINITY);
+            left(a).total_cmp(&left(b))
+        });
+        objectives
     }
 
     /// Time inside: the wall clock at the start and what passed since, and ahead with the wall
@@ -282,7 +301,10 @@ impl Slo {
 fn count_dead_time(kept: &mut Kept, config: &SloConfig, now_ms: u64, incidents: &Incidents) {
     let beat = kept.beat;
     let dead_ms = now_ms.saturating_sub(beat.unix_ms);
-    if beat.clean || dead_ms == 0 {
+    if beat.clean {
+        return incidents.stopped(beat.unix_ms, now_ms);
+    }
+    if dead_ms == 0 {
         return;
     }
     kept.beat.dead_ms = beat.dead_ms.saturating_add(dead_ms);

@@ -94,6 +94,28 @@ fn a_key_ends_when_its_time_is_over_and_shows_when_it_was_used() {
     assert_eq!(world.keys.recognise(&made.key), Err(KeyRefused::Expired));
 }
 
+// C5. Bad input: a clock that goes backwards.
+#[test]
+fn a_key_ends_by_the_time_of_day_wherever_that_is_set() {
+    let world = world();
+    let lasting = NewKey { lasting: Some(2 * HOUR), ..reader("trial") };
+    let made = world.keys.create(&lasting, "ada").unwrap();
+    let old = world.keys.rotate(&made.id, HOUR, "ada").unwrap();
+    world.wall.set(1_700_000_000_000 - 3_600_000);
+    assert!(world.keys.recognise(&made.key).is_ok() && world.keys.recognise(&old.key).is_ok());
+    world.wall.advance(24 * HOUR);
+    assert_eq!(world.keys.recognise(&made.key), Err(KeyRefused::Expired));
+    assert_eq!(world.keys.recognise(&old.key), Err(KeyRefused::Expired));
+    // Used in what became the future: what is shown follows the clock.
+    world.wall.set(1_700_000_000_000);
+    assert!(world.keys.recognise(&old.key).is_ok());
+    assert_eq!(world.keys.list()[0].last_used_unix_ms, Some(1_700_000_000_000));
+    // Made by a clock a year ahead, and read by one that is right: it ends when it was said to.
+    let again = Keys::open(world.store.clone(), world.wall.clock(), world.audit.clone()).unwrap();
+    assert!(again.recognise(&old.key).is_ok());
+    assert_eq!(again.list()[0].expires_unix_ms, Some(1_700_007_200_000));
+}
+
 // C5
 #[test]
 fn keys_outlive_the_process_and_no_secret_is_kept_or_shown() {

@@ -202,6 +202,35 @@ fn a_hold_ends_by_hand_and_cannot_last_forever() {
     assert_eq!(world.levels.level(), Level::Full);
 }
 
+// D4. Bad input: a clock that goes backwards.
+#[test]
+fn a_hold_ends_in_its_time_although_the_time_of_day_is_set() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let set_back = world();
+    set_back.levels.hold(Level::Minimal, Duration::from_secs(60), "ann", "test").unwrap();
+    set_back.wall.set(1_700_000_000_000 - 3_600_000);
+    assert_eq!(set_back.during(59, &queue(0)), Level::Minimal);
+    assert_eq!(set_back.during(2, &queue(0)), Level::Full, "an hour later by the time of day");
+
+    let set_ahead = world();
+    set_ahead.levels.hold(Level::Minimal, HOUR, "ann", "test").unwrap();
+    set_ahead.wall.advance(24 * HOUR);
+    assert_eq!(set_ahead.during(1, &queue(0)), Level::Full, "it slept, or was told the time");
+
+    // Held by a clock that ran a year ahead, and read by one that is right.
+    let restored = world();
+    restored.wall.advance(365 * 24 * HOUR);
+    restored.levels.hold(Level::Minimal, HOUR, "ann", "test").unwrap();
+    restored.wall.set(1_700_000_000_000);
+    let again = open(&restored.clock, &restored.wall, &restored.audit, &restored.store);
+    assert_eq!(again.level(), Level::Minimal);
+    let week_ms = 7 * 86_400_000;
+    let until = again.report().held.unwrap().until_unix_ms;
+    assert_eq!(until, 1_700_000_000_000 + week_ms, "no hold is longer than a week");
+    restored.clock.advance(Duration::from_millis(week_ms));
+    assert_eq!(again.tick(&Signals::default()), Level::Full);
+}
+
 // D4, D6
 #[test]
 fn a_level_says_what_it_means() {

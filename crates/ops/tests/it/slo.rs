@@ -1,6 +1,8 @@
 //! V6: objectives, burn rates, budgets, incidents, dead time, probes, rules.
 
-use mainstay_ops::incidents::{Incidents, mtbf_lower_factor};
+use mainstay_ops::incidents::{
+    Incidents, MeanTimeReport, MeanTimes, Verdict, mtbf_lower_factor, mtbf_upper_factor,
+};
 use mainstay_ops::slo::{
     Indicator, Objective, ObjectiveReport, ProbeLedger, Severity, Slo, SloConfig, Source,
     prometheus_rules,
@@ -227,7 +229,7 @@ fn an_incident_is_opened_and_closed_with_the_times_of_the_trouble() {
     assert_eq!(incidents[0].began_unix_ms, began_ms);
     assert!(incidents[0].detected_unix_ms - began_ms <= 70_000);
     assert_eq!(incidents[0].lasted_ms(), Some(300_000));
-    let reliability = world.incidents.reliability(world.slo.observed_ms());
+    let reliability = world.slo.reliability();
     assert_eq!(reliability.mttr_minutes, Some(5.0));
     assert_eq!((reliability.incidents, reliability.open), (1, 0));
 }
@@ -245,7 +247,7 @@ fn a_restart_neither_resets_nor_inflates_the_budget() {
     assert_eq!((report.good, report.bad), (6_480, 720));
     assert!(report.windows[0].burn_long.unwrap() > 90.0);
     assert_eq!(world.slo.report().dead_seconds, 0);
-    assert_eq!(world.slo.observed_ms(), 7_205_000);
+    assert!(close_to(world.slo.reliability().observed_hours, 7_205.0 / 3_600.0));
 }
 
 // V6
@@ -319,6 +321,49 @@ fn a_clock_that_jumps_ahead_is_followed() {
     assert_eq!(world.of("search").ratio, None);
     world.serve(1, 0);
     assert_eq!(world.of("search").good, 10);
+}
+
+// V6. Bad input: a clock that goes backwards, and then far ahead, in the middle of an incident.
+#[test]
+fn an_incident_keeps_its_times_in_order_while_the_time_of_day_is_set() {
+    let world = world();
+    world.serve(360, 0);
+    world.serve(15, 10);
+    world.wall.set(BEGIN_MS);
+    world.serve(15, 10);
+    world.serve(1_000, 0);
+    let incident = world.incidents.list()[0].clone();
+    assert_eq!(incident.lasted_ms(), Some(300_000), "{incident:?}");
+    world.serve(30, 10);
+    world.wall.advance(Duration::from_secs(2 * 86_400));
+    world.serve(100, 0);
+    let incidents = world.incidents.list();
+    assert_eq!(incidents.len(), 2);
+    let (began, ended) = (incidents[0].began_unix_ms, incidents[0].ended_unix_ms.unwrap());
+    assert!(began < ended && ended <= world.wall.clock().unix_ms(), "{incidents:?}");
+}
+
+// V6. Bad input: what was saved is of a time that has not come yet.
+#[test]
+fn state_from_the_future_is_taken_for_what_it_is_and_new_trouble_is_seen() {
+    let world = world();
+    world.serve(360, 0);
+    world.serve(30, 10);
+    world.slo.close().unwrap();
+    assert_eq!(world.incidents.list()[0].lasted_ms(), None);
+    world.wall.set(BEGIN_MS - 30 * 86_400_000);
+    let world = world.restart_after(SECOND);
+    assert_eq!(world.of("search").alert, None, "what lies in the future is not counted");
+    assert_eq!(world.slo.report().dead_seconds, 0);
+    world.serve(60, 0);
+    assert_eq!(world.incidents.list()[0].lasted_ms(), Some(0), "ended before it began");
+    world.serve(12, 10);
+    let incidents = world.incidents.list();
+    assert_eq!((incidents.len(), incidents[0].lasted_ms()), (2, None));
+    let found = world.slo.reliability();
+    assert_eq!((found.observed_hours, found.mtbf_lower_hours), (0.0, 0.0));
+    let verdicts: Vec<_> = world.slo.report().mean_times.iter().map(|it| it.verdict).collect();
+    assert_ne!(verdicts[0], Verdict::Met, "{verdicts:?}");
 }
 
 // V6
@@ -451,23 +496,165 @@ fn the_bound_on_the_mean_time_between_failures_is_the_textbooks() {
 
 // V6
 #[test]
-fn a_month_without_failure_shows_ten_days_and_not_a_month() {
-    let incidents = Incidents::open(Arc::new(MemoryStore::new())).unwrap();
-    let clean = incidents.reliability(720 * 3_600_000);
-    assert_eq!((clean.mtbf_hours, clean.mttr_minutes), (None, None));
-    assert!((clean.mtbf_lower_hours - 240.3).abs() < 0.1, "{}", clean.mtbf_lower_hours);
-    const HOUR: u64 = 3_600_000;
-    for (hour, minutes) in [(1, 10), (3, 20), (5, 60)] {
-        incidents.past("k", "t", hour * HOUR, hour * HOUR + minutes * 60_000);
+fn the_upper_bound_of_a_mean_time_is_half_of_chi_squares_fifth_percentile() {
+    assert_eq!(mtbf_upper_factor(0), None);
+    // Chi-square with 2, 4, 6, 10 and 20 degrees of freedom: 0.1026, 0.7107, 1.635, 3.940, 10.851.
+    for (failures, factor) in [(1, 0.0513), (2, 0.3554), (3, 0.8177), (5, 1.970), (10, 5.425)] {
+        let found = mtbf_upper_factor(failures).unwrap();
+        assert!((found - factor).abs() < 0.001, "{failures}: {found}");
     }
-    incidents.begin("open", "t", 9 * HOUR, 9 * HOUR + 4);
-    incidents.begin("open", "again", 9 * HOUR + 1, 9 * HOUR + 5);
+    assert!((mtbf_upper_factor(100_000).unwrap() / 100_000.0 - 1.0).abs() < 0.01);
+}
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 3_600_000;
+
+fn incidents() -> Incidents {
+    Incidents::open(Arc::new(MemoryStore::new())).unwrap()
+}
+
+// V6
+#[test]
+fn a_month_without_failure_shows_ten_days_and_not_a_month() {
+    let incidents = incidents();
+    let clean = incidents.reliability(0, 720 * HOUR_MS);
+    assert_eq!((clean.mtbf_hours, clean.mttr_minutes), (None, None));
+    assert_eq!((clean.mtbf_upper_hours, clean.mttr_upper_minutes), (None, None));
+    assert!((clean.mtbf_lower_hours - 240.3).abs() < 0.1, "{}", clean.mtbf_lower_hours);
+    for (hour, minutes) in [(1, 10), (3, 20), (5, 60)] {
+        incidents.past("k", "t", hour * HOUR_MS, hour * HOUR_MS + minutes * MINUTE_MS);
+    }
+    incidents.begin("open", "t", 719 * HOUR_MS, 719 * HOUR_MS + 4);
+    incidents.begin("open", "again", 719 * HOUR_MS + 1, 719 * HOUR_MS + 5);
     // Told by two objectives, and one failure all the same.
-    incidents.past("slo:probes", "the same trouble", 5 * HOUR + 30_000, 5 * HOUR + 45_000);
-    let some = incidents.reliability(720 * 3_600_000);
-    assert_eq!((some.incidents, some.open, some.trouble_hours), (4, 1, 1.5));
+    incidents.past("slo:probes", "the same trouble", 5 * HOUR_MS + 30_000, 5 * HOUR_MS + 45_000);
+    let some = incidents.reliability(0, 720 * HOUR_MS);
+    assert_eq!((some.incidents, some.open, some.trouble_hours), (4, 1, 2.5));
     assert_eq!((some.mttr_minutes, some.mttr_median_minutes), (Some(30.0), Some(20.0)));
-    assert_eq!((some.mttr_p95_minutes, some.mtbf_hours), (Some(60.0), Some(718.5 / 4.0)));
+    assert_eq!((some.mttr_p95_minutes, some.mtbf_hours), (Some(60.0), Some(717.5 / 4.0)));
+}
+
+// V6
+#[test]
+fn mean_times_look_back_a_year_and_at_no_time_whose_incidents_are_forgotten() {
+    const DAY_MS: u64 = 24 * HOUR_MS;
+    let incidents = incidents();
+    incidents.past("old", "t", DAY_MS, DAY_MS + HOUR_MS);
+    incidents.past("late", "t", 300 * DAY_MS, 300 * DAY_MS + HOUR_MS);
+    assert_eq!(incidents.reliability(0, 360 * DAY_MS).incidents, 2);
+    let year = incidents.reliability(0, 400 * DAY_MS);
+    assert_eq!((year.incidents, year.observed_hours), (1, 365.0 * 24.0));
+    // 500 are kept, of the last 500 minutes; the days before would look free of failures.
+    for minute in 0..600 {
+        let began = 400 * DAY_MS + minute * MINUTE_MS;
+        incidents.past("k", "t", began, began + 1_000);
+    }
+    let busy = incidents.reliability(0, 400 * DAY_MS + 600 * MINUTE_MS);
+    assert!((500..=501).contains(&busy.incidents), "{}", busy.incidents);
+    assert!((8.3..8.4).contains(&busy.observed_hours), "{}", busy.observed_hours);
+}
+
+// V6
+#[test]
+fn time_in_which_the_process_was_stopped_shows_nothing_about_it() {
+    let world = world();
+    world.serve(360, 0);
+    world.slo.close().unwrap();
+    let world = world.restart_after(Duration::from_secs(100 * 86_400));
+    assert!(close_to(world.slo.reliability().observed_hours, 1.0));
+    world.slo.close().unwrap();
+    let world = world.restart_after(SECOND);
+    assert!((world.slo.reliability().observed_hours - 1.0).abs() < 0.001);
+}
+
+fn judged(incidents: &Incidents, hours: u64, name: &str) -> MeanTimeReport {
+    let found = incidents.reliability(0, hours * HOUR_MS);
+    let all = MeanTimes::default().judge(&found);
+    all.into_iter().find(|report| report.name == name).unwrap()
+}
+
+// V6: MTBF above 720 h.
+#[test]
+fn the_time_between_failures_is_known_only_when_its_bounds_say_so() {
+    let quiet = incidents();
+    let month = judged(&quiet, 720, "mtbf");
+    assert_eq!((month.verdict, month.estimate_seconds), (Verdict::NotYetKnown, None));
+    assert_eq!(
+        month.why,
+        "no failure in 720 h shows no more than 240 h; 1437 h more without one would show it"
+    );
+    assert_eq!(judged(&quiet, 2_156, "mtbf").verdict, Verdict::NotYetKnown);
+    let months = judged(&quiet, 2_158, "mtbf");
+    assert_eq!((months.verdict, months.target_seconds), (Verdict::Met, 720 * 3_600));
+    assert_eq!(months.why, "no failure in 2158 h: the mean is at least 720 h");
+    // A mean of 360 h from two failures may still be one of 720 h.
+    let some = incidents();
+    let fail = |hour: u64| some.past("k", "t", hour * HOUR_MS, hour * HOUR_MS + MINUTE_MS);
+    fail(100);
+    fail(500);
+    let few = judged(&some, 720, "mtbf");
+    assert_eq!(few.verdict, Verdict::NotYetKnown, "{few:?}");
+    assert!(few.upper_seconds.unwrap() > 2_000.0 * 3_600.0);
+    (501..505).for_each(fail);
+    let many = judged(&some, 720, "mtbf");
+    assert_eq!(many.verdict, Verdict::Missed, "{many:?}");
+    assert_eq!(many.why, "6 failures in 720 h: the mean is at most 276 h");
+}
+
+// V6: MTTR below 15 min.
+#[test]
+fn the_time_to_repair_is_known_only_when_its_bounds_say_so() {
+    let some = incidents();
+    let none = judged(&some, 720, "mttr");
+    assert_eq!((none.verdict, none.upper_seconds), (Verdict::NotYetKnown, None));
+    assert_eq!(none.why, "no repair: nothing is known before one has ended");
+    let repair = |hour: u64, ms: u64| some.past("k", "t", hour * HOUR_MS, hour * HOUR_MS + ms);
+    repair(1, 4 * MINUTE_MS);
+    let one = judged(&some, 720, "mttr");
+    assert_eq!((one.verdict, one.estimate_seconds), (Verdict::NotYetKnown, Some(240.0)));
+    assert_eq!(one.why, "1 repair: the mean may be anything from 80.1 s to 78.0 min");
+    repair(2, 4 * MINUTE_MS);
+    repair(3, 4 * MINUTE_MS);
+    let three = judged(&some, 720, "mttr");
+    assert_eq!(three.verdict, Verdict::Met, "{three:?}");
+    assert_eq!(three.why, "3 repairs: the mean is at most 14.7 min");
+    // One that does not end counts with what it has lasted.
+    some.begin("open", "t", 700 * HOUR_MS, 700 * HOUR_MS);
+    let lasting = judged(&some, 720, "mttr");
+    assert_eq!(lasting.verdict, Verdict::Missed, "{lasting:?}");
+    assert!(lasting.why.starts_with("3 repairs and 1 that lasts: the mean is at least"));
+}
+
+// V6
+#[test]
+fn a_mean_time_of_zero_is_not_promised_and_one_that_no_year_shows_is_refused() {
+    let found = incidents().reliability(0, HOUR_MS);
+    let none = MeanTimes { mtbf_min_ms: 0, mttr_max_ms: 0 };
+    assert_eq!(none.judge(&found), []);
+    let with = |mean_times| SloConfig { mean_times, ..SloConfig::default() }.validate();
+    assert!(with(none).is_ok());
+    let long = MeanTimes { mtbf_min_ms: 121 * 24 * HOUR_MS, ..none };
+    assert_eq!(
+        with(long).unwrap_err().to_string(),
+        "slo.mean_times.mtbf_min_ms: 10454400000 is not allowed, use 0 to 10368000000"
+    );
+    let slow = MeanTimes { mttr_max_ms: 25 * HOUR_MS, ..none };
+    assert!(with(slow).unwrap_err().to_string().contains("slo.mean_times.mttr_max_ms"));
+}
+
+// V6
+#[test]
+fn mean_times_are_reported_beside_the_objectives() {
+    let world = world();
+    world.serve(360, 0);
+    world.serve(30, 10);
+    world.serve(1_000, 0);
+    let report = world.slo.report();
+    let found: Vec<_> = report.mean_times.iter().map(|it| (&*it.name, it.verdict)).collect();
+    assert_eq!(found, [("mtbf", Verdict::Missed), ("mttr", Verdict::NotYetKnown)]);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["mean_times"][0]["verdict"], "missed");
+    assert_eq!(json["mean_times"][1]["estimate_seconds"], 300.0);
 }
 
 // V6
@@ -503,6 +690,8 @@ fn the_rules_hold_the_same_bounds_as_the_process() {
          mainstay:slo_error_ratio:rate1800s{slo=\"search\"} > 0.00600000)",
         "        expr: absent(mainstay_slo_events_total{slo=\"search\"})",
         "          runbook_url: \"https://example.org/slo#search\"",
+        "        expr: mainstay_mean_time_verdict{verdict=\"missed\"} == 1",
+        "          summary: \"the promised {{ $labels.mean_time }} is missed\"",
     ] {
         assert!(rules.lines().any(|found| found == line), "{line}\n{rules}");
     }

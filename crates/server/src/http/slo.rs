@@ -35,7 +35,7 @@ pub(crate) struct AuditQuery {
 /// How good the service is, against what was promised
 #[utoipa::path(
     get, path = "/admin/slo", tag = "admin",
-    responses((status = 200, description = "Objectives with their budgets, reliability, the latest incidents", body = serde_json::Value))
+    responses((status = 200, description = "Objectives with their budgets, mean times with their verdicts, reliability, the latest incidents", body = serde_json::Value))
 )]
 pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value> {
     let operations = state.operations();
@@ -43,7 +43,7 @@ pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value>
     incidents.truncate(INCIDENTS_SHOWN);
     Json(serde_json::json!({
         "slo": operations.slo.report(),
-        "reliability": operations.incidents.reliability(operations.slo.observed_ms()),
+        "reliability": operations.slo.reliability(),
         "incidents": incidents,
     }))
 }

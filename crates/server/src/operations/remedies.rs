@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mainstay_db::{BreakerState, Db, Dependency, DependencyKind, Method, ViewState};
 use mainstay_ops::audit::{Action, Audit, SYSTEM};
@@ -26,6 +27,8 @@ pub(super) struct Remedies {
     views: BTreeMap<String, View>,
     restarts: BTreeMap<String, u64>,
     breakers: BTreeMap<String, &'static str>,
+    /// Breakers that let probes through: since which generation, and since when.
+    probing: BTreeMap<String, (u64, Instant)>,
     step: Step,
     /// Breakers that were opened because memory was at its last step.
     opened: Vec<Dependency>,
@@ -40,9 +43,18 @@ struct View {
 
 impl Remedies {
     pub(super) fn new(db: Arc<Db>, memory: MemoryGuard, audit: Audit) -> Self {
-        let (views, restarts, breakers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (step, opened) = (Step::Normal, Vec::new());
-        Self { db, memory, audit, views, restarts, breakers, step, opened, lost: [0; 4] }
+        Self {
+            db,
+            memory,
+            audit,
+            views: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+            breakers: BTreeMap::new(),
+            probing: BTreeMap::new(),
+            step: Step::Normal,
+            opened: Vec::new(),
+            lost: [0; 4],
+        }
     }
 
     /// Looks at everything once.
@@ -57,11 +69,7 @@ impl Remedies {
         let mut now = BTreeMap::new();
         for collection in self.db.collections() {
             let status = collection.status();
-            let restarts = self.restarts.insert(status.name.clone(), status.worker_restarts);
-            if restarts.unwrap_or(0) < status.worker_restarts {
-                let why = "refinement or compaction panicked; the log says where";
-                self.note("worker.restart", &status.name, "dead", "begun anew", why);
-            }
+            self.look_at_workers(&status.name, status.worker_restarts);
             for view in &status.views {
                 let (state, trouble) = match &view.state {
                     ViewState::Ready => ("ready", ""),
@@ -84,10 +92,40 @@ impl Remedies {
         self.views = now;
     }
 
+    fn look_at_workers(&mut self, collection: &str, restarts: u64) {
+        let before = self.restarts.insert(collection.to_string(), restarts);
+        if before.unwrap_or(0) < restarts {
+            let why = "refinement or compaction panicked; the log says where";
+            self.note("worker.restart", collection, "dead", "begun anew", why);
+        }
+    }
+
+    /// A probe that hung was given up, and the breaker opened again to send another one later.
+    fn look_at_probes(&mut self, dependency: &Dependency) {
+        let breaker = dependency.breaker().snapshot();
+        let changed = Instant::now().checked_sub(breaker.since_change);
+        let before = self.probing.remove(dependency.name());
+        let (Some(changed), state) = (changed, breaker.state) else { return };
+        if state == BreakerState::HalfOpen {
+            let probing = (breaker.generation, changed);
+            self.probing.insert(dependency.name().to_string(), probing);
+            return;
+        }
+        let Some((generation, began)) = before else { return };
+        let waited = changed.saturating_duration_since(began);
+        let limit = dependency.breaker().config().probes.give_up_after;
+        let next = breaker.generation == generation + 1 && state == BreakerState::Open;
+        if next && waited >= limit {
+            let why = format!("no answer for {} s, so it was given up", waited.as_secs());
+            self.note("breaker.probe", dependency.name(), "hangs", "probed anew later", &why);
+        }
+    }
+
     /// Openings and recoveries; what somebody did by hand is in the trail already.
     fn look_at_breakers(&mut self) {
         let mut now = BTreeMap::new();
         for dependency in self.db.pipelines().dependencies() {
+            self.look_at_probes(&dependency);
             let state = match dependency.breaker().state() {
                 BreakerState::Closed => "closed",
                 BreakerState::Open | BreakerState::HalfOpen => "open",
@@ -145,18 +183,58 @@ impl Remedies {
     }
 
     fn look_at_threads(&mut self) {
-        let lanes = self.db.figures().lanes;
-        for (method, lane) in Method::ALL.into_iter().zip(lanes) {
-            let before = std::mem::replace(&mut self.lost[method as usize], lane.lost);
-            if lane.lost > before {
-                let why = "a thread was busy for too long; another one took its place";
-                self.note("thread.replace", method.name(), "stuck", "replaced", why);
-            }
+        for lane in self.db.figures().lanes {
+            self.look_at_lane(lane.method, lane.lost);
+        }
+    }
+
+    fn look_at_lane(&mut self, method: Method, lost: usize) {
+        let before = std::mem::replace(&mut self.lost[method as usize], lost);
+        if lost > before {
+            let why = "a thread was busy for too long; another one took its place";
+            self.note("thread.replace", method.name(), "stuck", "replaced", why);
         }
     }
 
     fn note(&self, action: &str, target: &str, before: &str, after: &str, why: &str) {
         let action = Action::new(SYSTEM, action, target).change(before, after).because(why);
         self.audit.record(action);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mainstay_db::Options;
+    use mainstay_ops::kernel_files::KernelFiles;
+    use mainstay_ops::memory::MemoryConfig;
+    use mainstay_ops::wall_clock::WallClock;
+    use mainstay_resilience::Clock;
+
+    /// D5: each time that something dead is begun anew there is one entry, and none in between.
+    #[test]
+    fn each_dead_worker_and_each_stuck_thread_is_noted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(folder.path(), Options::default()).unwrap());
+        let kernel = KernelFiles::default();
+        let memory = MemoryGuard::new(MemoryConfig::default(), kernel, Clock::system(), None);
+        let audit = Audit::new(WallClock::system(), None);
+        let mut remedies = Remedies::new(db, memory.unwrap(), audit.clone());
+        for restarts in [0, 1, 1, 1, 3] {
+            remedies.look_at_workers("docs", restarts);
+        }
+        // One of the two stuck threads comes back, then a third one gets stuck.
+        for lost in [0, 2, 2, 1, 2] {
+            remedies.look_at_lane(Method::Native, lost);
+        }
+        let events = audit.recent(0, 100);
+        let of = |action: &str| -> Vec<String> {
+            let found = events.iter().filter(|event| event.action == action);
+            found.map(|event| event.target.clone()).collect()
+        };
+        assert_eq!(of("worker.restart"), ["docs", "docs"]);
+        assert_eq!(of("thread.replace"), ["native", "native"]);
+        assert!(events.iter().all(|event| event.who == SYSTEM));
     }
 }

@@ -312,6 +312,18 @@ pub const SETTINGS: &[Setting] = &[
         "The days over which objectives are judged.",
     ),
     fixed(
+        "slo.mtbf_min",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(120 * 86_400)),
+        "30d",
+        "The least mean time between failures that is promised; it is judged over a year, of which three times that without a failure shows it. 0s promises none.",
+    ),
+    fixed(
+        "slo.mttr_max",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(86_400)),
+        "15m",
+        "The longest mean time to repair that is promised, judged likewise; 0s promises none.",
+    ),
+    fixed(
         "slo.probe_every",
         Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
         "10s",

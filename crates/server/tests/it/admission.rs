@@ -41,7 +41,7 @@ fn narrow(queue: u32) -> Running {
 }
 
 /// A search on a connection of its own, sent and not yet answered.
-fn begin_search(server: &Running) -> TcpStream {
+pub(crate) fn begin_search(server: &Running) -> TcpStream {
     let body = br#"{"query": "x", "methods": ["bm25"], "timeout_ms": 30000}"#;
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -56,7 +56,7 @@ fn begin_search(server: &Running) -> TcpStream {
     stream
 }
 
-fn status_of(mut stream: TcpStream) -> String {
+pub(crate) fn status_of(mut stream: TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.lines().next().unwrap_or_default().to_string()

@@ -8,7 +8,10 @@ mod catalogue;
 mod contract;
 mod disk_full;
 mod documents;
+mod incidents;
+mod ladder;
 mod operations;
+mod remedies;
 mod search;
 mod security;
 mod shared_rates;
@@ -38,7 +41,7 @@ struct Running {
     handles: HandlePool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 impl Running {
@@ -69,10 +72,22 @@ impl Running {
         config: Config,
         tune: impl FnOnce(&Server) + Send + 'static,
     ) -> Self {
-        mainstay_server::install_metrics().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let db = Arc::new(Db::open_on(fs, folder.path(), Options::default()).unwrap());
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let db = Db::open_on(fs, folder.path(), Options::default()).unwrap();
         db.create_collection("default", "static".parse().unwrap()).unwrap();
+        Self::start_over(folder, db, host, config, tune)
+    }
+
+    /// Over a data directory that is there already.
+    fn start_over(
+        folder: Arc<TempDir>,
+        db: Db,
+        host: Host,
+        config: Config,
+        tune: impl FnOnce(&Server) + Send + 'static,
+    ) -> Self {
+        mainstay_server::install_metrics().unwrap();
+        let db = Arc::new(db);
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{Running, with_documents};
 
 /// Waits until what the server shows is as wanted; what it showed last when it never is.
-fn until(what: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn until(what: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let shown = what();
@@ -22,19 +22,19 @@ fn until(what: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-fn search(server: &Running) -> Value {
+pub(crate) fn search(server: &Running) -> Value {
     let answer = server.post("/search", &json!({"query": "zebra"}));
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json()
 }
 
-fn status_of(answer: &Value, method: &str) -> String {
+pub(crate) fn status_of(answer: &Value, method: &str) -> String {
     let methods = answer["methods"].as_array().unwrap();
     let found = methods.iter().find(|report| report["method"] == method).unwrap();
     found["status"].as_str().unwrap().to_string()
 }
 
-fn audited(server: &Running, action: &str) -> Vec<Value> {
+pub(crate) fn audited(server: &Running, action: &str) -> Vec<Value> {
     let events = server.get("/admin/audit?limit=1000").json();
     let events = events["events"].as_array().unwrap().clone();
     events.into_iter().filter(|event| event["action"] == action).collect()

@@ -22,7 +22,7 @@ use crate::catalogue::{sharing, until};
 use crate::{Running, agent};
 
 /// What the whole test binary logs from the first call on, at the most detailed level.
-fn log() -> &'static Mutex<Vec<u8>> {
+pub(crate) fn log() -> &'static Mutex<Vec<u8>> {
     static LOG: OnceLock<&'static Mutex<Vec<u8>>> = OnceLock::new();
     LOG.get_or_init(|| {
         let written: &'static Mutex<Vec<u8>> = Box::leak(Box::default());
@@ -51,7 +51,7 @@ impl Write for Shared {
     }
 }
 
-fn lines() -> Vec<Value> {
+pub(crate) fn lines() -> Vec<Value> {
     let text = String::from_utf8(log().lock().unwrap().clone()).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
