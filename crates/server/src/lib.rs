@@ -30,6 +30,7 @@ mod http;
 mod leaving;
 mod limited_routes;
 mod listener;
+mod nearest;
 mod observe;
 mod operations;
 mod reload;

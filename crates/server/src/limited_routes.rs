@@ -2,7 +2,7 @@
 
 use mainstay_ops::admission::RateScope;
 
-use crate::settings::nearest;
+use crate::nearest::nearest;
 
 /// Method, path and operation id.
 const ROUTES: &[(&str, &str, &str)] = &[

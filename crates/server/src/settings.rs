@@ -18,7 +18,6 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use fault::SettingFault;
-pub(crate) use fault::nearest;
 pub use show::{reference, to_json, to_text};
 pub use source::{Origin, PROGRAM_VARIABLES};
 pub use table::{SETTINGS, Setting};
@@ -522,7 +521,7 @@ mod tests {
              [catalogue]\nurl = \"postgres://ada:hunter2@db/x\"\n\
              [admission]\nredis_url = \"redis://:hunter2@db\"\n"
         );
-        let toml = toml.replace("[semantic]", "otlp_headers = \"x-key=hunter2\"\n[semantic]");
+        let toml = toml.replace("[catalogue]", "otlp_headers = \"x-key=hunter2\"\n[catalogue]");
         let settings = load(&toml, &[], &[]).unwrap();
         assert_eq!(settings.text("telemetry.endpoint"), endpoint);
         let changes = Settings::default().changes(&settings);

@@ -8,8 +8,9 @@ use toml_edit::{Document, Item, TableLike};
 use mainstay_ops::redact::{holds_secret, redact};
 
 use super::Settings;
-use super::fault::{SettingFault, nearest};
+use super::fault::SettingFault;
 use super::table::{SETTINGS, Setting};
+use crate::nearest::nearest;
 
 /// What the variables of settings begin with.
 const PREFIX: &str = "MAINSTAY_";
