@@ -71,6 +71,9 @@ pub(crate) struct Arguments {
     /// Fail instead of answering with a part
     #[arg(long)]
     strict: bool,
+    /// Fail when fewer methods answer, of those asked
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    methods_min: usize,
     /// The time for everything, in milliseconds
     #[arg(long, default_value_t = 5000)]
     timeout_ms: u64,
@@ -131,6 +134,7 @@ impl Arguments {
             word: self.word,
             timeout_ms: Some(self.timeout_ms),
             strict: self.strict,
+            methods_min: Some(self.methods_min),
             explain: self.explain,
             lines: Some(self.lines),
             context_lines: Some(self.context),

@@ -91,7 +91,7 @@ pub enum DbError {
         /// The byte of the query at which it goes wrong, where known.
         position: Option<usize>,
     },
-    /// No method answered, or one did not and the request was strict.
+    /// No method answered, or fewer than the request demands.
     Unanswered {
         /// Each method's reason, one after the other.
         reasons: String,

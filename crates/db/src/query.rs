@@ -234,13 +234,14 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Refuses an answer that would be none, or less than a strict caller can use.
+    /// Refuses an answer that would be none, or less than the caller can use.
     fn check(&self, request: &SearchRequest) -> Result<(), DbError> {
-        let answered = |turn: &Turn| matches!(&turn.state, TurnState::Done { outcome: Ok(_), .. });
-        let none = !self.turns.iter().any(answered);
+        let answered = |turn: &&Turn| matches!(&turn.state, TurnState::Done { outcome: Ok(_), .. });
+        let answered = self.turns.iter().filter(answered).count();
+        let too_few = answered < request.methods_min.max(1);
         let reports = self.reports(request);
         let incomplete = reports.iter().any(|report| report.status != MethodStatus::Ok);
-        if !(none || request.strict && incomplete) {
+        if !(too_few || request.strict && incomplete) {
             return Ok(());
         }
         let faults = self.turns.iter().filter_map(|turn| match &turn.state {
@@ -254,8 +255,13 @@ impl<'a> Asked<'a> {
         if let (true, Some(first)) = (all_query, faults.into_iter().next()) {
             return Err(first);
         }
+        let mut reasons = unwell(&reports);
+        if too_few && answered > 0 {
+            reasons =
+                format!("methods_min is {}, {answered} answered; {reasons}", request.methods_min);
+        }
         Err(DbError::Unanswered {
-            reasons: unwell(&reports),
+            reasons,
             retry_after_ms: reports.iter().filter_map(|report| report.retry_after_ms).min(),
         })
     }

@@ -65,6 +65,8 @@ pub struct SearchRequest {
     pub timeout: Duration,
     /// Whether an incomplete answer is an error.
     pub strict: bool,
+    /// Methods that must answer, of those asked: with fewer the answer is an error. Default 1.
+    pub methods_min: usize,
     /// Waits until the methods have indexed up to this sequence number: read your own writes.
     pub min_seq: u64,
     /// Whether each hit says which method gave what.
@@ -164,6 +166,7 @@ impl SearchRequest {
             pattern: Pattern::default(),
             timeout: TIMEOUT_DEFAULT,
             strict: false,
+            methods_min: 1,
             min_seq: 0,
             explain: false,
             snippet_bytes: SNIPPET_BYTES_DEFAULT,
@@ -201,6 +204,7 @@ impl SearchRequest {
             })
         };
         bound("the query's length in bytes", self.query.len(), 0, QUERY_BYTES_MAX)?;
+        bound("methods_min", self.methods_min, 1, self.methods().len())?;
         bound("limit", self.limit, 1, LIMIT_MAX)?;
         bound("offset + limit", self.offset.saturating_add(self.limit), 1, DEPTH_MAX)?;
         bound("the number of facets", self.facets.len(), 0, FACETS_MAX)?;

@@ -72,6 +72,10 @@ pub struct SearchRequestJson {
     /// Whether an incomplete answer is an error.
     #[serde(default, skip_serializing_if = "is_false")]
     pub strict: bool,
+    /// Methods that must answer, of those asked: with fewer the answer is an error; 1 when absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(minimum = 1, maximum = 4, default = 1)]
+    pub methods_min: Option<usize>,
     /// Waits until the methods have indexed up to this sequence number: read your own writes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub min_seq: Option<u64>,
@@ -126,6 +130,7 @@ impl SearchRequestJson {
         request.pattern = self.pattern()?;
         request.timeout = self.timeout_ms.map_or(request.timeout, Duration::from_millis);
         request.strict = self.strict;
+        request.methods_min = self.methods_min.unwrap_or(request.methods_min);
         request.min_seq = self.min_seq.unwrap_or(0);
         request.explain = self.explain;
         request.snippet_bytes = self.snippet_bytes.unwrap_or(request.snippet_bytes);

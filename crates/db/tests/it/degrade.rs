@@ -71,6 +71,27 @@ fn a_strict_caller_gets_an_error_instead_of_a_part() {
     }
 }
 
+/// D3: at least so many of the methods asked must answer.
+#[test]
+fn d3_a_caller_that_needs_so_many_methods_gets_an_error_with_fewer() {
+    let fixture = fixture();
+    let docs = fixture.docs();
+    let need = |methods_min| docs.search(&SearchRequest { methods_min, ..request() });
+    assert!(need(4).unwrap().complete);
+    docs.dependency(Method::Native).faults().set(Fault::Error, None);
+    docs.dependency(Method::Semantic).faults().set(Fault::Error, None);
+    assert_eq!(need(2).unwrap().hits[0].document.id, "1");
+    let error = need(3).unwrap_err();
+    assert_eq!(error.code(), "unanswered");
+    for part in ["methods_min is 3, 2 answered", "native", "semantic"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    for wrong in [0, 5] {
+        let error = need(wrong).unwrap_err().to_string();
+        assert!(error.contains(&format!("methods_min is {wrong}; allowed is 1 to 4")), "{error}");
+    }
+}
+
 #[test]
 fn when_every_method_fails_there_is_one_clear_error() {
     let fixture = fixture();

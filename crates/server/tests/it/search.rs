@@ -66,6 +66,10 @@ fn a_broken_method_degrades_the_answer_and_a_strict_caller_is_told() {
     let strict = server.post("/search", &json!({"query": "zebra", "strict": true}));
     assert_eq!(strict.status, 503);
     assert_eq!(strict.problem(), "unanswered");
+    let most = |least: u32| {
+        server.post("/search", &json!({"query": "zebra", "methods_min": least})).status
+    };
+    assert_eq!([most(3), most(4), most(5)], [200, 503, 400], "D3: three of four answer");
     for _ in 0..5 {
         server.post("/search", &json!({"query": "zebra"}));
     }
