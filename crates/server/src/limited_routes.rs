@@ -58,13 +58,14 @@ mod tests {
         let contract: serde_json::Value =
             serde_json::from_str(&crate::routes::openapi()).unwrap_or_default();
         let paths = contract["paths"].as_object().cloned().unwrap_or_default();
-        let mut named = 0;
+        let (mut named, mut ids) = (0, std::collections::BTreeSet::new());
         for (path, item) in paths {
             for (verb, operation) in item.as_object().into_iter().flatten() {
                 let verb = verb.to_ascii_uppercase();
                 let route = path.replace("/documents/{id}", "/documents/{*id}");
                 let limited = group(&verb.parse().unwrap_or_default(), &path).is_some();
                 let id = operation["operationId"].as_str().unwrap_or_default();
+                assert!(ids.insert(id.to_string()), "{id} is the name of one operation");
                 let expected = if limited { id } else { "" };
                 assert_eq!(route_name(&verb, &route), expected, "{verb} {path}");
                 named += usize::from(limited);

@@ -31,7 +31,7 @@ pub(crate) struct WeightsJson {
 
 /// Compare the log, the documents and every view
 #[utoipa::path(
-    post, path = "/admin/collections/{collection}/verify", tag = "admin",
+    post, path = "/admin/collections/{collection}/verify", operation_id = "verify_collection", tag = "admin",
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 200, description = "What was found", body = VerifyJson),
@@ -59,7 +59,7 @@ pub(crate) async fn verify(
 ///
 /// Answers when it is done; the collection's figures show how far it is meanwhile.
 #[utoipa::path(
-    post, path = "/admin/collections/{collection}/rebuild", tag = "admin", request_body = RebuildJson,
+    post, path = "/admin/collections/{collection}/rebuild", operation_id = "rebuild_collection", tag = "admin", request_body = RebuildJson,
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 204, description = "Done"),
@@ -90,7 +90,7 @@ pub(crate) async fn rebuild(
 
 /// Records that a view can never apply
 #[utoipa::path(
-    get, path = "/admin/collections/{collection}/set-aside", tag = "admin",
+    get, path = "/admin/collections/{collection}/set-aside", operation_id = "list_set_aside", tag = "admin",
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 200, description = "Each with its error", body = [SetAsideJson]),
@@ -107,7 +107,7 @@ pub(crate) async fn set_aside(
 
 /// Set the fusion weights of a collection
 #[utoipa::path(
-    put, path = "/admin/collections/{collection}/weights", tag = "admin", request_body = WeightsJson,
+    put, path = "/admin/collections/{collection}/weights", operation_id = "set_weights", tag = "admin", request_body = WeightsJson,
     params(("collection" = String, Path, description = "The collection's name")),
     responses(
         (status = 204, description = "Recorded, durably"),

@@ -11,7 +11,7 @@ const SHARED_SHOWN: usize = 100;
 
 /// How full the server is, and what its rate limits have done
 #[utoipa::path(
-    get, path = "/admin/admission", tag = "admin",
+    get, path = "/admin/admission", operation_id = "get_admission", tag = "admin",
     responses((status = 200, description = "The limits now, what runs and what waits, and each rate limit", body = serde_json::Value))
 )]
 pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value> {

@@ -10,7 +10,7 @@ use crate::state::State;
 ///
 /// Answers without the nodes when the database does not answer, and says what is wrong.
 #[utoipa::path(
-    get, path = "/admin/catalogue", tag = "admin",
+    get, path = "/admin/catalogue", operation_id = "get_catalogue", tag = "admin",
     responses((status = 200, description = "Where it is, whether it answers, its connections, nodes and collections", body = serde_json::Value))
 )]
 pub(crate) async fn get(Shared(state): Shared<State>) -> Json<CatalogueReport> {

@@ -44,7 +44,7 @@ pub(crate) struct ReloadJson {
 
 /// Every setting with its value and where that comes from
 #[utoipa::path(
-    get, path = "/admin/config", tag = "admin",
+    get, path = "/admin/config", operation_id = "get_config", tag = "admin",
     responses(
         (status = 200, description = "Settings by name", body = serde_json::Value),
         (status = "4XX", description = "The server was not started from settings", body = Problem, content_type = "application/problem+json"),
@@ -57,7 +57,7 @@ pub(crate) async fn get(Shared(state): Shared<State>) -> Result<Json<serde_json:
 
 /// Read all sources of settings again and take over what changed: all of it or nothing
 #[utoipa::path(
-    post, path = "/admin/config/reload", tag = "admin", params(ReloadQuery),
+    post, path = "/admin/config/reload", operation_id = "reload_config", tag = "admin", params(ReloadQuery),
     responses(
         (status = 200, description = "What changed", body = ReloadJson),
         (status = "4XX", description = "A source has a fault or changes what is fixed at the start; nothing has changed", body = Problem, content_type = "application/problem+json"),

@@ -114,7 +114,7 @@ impl From<&Dependency> for DependencyJson {
 
 /// What the server depends on
 #[utoipa::path(
-    get, path = "/admin/dependencies", tag = "admin",
+    get, path = "/admin/dependencies", operation_id = "list_dependencies", tag = "admin",
     responses((status = 200, description = "Each with its state and figures", body = DependenciesJson))
 )]
 pub(crate) async fn list(Shared(state): Shared<State>) -> Json<DependenciesJson> {
@@ -124,7 +124,7 @@ pub(crate) async fn list(Shared(state): Shared<State>) -> Json<DependenciesJson>
 
 /// One dependency
 #[utoipa::path(
-    get, path = "/admin/dependencies/{name}", tag = "admin",
+    get, path = "/admin/dependencies/{name}", operation_id = "get_dependency", tag = "admin",
     params(("name" = String, Path, description = "The dependency's name, which may hold `/`")),
     responses(
         (status = 200, description = "Its state and figures", body = DependencyJson),
@@ -140,7 +140,7 @@ pub(crate) async fn get(
 
 /// Open, isolate, disable or reset the breaker of a dependency
 #[utoipa::path(
-    post, path = "/admin/dependencies/{name}", tag = "admin", request_body = DependencyActionJson,
+    post, path = "/admin/dependencies/{name}", operation_id = "act_on_dependency", tag = "admin", request_body = DependencyActionJson,
     params(("name" = String, Path, description = "The dependency's name, which may hold `/`")),
     responses(
         (status = 200, description = "Its state afterwards", body = DependencyJson),

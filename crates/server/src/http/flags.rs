@@ -45,7 +45,7 @@ fn shown(state: &State, name: &str) -> Result<Json<serde_json::Value>, Problem> 
 
 /// All feature flags
 #[utoipa::path(
-    get, path = "/admin/flags", tag = "admin",
+    get, path = "/admin/flags", operation_id = "list_flags", tag = "admin",
     responses((status = 200, description = "Each with its definition and what nobody in particular gets", body = serde_json::Value))
 )]
 pub(crate) async fn list(Shared(state): Shared<State>) -> Json<serde_json::Value> {
@@ -54,7 +54,7 @@ pub(crate) async fn list(Shared(state): Shared<State>) -> Json<serde_json::Value
 
 /// What one user gets of a flag, and why
 #[utoipa::path(
-    get, path = "/admin/flags/{name}", tag = "admin", params(
+    get, path = "/admin/flags/{name}", operation_id = "evaluate_flag", tag = "admin", params(
         ("name" = String, Path, description = "The flag's name"), EvaluateQuery,
     ),
     responses(
@@ -101,7 +101,7 @@ pub(crate) async fn evaluate(
 ///
 /// The body is `{"enabled": true}`, or a whole definition with variants, rules and schedule.
 #[utoipa::path(
-    put, path = "/admin/flags/{name}", tag = "admin", request_body = serde_json::Value, params(
+    put, path = "/admin/flags/{name}", operation_id = "set_flag", tag = "admin", request_body = serde_json::Value, params(
         ("name" = String, Path, description = "The flag's name"), WhyQuery,
     ),
     responses(
@@ -137,7 +137,7 @@ pub(crate) async fn set(
 
 /// Take an override back; the flag as the program declares it counts again
 #[utoipa::path(
-    delete, path = "/admin/flags/{name}", tag = "admin", params(
+    delete, path = "/admin/flags/{name}", operation_id = "remove_flag", tag = "admin", params(
         ("name" = String, Path, description = "The flag's name"), WhyQuery,
     ),
     responses(

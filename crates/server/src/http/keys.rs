@@ -84,7 +84,7 @@ fn refused(error: KeyError) -> Problem {
 
 /// All API keys, without their secrets
 #[utoipa::path(
-    get, path = "/admin/keys", tag = "admin",
+    get, path = "/admin/keys", operation_id = "list_keys", tag = "admin",
     responses((status = 200, description = "Each with its scopes, times and last use", body = serde_json::Value))
 )]
 pub(crate) async fn list(Shared(state): Shared<State>) -> Json<serde_json::Value> {
@@ -97,7 +97,7 @@ pub(crate) async fn list(Shared(state): Shared<State>) -> Json<serde_json::Value
 /// The answer is the only place where its secret is ever shown. The first key must be one of scope
 /// `admin`: from then on every request needs a key.
 #[utoipa::path(
-    post, path = "/admin/keys", tag = "admin", request_body = NewKeyJson,
+    post, path = "/admin/keys", operation_id = "create_key", tag = "admin", request_body = NewKeyJson,
     responses(
         (status = 201, description = "The key, once", body = FreshKeyJson),
         (status = "4XX", description = "A property is out of its range", body = Problem, content_type = "application/problem+json"),
@@ -125,7 +125,7 @@ pub(crate) async fn create(
 
 /// Give an API key a new secret
 #[utoipa::path(
-    post, path = "/admin/keys/{id}/rotate", tag = "admin", params(
+    post, path = "/admin/keys/{id}/rotate", operation_id = "rotate_key", tag = "admin", params(
         ("id" = String, Path, description = "The key's id"), RotateQuery,
     ),
     responses(
@@ -152,7 +152,7 @@ pub(crate) async fn rotate(
 /// The last key that may administer everything stays, unless it is the only key and the server can be
 /// reached from its own machine alone.
 #[utoipa::path(
-    delete, path = "/admin/keys/{id}", tag = "admin",
+    delete, path = "/admin/keys/{id}", operation_id = "revoke_key", tag = "admin",
     params(("id" = String, Path, description = "The key's id")),
     responses(
         (status = 204, description = "It is gone"),

@@ -47,7 +47,7 @@ fn shown(state: &State) -> Json<serde_json::Value> {
 
 /// The level of service, why, and how it came there
 #[utoipa::path(
-    get, path = "/admin/level", tag = "admin",
+    get, path = "/admin/level", operation_id = "get_level", tag = "admin",
     responses((status = 200, description = "Standing, hold and history", body = serde_json::Value))
 )]
 pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value> {
@@ -56,7 +56,7 @@ pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value>
 
 /// Hold a level by hand, for a time
 #[utoipa::path(
-    put, path = "/admin/level", tag = "admin", request_body = HoldJson,
+    put, path = "/admin/level", operation_id = "hold_level", tag = "admin", request_body = HoldJson,
     responses(
         (status = 200, description = "Standing, hold and history", body = serde_json::Value),
         (status = "4XX", description = "There is no such level, or the time is out of its range", body = Problem, content_type = "application/problem+json"),
@@ -84,7 +84,7 @@ pub(crate) async fn hold(
 
 /// End a hold; the signals decide again
 #[utoipa::path(
-    delete, path = "/admin/level", tag = "admin", params(WhyQuery),
+    delete, path = "/admin/level", operation_id = "release_level", tag = "admin", params(WhyQuery),
     responses(
         (status = 200, description = "Standing and history", body = serde_json::Value),
         (status = "4XX", description = "No level is held", body = Problem, content_type = "application/problem+json"),

@@ -34,7 +34,7 @@ pub(crate) struct AuditQuery {
 
 /// How good the service is, against what was promised
 #[utoipa::path(
-    get, path = "/admin/slo", tag = "admin",
+    get, path = "/admin/slo", operation_id = "get_slo", tag = "admin",
     responses((status = 200, description = "Objectives with their budgets, mean times with their verdicts, reliability, the latest incidents", body = serde_json::Value))
 )]
 pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value> {
@@ -50,7 +50,7 @@ pub(crate) async fn get(Shared(state): Shared<State>) -> Json<serde_json::Value>
 
 /// The objectives as recording and alerting rules for Prometheus
 #[utoipa::path(
-    get, path = "/admin/slo/rules", tag = "admin",
+    get, path = "/admin/slo/rules", operation_id = "get_slo_rules", tag = "admin",
     responses((status = 200, description = "YAML for rule_files", body = String, content_type = "application/yaml"))
 )]
 pub(crate) async fn rules(Shared(state): Shared<State>) -> Response {
@@ -62,7 +62,7 @@ pub(crate) async fn rules(Shared(state): Shared<State>) -> Response {
 
 /// Who changed what, the newest first
 #[utoipa::path(
-    get, path = "/admin/audit", tag = "admin", params(AuditQuery),
+    get, path = "/admin/audit", operation_id = "list_audit", tag = "admin", params(AuditQuery),
     responses(
         (status = 200, description = "Events", body = serde_json::Value),
         (status = "4XX", description = "The query is not understood", body = Problem, content_type = "application/problem+json"),
@@ -84,7 +84,7 @@ pub(crate) async fn audit(
 
 /// Memory and file handles of the process
 #[utoipa::path(
-    get, path = "/admin/resources", tag = "admin",
+    get, path = "/admin/resources", operation_id = "get_resources", tag = "admin",
     responses((status = 200, description = "Use, limits and steps", body = serde_json::Value))
 )]
 pub(crate) async fn resources(Shared(state): Shared<State>) -> Json<serde_json::Value> {
