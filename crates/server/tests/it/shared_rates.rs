@@ -18,14 +18,14 @@ const SLACK: usize = 8;
 /// One of two nodes, as its settings say.
 fn node(redis: &str) -> Running {
     let flags = [
-        ("admission.redis_url", redis.to_string()),
         ("admission.nodes", "2".to_string()),
         ("admission.key_rates", format!("search = {QUOTA}/h sliding_window")),
         // Its own searches would be none of the caller's.
         ("slo.probe_every", "0s".to_string()),
     ];
+    let environment = [("MAINSTAY_ADMISSION_REDIS_URL".to_string(), redis.to_string())];
     let flags = flags.map(|(name, value)| (name.to_string(), value));
-    let server = Running::start_with(Settings::load(None, [], &flags).unwrap().config());
+    let server = Running::start_with(Settings::load(None, environment, &flags).unwrap().config());
     indexed(&server);
     server
 }
