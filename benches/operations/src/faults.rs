@@ -7,7 +7,7 @@ use mainstay_testkit::postgres::Postgres;
 use mainstay_testkit::redis::Redis;
 
 use crate::served::{Served, start};
-use crate::{load, provider};
+use crate::{load, provider, receiver};
 
 /// How slow a slow dependency is: longer than a search may take.
 const SLOW: Duration = Duration::from_millis(1_500);
@@ -33,15 +33,26 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
     row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
     each_dependency(&local, &["catalogue/sqlite", "default/"], only, rate, lasting)?;
     drop(local);
+    let collector = receiver::start("application/x-protobuf", |_| Vec::new());
+    let collector = collector.map_err(|error| error.to_string())?;
     let (postgres, redis) = (Postgres::start(), Redis::start());
     let shared = [
         ("catalogue.url", &*postgres.database()),
         ("admission.redis_url", &redis.url()),
         ("admission.nodes", "2"),
         ("admission.key_rates", "search = 100000/s sliding_window"),
+        ("telemetry.endpoint", &collector),
+        ("telemetry.protocol", "http"),
+        ("log.filter", "warn"),
     ];
     let shared = start(&format!("remote:{url},{model},{dimension}"), &shared)?;
-    each_dependency(&shared, &["catalogue/postgres", "redis/", "embedding/"], only, rate, lasting)
+    each_dependency(
+        &shared,
+        &["catalogue/postgres", "redis/", "embedding/", "telemetry/"],
+        only,
+        rate,
+        lasting,
+    )
 }
 
 /// Each fault of each dependency whose name begins so and contains `only`.

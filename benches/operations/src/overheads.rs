@@ -1,5 +1,11 @@
-//! What stands in front of a handler costs: admission, keys, levels, metrics, traces, correlation.
+//! What stands in front of a handler costs: admission, keys, levels, metrics, logs, traces, correlation.
+//!
+//! Two processes answer the same requests in turns: one the handlers alone, without anybody who
+//! receives logs and traces; the other with everything on: a key, a rate, a log line for each request,
+//! and each trace recorded and sent to a collector.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -7,39 +13,33 @@ use axum::body::Body;
 use axum::http::Request;
 use tower::ServiceExt;
 
+use crate::receiver;
 use crate::served::{self, query};
 
 /// Rounds of each kind, taken in turn, so that what the machine does otherwise meets both alike.
 const ROUNDS: usize = 15;
+/// Each kind of request, and how many are under way at a time: one shows what a request costs, eight
+/// what that does to the throughput.
+const KINDS: [(&str, usize); 3] = [("document", 1), ("search", 1), ("search", 8)];
 
 /// Measures and prints a table.
 pub(crate) fn run(seconds: u64) -> Result<(), String> {
-    let served = served::start("static", &[])?;
-    let [bare, layered] = served.routers.clone();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let slice = Duration::from_secs_f64(seconds as f64 / (2 * ROUNDS) as f64);
-    let list = |_: u64| {
-        Request::get("/collections/default/documents/1").body(Body::empty()).unwrap_or_default()
-    };
-    let search = |number: u64| {
-        let body = serde_json::json!({"query": query(number), "lines": 0}).to_string();
-        Request::post("/search")
-            .header("content-type", "application/json")
-            .body(Body::from(body))
-            .unwrap_or_default()
-    };
-    println!("| what | without µs | with µs | difference µs (quartiles) | difference |");
-    println!("|---|---|---|---|---|");
-    for (name, make) in [
-        ("reading a document", &list as &(dyn Fn(u64) -> Request<Body> + Sync)),
-        ("a hybrid search", &search),
-    ] {
+    let (mut bare, mut full) = (Side::start("bare")?, Side::start("full")?);
+    let slice = seconds as f64 / (2 * ROUNDS) as f64;
+    println!("| what | under way | without | with | difference (quartiles) | difference |");
+    println!("|---|---|---|---|---|---|");
+    for (kind, at_once) in KINDS {
         let mut rounds = Vec::new();
-        for round in 0..ROUNDS as u64 {
-            let seed = round * 1_000_000;
-            let without = runtime.block_on(mean_us(&bare, make, slice, seed));
-            let with = runtime.block_on(mean_us(&layered, make, slice, seed));
+        for round in 0..ROUNDS {
+            let asked = format!("{kind} {at_once} {slice} {}", round * 1_000_000);
+            // Who goes first meets the machine as the other left it.
+            let (without, with) = match round % 2 {
+                0 => (bare.mean_us(&asked)?, full.mean_us(&asked)?),
+                _ => {
+                    let with = full.mean_us(&asked)?;
+                    (bare.mean_us(&asked)?, with)
+                }
+            };
             rounds.push((without, with, with - without));
         }
         let median = |of: &dyn Fn(&(f64, f64, f64)) -> f64, share: f64| {
@@ -50,7 +50,7 @@ pub(crate) fn run(seconds: u64) -> Result<(), String> {
         let without = median(&|round| round.0, 0.5);
         let difference = median(&|round| round.2, 0.5);
         println!(
-            "| {name} | {without:.1} | {:.1} | {difference:.1} ({:.1} to {:.1}) | {:.1} % |",
+            "| {kind} | {at_once} | {without:.1} µs | {:.1} µs | {difference:.1} µs ({:.1} to {:.1}) | {:.1} % |",
             median(&|round| round.1, 0.5),
             median(&|round| round.2, 0.25),
             median(&|round| round.2, 0.75),
@@ -60,19 +60,122 @@ pub(crate) fn run(seconds: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Requests one after the other for this long; the mean of one in microseconds.
-async fn mean_us(
-    router: &Router,
-    make: &(dyn Fn(u64) -> Request<Body> + Sync),
-    lasting: Duration,
-    seed: u64,
-) -> f64 {
-    let begun = Instant::now();
+/// One of the two processes.
+struct Side {
+    child: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // It has nothing to lose.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Side {
+    fn start(name: &str) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut child = Command::new(program)
+            .args(["side", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let (Some(asks), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("the other process has no pipes".into());
+        };
+        Ok(Self { child, asks, answers: BufReader::new(answers) })
+    }
+
+    fn mean_us(&mut self, asked: &str) -> Result<f64, String> {
+        writeln!(self.asks, "{asked}").map_err(|error| error.to_string())?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).map_err(|error| error.to_string())?;
+        answer.trim().parse().map_err(|_| format!("a side said {answer:?} to {asked:?}"))
+    }
+}
+
+/// Answers each line of standard input, `KIND AT_ONCE SECONDS SEED`, with the mean of a request in
+/// microseconds.
+pub(crate) fn side(full: bool) -> Result<(), String> {
+    let collector = receiver::start("application/x-protobuf", |_| Vec::new());
+    let collector = collector.map_err(|error| error.to_string())?;
+    let everything = [
+        ("telemetry.endpoint", &*collector),
+        ("telemetry.protocol", "http"),
+        ("admission.key_rates", "search = 1000000/s; read = 1000000/s"),
+    ];
+    let served = served::start("static", if full { &everything } else { &[] })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let router = served.routers[usize::from(full)].clone();
+    let key = match full {
+        true => runtime.block_on(key(&router))?,
+        false => String::new(),
+    };
+    for line in std::io::stdin().lines() {
+        let line = line.map_err(|error| error.to_string())?;
+        let parts: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| parts.get(at).and_then(|part| part.parse::<f64>().ok());
+        let (Some(kind), Some(at_once), Some(seconds), Some(seed)) =
+            (parts.first(), number(1), number(2), number(3))
+        else {
+            return Err(format!("not understood: {line}"));
+        };
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs_f64(seconds);
+        let counts = runtime.block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..at_once as u64 {
+                let (router, kind, key) = (router.clone(), kind.to_string(), key.clone());
+                tasks.spawn(ask(router, kind, key, until, seed as u64 + task * 100_000));
+            }
+            tasks.join_all().await
+        });
+        let mean = begun.elapsed().as_secs_f64() * 1e6 / counts.iter().sum::<u64>().max(1) as f64;
+        println!("{mean}");
+    }
+    Ok(())
+}
+
+fn request(kind: &str, key: &str, number: u64) -> Request<Body> {
+    let search = serde_json::json!({"query": query(number), "lines": 0}).to_string();
+    let (builder, body) = match kind {
+        "document" => (Request::get("/collections/default/documents/1"), String::new()),
+        _ => (Request::post("/search").header("content-type", "application/json"), search),
+    };
+    let builder = match key {
+        "" => builder,
+        key => builder.header("authorization", format!("Bearer {key}")),
+    };
+    builder.body(Body::from(body)).unwrap_or_default()
+}
+
+/// Requests one after the other until then; how many.
+async fn ask(router: Router, kind: String, key: String, until: Instant, seed: u64) -> u64 {
     let mut count = 0;
-    while begun.elapsed() < lasting {
-        let answer = router.clone().oneshot(make(seed + count)).await;
+    while Instant::now() < until {
+        let answer = router.clone().oneshot(request(&kind, &key, seed + count)).await;
         assert!(answer.is_ok_and(|answer| answer.status() == 200), "every request is answered");
         count += 1;
     }
-    begun.elapsed().as_secs_f64() * 1e6 / count.max(1) as f64
+    count
+}
+
+/// The first key of a server, with which it demands keys from then on.
+async fn key(router: &Router) -> Result<String, String> {
+    let wanted = serde_json::json!({"name": "bench", "scopes": ["admin", "read", "write"]});
+    let request = Request::post("/admin/keys")
+        .header("content-type", "application/json")
+        .body(Body::from(wanted.to_string()))
+        .map_err(|error| error.to_string())?;
+    let answer = router.clone().oneshot(request).await.map_err(|error| error.to_string())?;
+    let body = axum::body::to_bytes(answer.into_body(), 65_536).await;
+    let json: serde_json::Value = serde_json::from_slice(&body.map_err(|e| e.to_string())?)
+        .map_err(|error| error.to_string())?;
+    json["key"].as_str().map(str::to_owned).ok_or_else(|| format!("no key was made: {json}"))
 }

@@ -1,63 +1,25 @@
 //! A provider of embeddings on loopback that speaks the OpenAI protocol: vectors from hashes, so that
 //! answers are stable and cost nothing.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use crate::receiver;
 
 /// Numbers in a vector.
 pub(crate) const DIMENSION: usize = 64;
 
 /// Starts it; answers its base address. It ends with the process.
 pub(crate) fn start() -> std::io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let _ = serve(stream);
-            });
-        }
-    });
-    Ok(format!("http://{address}/v1"))
+    Ok(format!("{}/v1", receiver::start("application/json", embeddings)?))
 }
 
-fn serve(stream: TcpStream) -> std::io::Result<()> {
-    let mut answers = stream.try_clone()?;
-    let mut requests = BufReader::new(stream);
-    loop {
-        let mut length = 0;
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if requests.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or(0);
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        requests.read_exact(&mut body)?;
-        let asked: serde_json::Value = serde_json::from_slice(&body)?;
-        let texts = asked["input"].as_array().cloned().unwrap_or_default();
-        let data: Vec<_> = texts
-            .iter()
-            .enumerate()
-            .map(|(index, text)| {
-                serde_json::json!({"index": index, "embedding": vector(text.as_str().unwrap_or(""))})
-            })
-            .collect();
-        let answer = serde_json::json!({ "data": data }).to_string();
-        write!(
-            answers,
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{answer}",
-            answer.len()
-        )?;
-    }
+fn embeddings(body: &[u8]) -> Vec<u8> {
+    let asked: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let texts = asked["input"].as_array().cloned().unwrap_or_default();
+    let vectors = texts.iter().map(|text| vector(text.as_str().unwrap_or("")));
+    let data: Vec<_> = vectors
+        .enumerate()
+        .map(|(index, vector)| serde_json::json!({"index": index, "embedding": vector}))
+        .collect();
+    serde_json::json!({ "data": data }).to_string().into_bytes()
 }
 
 /// Each word adds to a few places: texts that share words are near.

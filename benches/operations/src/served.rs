@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mainstay_db::{Db, Document, Method, Options};
 use mainstay_server::settings::Settings;
+use mainstay_server::telemetry::Telemetry;
 use mainstay_server::{Host, Server};
 use tempfile::TempDir;
 
@@ -24,6 +25,7 @@ pub(crate) struct Served {
     /// The routes without and with what stands in front of them.
     pub(crate) routers: [axum::Router; 2],
     _folder: TempDir,
+    _telemetry: Option<Telemetry>,
 }
 
 /// The words of a query, different for each number.
@@ -44,14 +46,28 @@ fn document(number: usize) -> Document {
     Document { id: number.to_string(), body, ..Document::default() }
 }
 
-/// Starts a server with these settings whose collection `default` uses this model.
+/// Starts a server with these settings whose collection `default` uses this model. Logs and traces are
+/// received when there is a collector.
 pub(crate) fn start(model: &str, settings: &[(&str, &str)]) -> Result<Served, String> {
     let told = |error: &dyn std::fmt::Display| error.to_string();
     mainstay_server::install_metrics().map_err(|e| told(&e))?;
+    // From the environment, because passwords are refused elsewhere.
+    let variables =
+        settings.iter().chain(&[("server.listen", "127.0.0.1:0")]).map(|(key, value)| {
+            (format!("MAINSTAY_{}", key.replace('.', "_").to_uppercase()), value.to_string())
+        });
+    let settings = Settings::load(None, variables, &[]).map_err(|faults| format!("{faults:?}"))?;
+    let pipelines = Options::pipelines(settings.pipelines()).map_err(|e| told(&e))?;
+    let telemetry = match settings.text("telemetry.endpoint") {
+        "" => None,
+        _ => Some(Telemetry::install(&settings, &pipelines).map_err(|e| told(&e))?),
+    };
+    let mut config = settings.config();
     let folder = tempfile::tempdir().map_err(|e| told(&e))?;
     let host = Host::new(&Default::default(), None).map_err(|e| told(&e))?;
-    let db = Db::open_on(host.file_system(), folder.path(), Options::default());
-    let db = Arc::new(db.map_err(|e| told(&e))?);
+    let options = Options { pipelines, ..Options::default() };
+    let db =
+        Arc::new(Db::open_on(host.file_system(), folder.path(), options).map_err(|e| told(&e))?);
     let model = model.parse().map_err(|e| format!("{e}"))?;
     let docs = db.create_collection("default", model).map_err(|e| told(&e))?;
     for begin in (0..DOCUMENTS).step_by(1_000) {
@@ -61,13 +77,6 @@ pub(crate) fn start(model: &str, settings: &[(&str, &str)]) -> Result<Served, St
     if !docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(300)) {
         return Err("the documents were not indexed in time".into());
     }
-    // From the environment, because passwords are refused elsewhere.
-    let variables =
-        settings.iter().chain(&[("server.listen", "127.0.0.1:0")]).map(|(key, value)| {
-            (format!("MAINSTAY_{}", key.replace('.', "_").to_uppercase()), value.to_string())
-        });
-    let settings = Settings::load(None, variables, &[]).map_err(|faults| format!("{faults:?}"))?;
-    let mut config = settings.config();
     let served = Arc::clone(&db);
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -87,5 +96,5 @@ pub(crate) fn start(model: &str, settings: &[(&str, &str)]) -> Result<Served, St
         });
     });
     let (address, routers) = told.recv().map_err(|_| "the server did not start".to_string())?;
-    Ok(Served { address, db, routers, _folder: folder })
+    Ok(Served { address, db, routers, _folder: folder, _telemetry: telemetry })
 }
