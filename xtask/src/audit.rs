@@ -1,11 +1,11 @@
-//! `cargo xtask audit`: the licence of every dependency that ends up in the binary, and, where the
-//! advisory database can be reached, known vulnerabilities.
+//! `cargo xtask audit`: the licence of every dependency that ends up in the binary, and its known
+//! vulnerabilities.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::command;
+use crate::{advisories, command};
 
 /// Licences under which linked code may come.
 const ALLOWED: &[&str] = &[
@@ -29,8 +29,16 @@ const ALLOWED: &[&str] = &[
     "bzip2-1.0.6",
 ];
 
-/// Checks licences; runs `cargo audit` or `cargo deny` when one is installed.
-pub(crate) fn run() -> Result<(), String> {
+/// Checks licences and vulnerabilities, or makes the list of vulnerabilities anew.
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    match arguments {
+        [] => licences().and_then(|()| advisories::run()),
+        [flag, folder] if flag == "--refresh" => advisories::refresh(folder),
+        _ => Err("audit takes nothing, or --refresh and a clone of the advisory database".into()),
+    }
+}
+
+fn licences() -> Result<(), String> {
     let metadata = command::output("cargo", &["metadata", "--format-version", "1", "--locked"])?;
     let metadata: Value =
         serde_json::from_str(&metadata).map_err(|e| format!("cargo metadata: {e}"))?;
@@ -48,11 +56,6 @@ pub(crate) fn run() -> Result<(), String> {
         return Err(format!("licences that may not be linked:\n  {}", list.join("\n  ")));
     }
     println!("audit: the licences of {} packages are permissive", packages.len());
-    if command::exists("cargo-audit") {
-        command::run("cargo", &["audit"])?;
-    } else {
-        println!("audit: cargo-audit is not installed, known vulnerabilities were not looked up");
-    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Project automation: `cargo xtask test | tidy | audit | ci | bench`.
 
+mod advisories;
 mod audit;
 mod bench;
 mod ci;
@@ -19,7 +20,8 @@ Commands:
   test [--long] [-- ARGS]           install what the tests need, then run them all
                                     (--long: the long forms; ARGS go to cargo test)
   tidy                              check the rules of ARCHITECTURE.md and STYLE.md
-  audit                             check the licences of everything that is linked
+  audit [--refresh FOLDER]          check licences and known vulnerabilities of everything that is
+                                    linked (--refresh: from a clone of rustsec/advisory-db)
   ci                                formatting, clippy, docs, tidy, audit, tests; what CI runs
   bench NAME [--quick] [--json]     run a comparison with peers; without NAME, list them
   help                              print this text
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
         Some("tidy") => tidy::run(),
-        Some("audit") => audit::run(),
+        Some("audit") => audit::run(rest),
         Some("ci") => ci::run(),
         Some("bench") => bench::run(rest),
         None | Some("help" | "--help" | "-h") => {

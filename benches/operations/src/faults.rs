@@ -31,7 +31,8 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
     let local = start("static", &[])?;
     let healthy = load::run(local.address, rate, lasting, 0);
     row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
-    each_dependency(&local, &["catalogue/sqlite", "default/"], only, rate, lasting)?;
+    let mut failed = healthy.failed;
+    failed += each_dependency(&local, &["catalogue/sqlite", "default/"], only, rate, lasting)?;
     drop(local);
     let collector = receiver::start("application/x-protobuf", |_| Vec::new());
     let collector = collector.map_err(|error| error.to_string())?;
@@ -42,40 +43,41 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
         ("admission.nodes", "2"),
         ("admission.key_rates", "search = 100000/s sliding_window"),
         ("telemetry.endpoint", &collector),
-        ("telemetry.protocol", "http"),
+        ("telemetry.protocol", "http/protobuf"),
         ("log.filter", "warn"),
     ];
     let shared = start(&format!("remote:{url},{model},{dimension}"), &shared)?;
-    each_dependency(
-        &shared,
-        &["catalogue/postgres", "redis/", "embedding/", "telemetry/"],
-        only,
-        rate,
-        lasting,
-    )
+    let outside = ["catalogue/postgres", "redis/", "embedding/", "telemetry/"];
+    failed += each_dependency(&shared, &outside, only, rate, lasting)?;
+    if failed > 0 {
+        return Err(format!("{failed} searches got no answer: none may fail"));
+    }
+    Ok(())
 }
 
-/// Each fault of each dependency whose name begins so and contains `only`.
+/// Each fault of each dependency whose name begins so and contains `only`; how many searches failed.
 fn each_dependency(
     served: &Served,
     names: &[&str],
     only: &str,
     rate: u64,
     lasting: Duration,
-) -> Result<(), String> {
+) -> Result<u64, String> {
+    let mut failed = 0;
     for begin in names {
         let all = served.db.pipelines().dependencies();
         let mut wanted =
             all.iter().map(|it| it.name()).filter(|name| name.starts_with(begin)).peekable();
         wanted.peek().ok_or_else(|| format!("there is no dependency {begin}"))?;
         for name in wanted.filter(|name| name.contains(only)) {
-            each_fault(served, name, rate, lasting)?;
+            failed += each_fault(served, name, rate, lasting)?;
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
-fn each_fault(served: &Served, name: &str, rate: u64, lasting: Duration) -> Result<(), String> {
+fn each_fault(served: &Served, name: &str, rate: u64, lasting: Duration) -> Result<u64, String> {
+    let mut failed = 0;
     let missing = || format!("there is no dependency {name}");
     let dependency = served.db.pipelines().dependency(name).ok_or_else(missing)?;
     let faults = [
@@ -98,12 +100,13 @@ fn each_fault(served: &Served, name: &str, rate: u64, lasting: Duration) -> Resu
         let state = dependency.breaker().state().as_str();
         let again = recovery(served, &dependency);
         row(name, called, &outcome, refused, state, again, health);
+        failed += outcome.failed;
         // The next fault begins with closed breakers, whatever this one left behind.
         for dependency in served.db.pipelines().dependencies() {
             dependency.breaker().reset();
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// How long it takes by itself until an answer is complete again.

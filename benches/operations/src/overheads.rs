@@ -106,7 +106,7 @@ pub(crate) fn side(full: bool) -> Result<(), String> {
     let collector = collector.map_err(|error| error.to_string())?;
     let everything = [
         ("telemetry.endpoint", &*collector),
-        ("telemetry.protocol", "http"),
+        ("telemetry.protocol", "http/protobuf"),
         ("admission.key_rates", "search = 1000000/s; read = 1000000/s"),
     ];
     let served = served::start("static", if full { &everything } else { &[] })?;

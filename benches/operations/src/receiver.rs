@@ -48,7 +48,9 @@ fn serve(
         requests.read_exact(&mut body)?;
         let body = answer(&body);
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n");
-        write!(answers, "{head}Content-Length: {}\r\n\r\n", body.len())?;
-        answers.write_all(&body)?;
+        let mut whole = format!("{head}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
+        whole.extend(body);
+        // At once: what is sent in pieces waits for the other side's acknowledgement.
+        answers.write_all(&whole)?;
     }
 }
