@@ -5,14 +5,14 @@
 //! when it comes back. No span of the export itself is recorded: each batch would cause the next one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
-};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::correlation::{Ids, begin};
 use crate::finished_span::FinishedSpan;
+use crate::lock::lock;
 
 /// Spans that wait: two seconds of 200 searches a second, at five spans each.
 const QUEUE_MAX: usize = 2048;
@@ -30,22 +30,54 @@ pub trait SpanSink: Send {
     fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String>;
 }
 
-enum Message {
-    Span(Box<FinishedSpan>),
-    /// Send all that came before, then tell.
-    Flush(SyncSender<()>),
+/// What waits. Requests hand over their spans without waking anybody: the thread sleeps until its batch
+/// is full or old.
+#[derive(Default)]
+struct Waiting {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-/// Where finished spans are handed over.
+#[derive(Default)]
+struct State {
+    spans: Vec<FinishedSpan>,
+    /// Who waits until all that came before is sent.
+    flushes: Vec<SyncSender<()>>,
+    closed: bool,
+}
+
+/// Where finished spans are handed over. The export ends with the last clone.
 #[derive(Clone)]
-pub struct SpanQueue(SyncSender<Message>);
+pub struct SpanQueue(Arc<Entrance>);
+
+struct Entrance(Arc<Waiting>);
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        lock(&self.0.state).closed = true;
+        self.0.changed.notify_all();
+    }
+}
 
 impl SpanQueue {
+    fn new() -> (Self, Arc<Waiting>) {
+        let waiting = Arc::<Waiting>::default();
+        (Self(Arc::new(Entrance(Arc::clone(&waiting)))), waiting)
+    }
+
     pub(crate) fn push(&self, span: FinishedSpan) {
-        match self.0.try_send(Message::Span(Box::new(span))) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => dropped("queue_full", 1),
-            Err(TrySendError::Disconnected(_)) => dropped("shutdown", 1),
+        let Waiting { state, changed } = &*self.0.0;
+        let mut state = lock(state);
+        if state.spans.len() >= QUEUE_MAX {
+            drop(state);
+            return dropped("queue_full", 1);
+        }
+        state.spans.push(span);
+        let waiting = state.spans.len();
+        drop(state);
+        // The first one begins a batch, and one more fills it.
+        if waiting == 1 || waiting == BATCH_MAX {
+            changed.notify_one();
         }
     }
 }
@@ -61,10 +93,10 @@ impl SpanExport {
     /// # Errors
     /// The system starts no thread.
     pub fn start(sink: Box<dyn SpanSink>) -> std::io::Result<Self> {
-        let (send, receive) = sync_channel(QUEUE_MAX);
-        let export = Export { receive, sink, failing: false };
+        let (queue, waiting) = SpanQueue::new();
+        let export = Export { waiting, sink, failing: false };
         thread::Builder::new().name("span-export".into()).spawn(move || export.run())?;
-        Ok(Self { queue: SpanQueue(send) })
+        Ok(Self { queue })
     }
 
     /// Where finished spans are handed over.
@@ -76,22 +108,15 @@ impl SpanExport {
     /// Sends what waits, at most for `patience`; answers whether all was sent or given up.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, told) = sync_channel(1);
-        let begun = Instant::now();
-        let mut message = Message::Flush(done);
-        // The queue may be full: the thread is at work on it.
-        while let Err(TrySendError::Full(again)) = self.queue.0.try_send(message) {
-            if begun.elapsed() >= patience {
-                return false;
-            }
-            message = again;
-            thread::sleep(Duration::from_millis(5));
-        }
-        told.recv_timeout(patience.saturating_sub(begun.elapsed())).is_ok()
+        let waiting = &self.queue.0.0;
+        lock(&waiting.state).flushes.push(done);
+        waiting.changed.notify_one();
+        told.recv_timeout(patience).is_ok()
     }
 }
 
 struct Export {
-    receive: Receiver<Message>,
+    waiting: Arc<Waiting>,
     sink: Box<dyn SpanSink>,
     failing: bool,
 }
@@ -99,39 +124,41 @@ struct Export {
 impl Export {
     /// Until every queue is gone.
     fn run(mut self) {
-        while let Some((batch, flush)) = self.gather() {
-            if !batch.is_empty() {
-                self.send(batch);
+        while let Some((mut spans, flushes)) = self.gather() {
+            while !spans.is_empty() {
+                let rest = spans.split_off(spans.len().min(BATCH_MAX));
+                self.send(std::mem::replace(&mut spans, rest));
             }
-            if let Some(done) = flush {
+            for done in flushes {
                 // Whoever asked may have lost patience.
                 let _ = done.try_send(());
             }
         }
     }
 
-    /// The next batch: full, or as long as its first span waited, or cut by a flush.
-    fn gather(&self) -> Option<(Vec<FinishedSpan>, Option<SyncSender<()>>)> {
-        let mut batch = Vec::new();
-        match self.receive.recv() {
-            Ok(Message::Span(span)) => batch.push(*span),
-            Ok(Message::Flush(done)) => return Some((batch, Some(done))),
-            Err(_) => return None,
-        }
-        let until = Instant::now() + BATCH_WAIT;
-        while batch.len() < BATCH_MAX {
-            let left = until.saturating_duration_since(Instant::now());
-            let next = match self.receive.try_recv() {
-                Err(TryRecvError::Empty) => self.receive.recv_timeout(left),
-                other => other.map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match next {
-                Ok(Message::Span(span)) => batch.push(*span),
-                Ok(Message::Flush(done)) => return Some((batch, Some(done))),
-                Err(_) => break,
+    /// What waits once it is a batch, or as old as its first span may get, or asked for by a flush.
+    fn gather(&self) -> Option<(Vec<FinishedSpan>, Vec<SyncSender<()>>)> {
+        let Waiting { state, changed } = &*self.waiting;
+        let mut state = lock(state);
+        let mut until = None;
+        loop {
+            let old = until.is_some_and(|until| Instant::now() >= until);
+            if state.spans.len() >= BATCH_MAX || old || !state.flushes.is_empty() || state.closed {
+                if state.closed && state.spans.is_empty() && state.flushes.is_empty() {
+                    return None;
+                }
+                let spans = std::mem::take(&mut state.spans);
+                return Some((spans, std::mem::take(&mut state.flushes)));
             }
+            if state.spans.is_empty() {
+                state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let until = *until.get_or_insert_with(|| Instant::now() + BATCH_WAIT);
+            let left = until.saturating_duration_since(Instant::now());
+            let waited = changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        Some((batch, None))
     }
 
     /// Hands a batch to the sink, outside of every recorded trace. A sink that panics has failed.
@@ -200,15 +227,16 @@ mod tests {
     /// V5: otherwise each batch would cause the next one, without end.
     #[test]
     fn spans_of_the_export_itself_are_not_recorded() {
-        let (send, receive) = sync_channel(QUEUE_MAX);
-        let layer = SpanLayer::new(Some(SpanQueue(send)), SampleRatio::new(1.0));
+        let (queue, waiting) = SpanQueue::new();
+        let layer = SpanLayer::new(Some(queue.clone()), SampleRatio::new(1.0));
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
             call();
-            let Ok(Message::Span(span)) = receive.try_recv() else { panic!("all are recorded") };
-            let mut export = Export { receive, sink: Box::new(Calling), failing: false };
-            assert_eq!(export.hand_over(vec![*span]), Ok(0));
-            assert!(export.receive.try_recv().is_err());
+            let spans = std::mem::take(&mut lock(&waiting.state).spans);
+            assert_eq!(spans.len(), 1, "all are recorded");
+            let mut export = Export { waiting, sink: Box::new(Calling), failing: false };
+            assert_eq!(export.hand_over(spans), Ok(0));
+            assert!(lock(&export.waiting.state).spans.is_empty());
             assert!(export.hand_over(Vec::new()).unwrap_err().contains("panicked"));
         });
     }
