@@ -69,7 +69,7 @@ async fn talk(out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     defaults.timeout = Some(Duration::from_secs(2));
     defaults.backoff_base = Some(Duration::from_millis(50));
     config.defaults = defaults;
-    let config = config.with_environment(std::env::vars())?;
+    let config = config.with_environment(std::env::vars_os())?;
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
     let observer = Arc::new(move |event: &Event<'_>| {

@@ -9,6 +9,7 @@
 use crate::bounded_map::BoundedMap;
 use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_range};
+use crate::error_kind::Classify;
 use crate::human_duration::check_duration;
 use crate::sync::{Mutex, lock};
 use std::fmt;
@@ -21,7 +22,7 @@ use std::time::Duration;
 pub enum Answer<V> {
     /// Computed now, or within the time to live.
     Fresh(V),
-    /// From the cache, past its time to live: the operation failed.
+    /// From the cache, past its time to live: the dependency failed or was not asked.
     Stale(V),
 }
 
@@ -106,11 +107,16 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
         Ok(AnswerCache { clock, ttl, stale_for, hasher: RandomState::new(), answers })
     }
 
-    /// The fresh answer if there is one, else what `operation` computes, else the stale answer.
+    /// The fresh answer if there is one, else what `operation` computes, else the stale answer. A
+    /// caller's mistake (not found, permission denied) is an answer and is never replaced.
     ///
     /// # Errors
-    /// The operation's error, when there is not even a stale answer.
-    pub fn run<E>(&self, key: K, operation: impl FnOnce() -> Result<V, E>) -> Result<Answer<V>, E> {
+    /// The operation's error, when it is the caller's mistake or there is not even a stale answer.
+    pub fn run<E: Classify>(
+        &self,
+        key: K,
+        operation: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Answer<V>, E> {
         match self.fresh(&key) {
             Some(value) => Ok(Answer::Fresh(value)),
             None => self.settle(key, operation()),
@@ -121,7 +127,7 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn call<E, F: Future<Output = Result<V, E>>>(
+    pub async fn call<E: Classify, F: Future<Output = Result<V, E>>>(
         &self,
         key: K,
         operation: impl FnOnce() -> F,
@@ -214,12 +220,14 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
         drop(forgotten);
     }
 
-    fn settle<E>(&self, key: K, result: Result<V, E>) -> Result<Answer<V>, E> {
+    fn settle<E: Classify>(&self, key: K, result: Result<V, E>) -> Result<Answer<V>, E> {
         match result {
             Ok(value) => {
                 self.insert(key, value.clone());
                 Ok(Answer::Fresh(value))
             }
+            // As for a fallback: the dependency gave its answer, and the answer is no.
+            Err(error) if error.verdict().is_success() => Err(error),
             Err(error) => self.stale(&key).map(Answer::Stale).ok_or(error),
         }
     }

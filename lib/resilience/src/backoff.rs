@@ -50,9 +50,11 @@ pub enum Jitter {
     Full,
     /// Uniformly between half the wait and the wait.
     Equal,
-    /// Uniformly between the first wait and three times the one before, up to the cap.
+    /// Uniformly between the first wait and three times the one before, up to the cap. Not for
+    /// [`Backoff::Fixed`], whose wait is its own cap.
     Decorrelated,
-    /// The wait plus or minus up to this share of it, 0 to 1.
+    /// The wait plus or minus up to this share of it, 0 to 1; never above the cap of
+    /// [`Backoff::Exponential`].
     Proportional(f64),
 }
 
@@ -111,8 +113,13 @@ impl Backoff {
             }
             Backoff::Custom(_) => return Ok(()),
         };
-        match *jitter {
-            Jitter::Proportional(share) => check_range("backoff.jitter", share, 0.0, 1.0),
+        match (*jitter, self) {
+            (Jitter::Proportional(share), _) => check_range("backoff.jitter", share, 0.0, 1.0),
+            (Jitter::Decorrelated, Backoff::Fixed { .. }) => {
+                let allowed = "full, equal or proportional for a fixed wait, or an exponential \
+                               backoff, whose waits can spread";
+                Err(ConfigError::new("backoff.jitter", "decorrelated", allowed))
+            }
             _ => Ok(()),
         }
     }
@@ -121,7 +128,7 @@ impl Backoff {
     /// number in `[0, 1)`.
     pub(crate) fn wait(&self, failed: u32, previous: Duration, unit: f64) -> Duration {
         let (first, factor, max, jitter) = match self {
-            Backoff::Fixed { wait, jitter } => (*wait, 1.0, *wait, *jitter),
+            Backoff::Fixed { wait, jitter } => (*wait, 1.0, WAIT_MAX, *jitter),
             Backoff::Exponential { first, factor, max, jitter } => (*first, *factor, *max, *jitter),
             Backoff::Custom(wait) => return wait(failed).min(WAIT_MAX),
         };
@@ -138,7 +145,11 @@ impl Backoff {
                 let high = (previous.as_secs_f64().max(low) * 3.0).max(low);
                 (low + (high - low) * unit).min(cap)
             }
-            Jitter::Proportional(share) => base * (1.0 + share * (2.0 * unit - 1.0)),
+            // At the cap the upper half is left out: cut off there, half of a crowd would meet.
+            Jitter::Proportional(share) => {
+                let (low, high) = (base * (1.0 - share), (base * (1.0 + share)).min(cap));
+                low + (high - low) * unit
+            }
         };
         Duration::try_from_secs_f64(scattered).unwrap_or(max)
     }
@@ -189,6 +200,28 @@ mod tests {
         assert_eq!((wait(decorrelated, 0.0), wait(decorrelated, almost_one)), (100, 599));
         let tenth = Jitter::Proportional(0.1);
         assert_eq!((wait(tenth, 0.0), wait(tenth, almost_one)), (90, 109));
+    }
+
+    #[test]
+    fn r1_a_proportional_jitter_scatters_below_the_cap_and_both_ways_below_it() {
+        let capped = Backoff::exponential(Duration::from_secs(5), Duration::from_secs(5))
+            .with_jitter(Jitter::Proportional(0.1));
+        let waits = [0.0, 0.5, 0.9999].map(|unit| capped.wait(1, MS_100, unit).as_millis());
+        assert_eq!(waits, [4_500, 4_750, 4_999], "never above the cap, and not all at the cap");
+        let fixed = Backoff::fixed(MS_100).with_jitter(Jitter::Proportional(0.1));
+        let waits = [0.0, 0.5, 0.9999].map(|unit| fixed.wait(3, MS_100, unit).as_millis());
+        assert_eq!(waits, [90, 100, 109], "a fixed wait has no cap");
+    }
+
+    #[test]
+    fn r1_a_decorrelated_jitter_of_a_fixed_wait_is_refused() {
+        let fixed = Backoff::fixed(MS_100).with_jitter(Jitter::Decorrelated);
+        assert_eq!(
+            fixed.validate().expect_err("refused").to_string(),
+            "backoff.jitter: decorrelated is not allowed, use full, equal or proportional for a \
+             fixed wait, or an exponential backoff, whose waits can spread"
+        );
+        assert_eq!(Backoff::default().with_jitter(Jitter::Decorrelated).validate(), Ok(()));
     }
 
     #[test]

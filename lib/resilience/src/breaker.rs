@@ -171,9 +171,24 @@ impl CircuitBreaker {
         &self,
         operation: impl FnOnce() -> F,
     ) -> Result<T, Error<E>> {
+        self.call_judged(Verdict::of_ref, operation).await
+    }
+
+    /// As [`call`](Self::call), with `judge` deciding from the whole result whether it counts.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    ///
+    /// # Errors
+    /// The operation's own error, or the refusal.
+    pub async fn call_judged<T, E, F: Future<Output = Result<T, E>>>(
+        &self,
+        judge: impl FnOnce(Result<&T, &E>) -> Verdict,
+        operation: impl FnOnce() -> F,
+    ) -> Result<T, Error<E>> {
         let permit = self.try_acquire().map_err(Error::Rejected)?;
         let result = operation().await;
-        permit.record(&result);
+        permit.record(judge(result.as_ref()));
         result.map_err(Error::Operation)
     }
 

@@ -44,10 +44,27 @@ impl Classify for io::Error {
             // `source` of an error made by `io::Error::other` skips the very error it was made from.
             _ => match self.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()) {
                 Some(inner) => Classify::kind(inner),
-                None => from_chain(self),
+                None => match from_chain(self) {
+                    // A name that is not resolved has no kind of its own in the standard library.
+                    ErrorKind::Unknown if is_unresolved(&self.to_string()) => ErrorKind::Connection,
+                    kind => kind,
+                },
             },
         }
     }
+}
+
+/// What resolvers say of a host: the lookup of the standard library, of Go, of the C library.
+const UNRESOLVED: [&str; 4] = [
+    "failed to lookup address information",
+    "no such host",
+    "name or service not known",
+    "name resolution",
+];
+
+fn is_unresolved(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    UNRESOLVED.iter().any(|phrase| text.contains(phrase))
 }
 
 /// Looks for an `io::Error` below `error`; what has none is unknown.
@@ -101,7 +118,7 @@ pub fn from_http_status(status: u16) -> Option<ErrorKind> {
 #[must_use]
 pub fn from_text(text: &str) -> ErrorKind {
     /// Phrases by kind, the more particular first: "gateway timeout" is a timeout.
-    const PHRASES: [(ErrorKind, &[&str]); 8] = [
+    const PHRASES: [(ErrorKind, &[&str]); 9] = [
         (ErrorKind::Timeout, &["timed out", "timeout", "deadline exceeded"]),
         (ErrorKind::RateLimit, &["rate limit", "too many requests", "quota exceeded", "throttl"]),
         (ErrorKind::Authentication, &["unauthorized", "unauthenticated", "invalid api key"]),
@@ -110,6 +127,7 @@ pub fn from_text(text: &str) -> ErrorKind {
             ErrorKind::Connection,
             &["connection refused", "connection reset", "connection closed", "broken pipe", "dns"],
         ),
+        (ErrorKind::Connection, &UNRESOLVED),
         (ErrorKind::NotFound, &["not found", "no such"]),
         (ErrorKind::ServerError, &["internal server error", "bad gateway", "service unavailable"]),
         (ErrorKind::BadRequest, &["bad request", "invalid argument", "malformed"]),
@@ -131,6 +149,23 @@ mod tests {
         assert_eq!(wrapped.kind(), ErrorKind::Connection);
         let text: Box<dyn Error + Send + Sync> = "503 service unavailable".into();
         assert_eq!(text.kind(), ErrorKind::ServerError);
+    }
+
+    #[test]
+    fn r4_a_name_that_is_not_resolved_is_a_connection_error_and_no_missing_thing() {
+        let texts = [
+            "failed to lookup address information: Name or service not known",
+            "dial tcp: lookup store: no such host",
+            "getaddrinfo: Temporary failure in name resolution",
+        ];
+        for text in texts {
+            assert_eq!(from_text(text), ErrorKind::Connection, "{text}");
+            assert_eq!(Classify::kind(&io::Error::other(text)), ErrorKind::Connection, "{text}");
+            let boxed: Box<dyn Error + Send + Sync> = Box::new(io::Error::other(text));
+            assert_eq!(boxed.kind(), ErrorKind::Connection, "{text}");
+        }
+        assert_eq!(from_text("no such file or directory"), ErrorKind::NotFound);
+        assert_eq!(Classify::kind(&io::Error::other("no such key")), ErrorKind::Unknown);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::breaker_state::{Cause, State};
 use crate::error_kind::ErrorKind;
 use crate::rejection::{PolicyKind, Rejection};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,7 +111,8 @@ pub enum Event<'a> {
 /// Hears what policies do. Called on the thread of the call that caused the event, so be quick; a
 /// closure `Fn(&Event)` is an observer.
 ///
-/// An observer may call the policy that emitted the event: no lock is held.
+/// An observer may call the policy that emitted the event: no lock is held. One that panics ends the
+/// call whose event it heard, and nothing else: slots, probes and jobs are settled as if it had not.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn on_event(&self, event: &Event<'_>);
@@ -135,7 +137,7 @@ impl Listeners {
     #[inline]
     pub(crate) fn hear_refusal<T>(&self, refused: &Result<T, Rejection>) {
         if let (Some(observer), Err(rejection)) = (&self.0, refused) {
-            observer.on_event(&Event::Rejected(rejection));
+            tell(&**observer, &Event::Rejected(rejection));
         }
     }
 
@@ -143,9 +145,24 @@ impl Listeners {
     #[inline]
     pub(crate) fn emit<'a>(&self, event: impl FnOnce() -> Event<'a>) {
         if let Some(observer) = &self.0 {
-            observer.on_event(&event());
+            tell(&**observer, &event());
         }
     }
+}
+
+#[inline]
+fn tell(observer: &dyn Observer, event: &Event<'_>) {
+    if std::thread::panicking() {
+        return tell_while_unwinding(observer, event);
+    }
+    observer.on_event(event);
+}
+
+/// A permit that is dropped by a panic tells what became of it; a second panic that leaves its drop
+/// would end the process.
+#[cold]
+fn tell_while_unwinding(observer: &dyn Observer, event: &Event<'_>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(event)));
 }
 
 impl fmt::Debug for Listeners {

@@ -2,9 +2,9 @@
 //! that producers can see.
 //!
 //! Invariants: the jobs that wait never exceed the capacity; a job is handled, refused or shed,
-//! exactly one of the three, and its handle hears which; workers end when the last handle on the
-//! queue closes it, and [`Workers`] joins them; jobs are handled and dropped outside every lock, and a
-//! panic in either ends no worker.
+//! exactly one of the three, and its handle hears which, before any observer does; workers end when
+//! the last handle on the queue closes it, or the drop of [`Workers`], which joins them; jobs are
+//! handled and dropped outside every lock, and a panic in either ends no worker.
 
 use crate::clock::{Clock, Tick};
 use crate::config_error::{ConfigError, check_range};
@@ -107,7 +107,7 @@ pub struct Pressure {
 ///
 /// # Cancel safety
 /// Dropping a [`JobHandle`] lets the job run unheard; dropping the last queue handle lets what waits be
-/// done first.
+/// done first. Dropping [`Workers`] before it ends the jobs under way and refuses those that wait.
 ///
 /// # Source
 /// Turns between callers: fair queueing, Nagle (RFC 970). Shedding by age: CoDel's observation that a
@@ -216,15 +216,41 @@ impl<R> Slot<R> {
     }
 }
 
-/// The threads of a queue. Joining waits for the jobs that are queued; dropping joins.
-#[must_use = "dropping the workers waits for them"]
+/// The threads of a queue. [`join`](Workers::join) waits until the last handle on the queue is dropped
+/// and what is queued is done. Dropping them while there are handles closes the queue: jobs under way
+/// are waited for, jobs that wait are refused with [`Reason::Closed`], and so is every job after.
+#[must_use = "dropping the workers closes their queue and waits for them"]
 pub struct Workers {
+    queue: Arc<dyn Close>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// A queue, whatever its jobs are.
+trait Close: Send + Sync {
+    /// Refuses what waits and what is still to come, unless the last handle has closed it before.
+    fn close(&self);
+}
+
+impl<J: Send, R: Send> Close for Shared<J, R> {
+    fn close(&self) {
+        let mut waiting = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return;
+            }
+            state.closed = true;
+            self.work.notify_all();
+            std::mem::take(&mut state.jobs)
+        };
+        while let Some((Queued { job, answer, .. }, _)) = waiting.pop() {
+            self.refuse_queued(Reason::Closed, &answer, job);
+        }
+    }
 }
 
 impl Workers {
     /// Waits until the queue is closed, which happens when its last handle is dropped, and every
-    /// job in it is done.
+    /// job in it is done. A handle that this thread keeps makes it wait for ever.
     pub fn join(mut self) {
         self.join_all();
     }
@@ -239,6 +265,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        self.queue.close();
         self.join_all();
     }
 }
@@ -294,7 +321,8 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
             listeners,
         }));
         let handler = Arc::new(handler);
-        let mut workers = Workers { threads: Vec::new() };
+        let closes: Arc<dyn Close> = Arc::<Shared<J, R>>::clone(&queue.0);
+        let mut workers = Workers { queue: closes, threads: Vec::new() };
         for index in 0..config.workers {
             let (shared, handler) = (Arc::clone(&queue.0), Arc::clone(&handler));
             let builder = std::thread::Builder::new().name(format!("{}-{index}", shared.name));
@@ -317,7 +345,7 @@ impl<J: Send + 'static, R: Send + 'static> WorkQueue<J, R> {
     ///
     /// # Errors
     /// The refusal: the queue is full, or too old for this priority, or three quarters full while
-    /// this caller holds its share of it already.
+    /// this caller holds its share of it already, or its workers are gone.
     pub fn submit(
         &self,
         job: J,
@@ -388,6 +416,9 @@ impl<J, R> State<J, R> {
         context: CallContext,
         now: Tick,
     ) -> Result<(), (Reason, Queued<J, R>)> {
+        if self.closed {
+            return Err((Reason::Closed, queued));
+        }
         let (depth, capacity) = (self.jobs.len() as u64, u64::from(self.config.capacity));
         if depth >= capacity {
             let limit = u64::from(self.config.workers);
@@ -407,10 +438,25 @@ impl<J, R> State<J, R> {
 }
 
 impl<J, R> Shared<J, R> {
+    fn rejection(&self, reason: Reason) -> Rejection {
+        Rejection::new(Arc::clone(&self.name), PolicyKind::Queue, reason, None)
+    }
+
     fn refuse(&self, reason: Reason) -> Rejection {
-        let rejection = Rejection::new(Arc::clone(&self.name), PolicyKind::Queue, reason, None);
+        let rejection = self.rejection(reason);
         self.listeners.emit(|| Event::Rejected(&rejection));
         rejection
+    }
+
+    /// Refuses a job that was queued, with what is left of it. Whoever waits for it hears of it
+    /// whatever the drops and the observer do; no panic of theirs leaves.
+    fn refuse_queued(&self, reason: Reason, answer: &Slot<R>, rest: impl Sized) {
+        let rejection = self.rejection(reason);
+        let refused = Err(rejection.clone());
+        let _ = catch_unwind(AssertUnwindSafe(|| answer.answer(refused)));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(rest)));
+        let tell = || self.listeners.emit(|| Event::Rejected(&rejection));
+        let _ = catch_unwind(AssertUnwindSafe(tell));
     }
 
     fn work_off(&self, handler: &(impl Fn(J) -> R + ?Sized)) {
@@ -451,12 +497,12 @@ impl<J, R> Shared<J, R> {
             () => None,
         };
         if let Some(reason) = too_late {
-            // Answered first: whoever waits hears of it, whatever the job's drop does.
-            answer.answer(Err(self.refuse(reason)));
-            return drop(job);
+            return self.refuse_queued(reason, &answer, job);
         }
-        let result = catch_unwind(AssertUnwindSafe(|| handler(job)));
-        answer.answer(result.map_err(|_| self.refuse(Reason::Panicked)));
+        match catch_unwind(AssertUnwindSafe(|| handler(job))) {
+            Ok(result) => answer.answer(Ok(result)),
+            Err(payload) => self.refuse_queued(Reason::Panicked, &answer, payload),
+        }
     }
 }
 

@@ -5,9 +5,24 @@ use super::state::{Cause, State};
 use super::ticket::{LazyNow, Ticket};
 use super::word::Word;
 use crate::clock::{Precision, Tick};
+use crate::error_kind::Count;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sync::{Ordering, lock};
 use std::time::Duration;
+
+/// An admission whose transitions the observer has yet to hear of. Dropped only when the observer
+/// panics: no call will follow, so a probe's slot is given back, and nothing is counted.
+struct Unheard<'a> {
+    machine: &'a Machine,
+    ticket: Ticket,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        let now = LazyNow::unread(&self.machine.clock);
+        self.machine.record(self.ticket, Count::Ignored, None, now);
+    }
+}
 
 impl Machine {
     /// Admits or refuses one call.
@@ -76,7 +91,9 @@ impl Machine {
         };
         let ticket = self.ticket(self.word(), &mut now);
         drop(cold);
+        let unheard = admitted.is_ok().then(|| Unheard { machine: self, ticket });
         changes.into_iter().flatten().for_each(|change| self.report(&Effect::Changed(change)));
+        std::mem::forget(unheard);
         match admitted {
             Ok(()) => Ok(ticket),
             Err((reason, retry_after)) => self.reject(reason, retry_after),

@@ -132,10 +132,12 @@ impl PipelinesConfig {
     /// Resolves and checks every service and endpoint that is named.
     ///
     /// # Errors
-    /// The first field that is out of its range, with its path.
+    /// An empty name, or the first field that is out of its range, with its path.
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_range("pipelines_max", self.pipelines_max, 1, 100_000)?;
         self.budget.validate()?;
+        // First, since a level is resolved alone by the name that nobody may have.
+        self.check_names()?;
         self.resolve("", "").map_err(|error| error.within("defaults"))?;
         for (service, config) in &self.services {
             let path = format!("services.{service}");
@@ -143,6 +145,21 @@ impl PipelinesConfig {
             for endpoint in config.endpoints.keys() {
                 self.resolve(service, endpoint)
                     .map_err(|error| error.within(&format!("{path}.endpoints.{endpoint}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), ConfigError> {
+        for (service, config) in &self.services {
+            if service.is_empty() {
+                let allowed = "a service's name; what holds for every service stands in `defaults`";
+                return Err(ConfigError::new("services", "an empty name", allowed));
+            }
+            if config.endpoints.contains_key("") {
+                let path = format!("services.{service}.endpoints");
+                let allowed = "an endpoint's name; what holds for every endpoint stands in `all`";
+                return Err(ConfigError::new(path, "an empty name", allowed));
             }
         }
         Ok(())

@@ -14,6 +14,7 @@
 
 use super::config::{Overrides, PipelinesConfig};
 use crate::config_error::{ConfigError, check_range};
+use std::ffi::OsStr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -44,20 +45,21 @@ const VARIABLES: [(&str, Apply); 5] = [
 ];
 
 impl PipelinesConfig {
-    /// Takes in environment variables; pass [`std::env::vars`]. They override what the
-    /// configuration says at the same level. Variables of services that the configuration does not
-    /// name are kept for when such a service is called, however it is spelt there: `OPEN_AI_…` holds
-    /// for `open-ai` as for `Open.AI`.
+    /// Takes in environment variables; pass [`std::env::vars_os`], which unlike [`std::env::vars`]
+    /// does not panic at what is no Unicode: here a name that is none is passed over, and a value that
+    /// is none is refused if the variable is one of these. They override what the configuration says
+    /// at the same level. Variables of services that the configuration does not name are kept for
+    /// when such a service is called, however it is spelt there: `OPEN_AI_…` holds for `open-ai` as
+    /// for `Open.AI`.
     ///
     /// ```
     /// use mainstay_resilience::PipelinesConfig;
     ///
     /// let vars = [("HTTP_RETRIES", "2"), ("OPENAI_HTTP_TIMEOUT_SEC", "7.5"), ("PATH", "/bin")];
-    /// let config = PipelinesConfig::default()
-    ///     .with_environment(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))?;
+    /// let config = PipelinesConfig::default().with_environment(vars)?;
     /// assert_eq!(config.defaults.attempts, Some(2));
     ///
-    /// let broken = [("CB_RESET_SEC".to_owned(), "soon".to_owned())];
+    /// let broken = [("CB_RESET_SEC", "soon")];
     /// let refused = PipelinesConfig::default().with_environment(broken).unwrap_err();
     /// assert_eq!(
     ///     refused.to_string(),
@@ -68,17 +70,25 @@ impl PipelinesConfig {
     ///
     /// # Errors
     /// The variable that is malformed, or what [`validate`](Self::validate) finds.
-    pub fn with_environment(
+    pub fn with_environment<N: AsRef<OsStr>, V: AsRef<OsStr>>(
         mut self,
-        vars: impl IntoIterator<Item = (String, String)>,
+        vars: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, ConfigError> {
         for (name, value) in vars {
+            let Some(name) = name.as_ref().to_str() else {
+                continue;
+            };
+            // What is no Unicode becomes a sign that no number has, so that it is refused.
+            let value = value.as_ref().to_string_lossy();
             for (suffix, apply) in VARIABLES {
                 let Some(prefix) = name.strip_suffix(suffix) else {
                     continue;
                 };
                 if prefix.is_empty() {
-                    apply(&mut self.defaults, &name, &value)?;
+                    apply(&mut self.defaults, name, &value)?;
+                } else if prefix == "_" {
+                    let allowed = format!("{suffix}, or a service's name in front of {name}");
+                    return Err(ConfigError::new(name, format!("{value:?}"), allowed));
                 } else if let Some(service) = prefix.strip_suffix('_') {
                     // Known by any spelling, or kept under one that every other is found by.
                     if !self.services.keys().any(|key| as_variable(key) == service) {
@@ -87,7 +97,7 @@ impl PipelinesConfig {
                     let all =
                         self.services.iter_mut().filter(|(key, _)| as_variable(key) == service);
                     for (_, known) in all {
-                        apply(&mut known.all, &name, &value)?;
+                        apply(&mut known.all, name, &value)?;
                     }
                 }
             }

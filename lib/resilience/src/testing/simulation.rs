@@ -92,6 +92,7 @@ struct Slice {
 #[derive(Clone, Debug)]
 pub struct Report {
     seed: u64,
+    duration: Duration,
     slices: Vec<Slice>,
 }
 
@@ -136,7 +137,7 @@ impl Simulation {
         });
         time.run_all(tasks);
         let slices = slices.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Report { seed: self.seed, slices }
+        Report { seed: self.seed, duration: self.duration, slices }
     }
 }
 
@@ -210,8 +211,18 @@ impl Report {
     /// Fails the test when more than `ratio` calls per request reached the dependency.
     ///
     /// # Panics
-    /// Then, with the figures and the seed.
+    /// Then, with the figures and the seed. And when `during` is empty, reversed, shorter than the
+    /// 100 ms that a report counts in, not within the run, or without any request: such a stretch
+    /// would show nothing.
     pub fn assert_load_at_most(&self, during: Range<Duration>, ratio: f64) {
+        assert!(during.start < during.end, "{during:?} is empty or reversed: begin before the end");
+        assert!(
+            during.end <= self.duration,
+            "{during:?} is not within the run, which takes {:?}",
+            self.duration
+        );
+        let requests = self.sum(&during, |slice| slice.requests);
+        assert!(requests > 0, "no request in {during:?}: take a longer stretch or more requests");
         let load = self.load(during.clone());
         assert!(load <= ratio, "{load:.3} calls per request in {during:?}, seed {}", self.seed);
     }

@@ -62,6 +62,8 @@ fn r1_a_cap_below_the_first_delay_and_every_other_field_of_a_retry_are_refused()
     assert_eq!(cap.to_string(), "backoff.max: 1s is not allowed, use 2s to 1h");
     let jitter = build(Backoff::default().with_jitter(Jitter::Proportional(1.5)));
     assert_eq!(jitter.to_string(), "backoff.jitter: 1.5 is not allowed, use 0 to 1");
+    let fixed = build(Backoff::fixed(secs(1)).with_jitter(Jitter::Decorrelated));
+    assert_eq!((fixed.field(), fixed.value()), ("backoff.jitter", "decorrelated"));
     let attempts = Retry::builder("r").attempts(0).build().unwrap_err();
     assert_eq!(attempts.to_string(), "attempts: 0 is not allowed, use 1 to 100");
     let mut budget = BudgetConfig::default();

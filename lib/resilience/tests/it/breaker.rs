@@ -1,8 +1,9 @@
 //! The circuit breaker through its public surface.
 
 use crate::{ms, secs};
+use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    BreakerConfig, Cause, CircuitBreaker, DropRule, ErrorKind, Event, ManualClock, Observer,
+    BreakerConfig, Cause, CircuitBreaker, DropRule, Error, ErrorKind, Event, ManualClock, Observer,
     OpenFor, Probes, Reason, State, Verdict, Window,
 };
 use std::sync::{Arc, Mutex};
@@ -489,4 +490,26 @@ fn bad_configurations_are_refused_with_field_value_and_range() {
         build(|c| c.open_for = OpenFor::growing(secs(5), secs(1))),
         "open_for.max: 1s is not allowed, use 5s to 1d"
     );
+}
+
+#[test]
+fn b1_an_awaited_call_may_be_judged_by_its_whole_result() {
+    let time = VirtualTime::new();
+    let breaker =
+        CircuitBreaker::builder("b").consecutive_failures(2).clock(time.clock()).build().unwrap();
+    let empty_fails = |result: Result<&Vec<u32>, &ErrorKind>| match result {
+        Ok(hits) if hits.is_empty() => Verdict::failure(ErrorKind::ServerError),
+        _ => Verdict::success(),
+    };
+    let ask = |result: Result<Vec<u32>, ErrorKind>| {
+        time.block_on(breaker.call_judged(empty_fails, || async { result }))
+    };
+    for _ in 0..3 {
+        let failed = ask(Err(ErrorKind::Timeout));
+        assert_eq!(failed, Err(Error::Operation(ErrorKind::Timeout)), "judged a success");
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!((ask(Ok(vec![])), ask(Ok(vec![]))), (Ok(vec![]), Ok(vec![])));
+    assert_eq!(breaker.state(), State::Open);
+    assert!(ask(Ok(vec![1])).unwrap_err().is_rejected());
 }

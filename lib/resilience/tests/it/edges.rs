@@ -306,6 +306,24 @@ fn d2_an_answer_is_fresh_and_then_stale_for_exactly_as_long_as_it_says() {
 }
 
 #[test]
+fn d2_a_stale_answer_stands_in_for_a_failed_dependency_and_never_for_a_refusal_of_the_caller() {
+    let time = VirtualTime::new();
+    let cache = AnswerCache::new(10, secs(10), secs(60), time.clock()).unwrap();
+    cache.insert("q", 1);
+    time.block_on(time.sleeper().sleep(secs(11)));
+    for kind in ErrorKind::ALL {
+        let expected = if kind.blames_dependency() { Ok(Answer::Stale(1)) } else { Err(kind) };
+        assert_eq!(cache.run("q", || Err::<u32, _>(kind)), expected, "{kind}");
+        let awaited = time.block_on(cache.call("q", || async { Err::<u32, _>(kind) }));
+        assert_eq!(awaited, expected, "{kind}");
+    }
+    let breaker = CircuitBreaker::search_method("b");
+    breaker.isolate();
+    let refused = cache.run("q", || breaker.run(|| Ok::<_, ErrorKind>(2)));
+    assert_eq!(refused, Ok(Answer::Stale(1)), "nobody was asked");
+}
+
+#[test]
 fn d2_a_cache_asked_to_shrink_keeps_what_was_used_last() {
     let cache = AnswerCache::new(10, secs(10), secs(60), ManualClock::new().clock()).unwrap();
     assert!(cache.is_empty());

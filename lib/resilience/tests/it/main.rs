@@ -28,6 +28,8 @@ mod model;
 #[cfg(not(resilience_loom))]
 mod observers;
 #[cfg(not(resilience_loom))]
+mod panicking_observer;
+#[cfg(not(resilience_loom))]
 mod pipeline;
 #[cfg(not(resilience_loom))]
 mod redis_quota;

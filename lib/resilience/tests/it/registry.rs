@@ -4,8 +4,8 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     Algorithm, BulkheadConfig, CircuitBreaker, Context, Criticality, Dependency, DependencyKind,
-    ErrorKind, Event, Jitter, ManualClock, NoSleeper, Observer, Pipelines, PipelinesConfig,
-    RateConfig, State,
+    ErrorKind, Event, Jitter, ManualClock, NoSleeper, Observer, Overrides, Pipelines,
+    PipelinesConfig, RateConfig, State,
 };
 use std::sync::{Arc, Mutex};
 
@@ -191,6 +191,60 @@ fn r6_malformed_variables_are_refused_at_start_with_name_value_and_range() {
         "CB_FAIL_THRESHOLD: 0 is not allowed, use 1 to 1000000"
     );
     assert!(refuse("CB_RESET_SEC", "NaN").starts_with("CB_RESET_SEC"));
+}
+
+#[test]
+fn r6_an_empty_name_hides_no_invalid_level() {
+    let refused = |config: &PipelinesConfig| {
+        let error = config.validate().unwrap_err();
+        (error.field().to_owned(), error.value().to_owned())
+    };
+    let (mut valid, mut invalid) = (Overrides::default(), Overrides::default());
+    (valid.timeout, invalid.timeout) = (Some(secs(1)), Some(secs(0)));
+    let mut config = PipelinesConfig::default();
+    config.defaults = invalid.clone();
+    config.services.entry(String::new()).or_default().all = valid.clone();
+    assert_eq!(refused(&config), ("services".to_owned(), "an empty name".to_owned()));
+    config.services.clear();
+    assert_eq!(refused(&config).0, "defaults.timeout");
+
+    let mut config = PipelinesConfig::default();
+    let service = config.services.entry("s".to_owned()).or_default();
+    service.all = invalid;
+    service.endpoints.insert(String::new(), valid);
+    assert_eq!(refused(&config), ("services.s.endpoints".to_owned(), "an empty name".to_owned()));
+    config.services.get_mut("s").unwrap().endpoints.clear();
+    assert_eq!(refused(&config).0, "services.s.all.timeout");
+
+    let pipelines = on(&ManualClock::new(), PipelinesConfig::default());
+    assert!(pipelines.reload(config).is_err());
+    let answer = pipelines.run("", "", Context::default(), |_| Ok::<_, ErrorKind>(1));
+    assert_eq!(answer, Ok(1), "a call may have no name; then the defaults hold");
+}
+
+#[test]
+fn r6_a_variable_of_no_service_is_refused() {
+    let refused = PipelinesConfig::default().with_environment([("_HTTP_RETRIES", "2")]);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "_HTTP_RETRIES: \"2\" is not allowed, \
+         use HTTP_RETRIES, or a service's name in front of _HTTP_RETRIES"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn r6_what_is_no_unicode_is_refused_by_name_in_these_variables_and_passed_over_in_others() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    let odd = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    let read = |vars: [(OsString, OsString); 2]| PipelinesConfig::default().with_environment(vars);
+    let others = [(odd(b"\xff_HTTP_RETRIES"), odd(b"7")), (odd(b"LS_COLORS"), odd(b"\xff"))];
+    assert_eq!(read(others).unwrap(), PipelinesConfig::default());
+    for name in ["HTTP_RETRIES", "OPENAI_CB_RESET_SEC"] {
+        let refused = read([(odd(b"HOME"), odd(b"\xff")), (name.into(), odd(b"3\xff"))]);
+        assert_eq!(refused.unwrap_err().field(), name);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use mainstay_resilience::testing::{Dependency, Outage, Report, Simulation, Virtu
 use mainstay_resilience::{
     Backoff, BudgetConfig, CircuitBreaker, OpenFor, Pipeline, Retry, RetryBudget, Timeout,
 };
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 const OUTAGE: std::ops::Range<Duration> = secs(10)..secs(20);
@@ -96,4 +97,25 @@ fn one_seed_gives_one_simulation() {
     });
     assert_eq!(loads[0], loads[1]);
     assert_ne!(loads[0], loads[2]);
+}
+
+#[test]
+fn a_stretch_that_shows_nothing_is_refused_instead_of_passed() {
+    let report = simulation(1, Outage::Fails).run(|time| {
+        Pipeline::builder().clock(time.clock()).sleeper(time.sleeper()).build().unwrap()
+    });
+    let reversed = std::ops::Range { start: secs(20), end: secs(10) };
+    for (during, says) in [
+        (secs(40)..secs(50), "is not within the run"),
+        (secs(20)..secs(31), "is not within the run"),
+        (reversed, "empty or reversed"),
+        (secs(10)..secs(10), "empty or reversed"),
+        (ms(10)..ms(20), "no request in"),
+    ] {
+        let assert = AssertUnwindSafe(|| report.assert_load_at_most(during.clone(), 1.0));
+        let payload = catch_unwind(assert).expect_err("it shows nothing");
+        let text = payload.downcast_ref::<String>().unwrap();
+        assert!(text.contains(says), "{during:?}: {text}");
+    }
+    report.assert_load_at_most(secs(0)..secs(30), 1.0);
 }

@@ -2,9 +2,11 @@
 
 use crate::secs;
 use mainstay_resilience::{
-    AnswerCache, Clock, ErrorKind, ManualClock, Priority, QueueConfig, Reason, WorkQueue,
+    AnswerCache, Clock, Context, Deadline, ErrorKind, Event, ManualClock, Observer, Priority,
+    QueueConfig, Reason, Timeout, WorkQueue,
 };
 use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
 
 /// Runs `work` on a thread; a deadlock is told instead of waited for.
@@ -156,6 +158,75 @@ fn o5_a_late_job_that_panics_when_it_is_dropped_takes_no_worker_with_it() {
         assert!(matches!(refused.reason(), Reason::WaitedTooLong { .. }), "{refused}");
         let next = queue.submit(quiet(), Priority::Normal).expect("there is room");
         assert_eq!(next.wait(), Ok(()), "the only worker goes on");
+        drop((queue, workers));
+    });
+}
+
+#[test]
+fn o5_workers_that_go_before_their_queue_close_it_instead_of_waiting_for_ever() {
+    ends(|| {
+        let (tell, told) = mpsc::channel();
+        let (queue, workers, open) = held(Clock::system());
+        let waiting = queue.submit(quiet(), Priority::Normal).unwrap();
+        let late = queue.clone();
+        let leaver = std::thread::spawn(move || {
+            // As an early return does: what was made last is dropped first.
+            let _queue = queue;
+            let _workers = workers;
+            tell.send(()).unwrap();
+        });
+        told.recv().unwrap();
+        assert_eq!(waiting.wait().unwrap_err().reason(), Reason::Closed);
+        let refused = late.submit(quiet(), Priority::Critical).unwrap_err();
+        assert_eq!(refused.reason(), Reason::Closed);
+        assert_eq!(late.pressure().depth, 0);
+        drop(open);
+        leaver.join().unwrap();
+    });
+}
+
+#[test]
+fn o5_an_early_return_beside_a_queue_ends() {
+    fn leave() -> Result<(), mainstay_resilience::ConfigError> {
+        let config = QueueConfig::default();
+        let (_queue, _workers) = WorkQueue::start("q", config, Clock::system(), |(): ()| ())?;
+        Timeout::total("t", secs(0))?;
+        Ok(())
+    }
+    ends(|| assert_eq!(leave().unwrap_err().field(), "timeout"));
+}
+
+#[test]
+fn o5_jobs_are_answered_before_an_observer_that_panics_hears_of_them() {
+    ends(|| {
+        let clock = ManualClock::new();
+        let mut config = QueueConfig::default();
+        (config.workers, config.wait_max) = (1, secs(1));
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let observer: Arc<dyn Observer> = Arc::new(|_: &Event<'_>| panic!("the observer broke"));
+        let work = move |job: u32| match job {
+            0 => drop(gate.lock().unwrap().recv()),
+            1 => panic!("the handler broke"),
+            _ => (),
+        };
+        let started = WorkQueue::observed("q", config, clock.clock(), work, observer);
+        let (queue, workers) = started.unwrap();
+        let submit = |job| queue.submit(job, Priority::Normal).unwrap();
+        assert_eq!(submit(1).wait().unwrap_err().reason(), Reason::Panicked);
+        let first = submit(0);
+        while queue.pressure().depth > 0 {
+            std::thread::yield_now();
+        }
+        let late = submit(2);
+        clock.advance(secs(2));
+        drop(open);
+        assert_eq!(first.wait(), Ok(()));
+        assert_eq!(late.wait().unwrap_err().reason(), Reason::WaitedTooLong { waited: secs(2) });
+        let passed = Context::within(Deadline::at(clock.now()));
+        let refuse = AssertUnwindSafe(|| queue.submit(3, passed).is_ok());
+        assert!(catch_unwind(refuse).is_err(), "the submitter hears the observer's panic");
+        assert_eq!(submit(3).wait(), Ok(()), "the only worker goes on");
         drop((queue, workers));
     });
 }
