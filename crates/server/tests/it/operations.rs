@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_db::{InjectedFault, Method};
+use mainstay_db::{Criticality, Dependency, DependencyKind, InjectedFault, Method};
 use mainstay_ops::handles::HandleClass;
+use mainstay_resilience::CircuitBreaker;
 use mainstay_server::{Config, OperationsConfig};
 use serde_json::{Value, json};
 
@@ -77,6 +78,96 @@ fn health_names_every_part_and_does_not_wait_for_one_that_hangs() {
         hanging.join().unwrap();
     });
     assert_eq!(server.get("/health?fesh=true").problem(), "bad_request");
+}
+
+/// A check as `/health` shows it when it is asked now.
+fn checked(server: &Running, name: &str) -> Value {
+    let health = server.get("/health?fresh=true").json();
+    health["checks"][format!("{name}:responseTime")][0].clone()
+}
+
+fn command(server: &Running, dependency: &str, command: &Value) {
+    let answer = server.post(&format!("/admin/dependencies/{dependency}"), command);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// V1, B4: a provider that is not called is no healthy one, whatever the reason that its breaker has;
+/// health says of it what the level of service says.
+#[test]
+fn v1_a_provider_that_is_isolated_or_held_open_is_seen_by_health() {
+    let operations =
+        OperationsConfig { probe_every: Duration::ZERO, ..OperationsConfig::default() };
+    let server = Running::start_with(Config { operations, ..Config::default() });
+    // Nobody listens there, and nobody asks: there are no documents to embed and no queries.
+    for (collection, port) in [("far", 1), ("farther", 2)] {
+        let model = format!("remote:http://127.0.0.1:{port}/v1,hashes,16");
+        let made = server.post("/collections", &json!({"name": collection, "model": model}));
+        assert_eq!(made.status, 201, "{}", made.body);
+    }
+    let listed = server.get("/admin/dependencies").json();
+    let all = listed["dependencies"].as_array().unwrap();
+    let names = all.iter().filter_map(|it| it["name"].as_str());
+    let providers: Vec<&str> = names.filter(|name| name.starts_with("embedding/")).collect();
+    let [one, other] = &providers[..] else { panic!("two providers: {listed:#}") };
+    assert_eq!(checked(&server, "embedding")["state"], "healthy");
+    for (action, state) in [
+        (json!({"action": "isolate"}), "isolated"),
+        (json!({"action": "force-open", "for": "1h"}), "open"),
+    ] {
+        command(&server, one, &action);
+        let check = checked(&server, "embedding");
+        assert_eq!(check["state"], "degraded", "the other one is called: {check:#}");
+        assert_eq!(check["output"], format!("{one}: its breaker is {state}"));
+        command(&server, other, &action);
+        assert_eq!(checked(&server, "embedding")["state"], "unhealthy");
+        until(
+            || server.get("/admin/level").json(),
+            |shown| shown["standing"]["reason"].as_str().is_some_and(|it| it.contains(one)),
+        );
+        for provider in [one, other] {
+            command(&server, provider, &json!({"action": "reset"}));
+        }
+        assert_eq!(checked(&server, "embedding")["state"], "healthy");
+    }
+    // What is switched off is called, so nothing is wrong with it.
+    command(&server, one, &json!({"action": "disable"}));
+    assert_eq!(checked(&server, "embedding")["state"], "healthy");
+}
+
+/// V1: whoever declares a dependency finds it in `/health`, with its weight, although nobody has
+/// written a check for it.
+#[test]
+fn v1_every_declared_dependency_is_in_health_without_a_check_of_its_own() {
+    let server = with_documents();
+    let declare = |name: &str, weight| {
+        let breaker = CircuitBreaker::external_service(name);
+        let declared = Dependency::new(breaker, DependencyKind::Http, weight);
+        server.db.pipelines().declare(&declared);
+        declared
+    };
+    for (weight, state, whole) in [
+        (Criticality::Informative, "degraded", "healthy"),
+        (Criticality::Degrades, "degraded", "degraded"),
+        (Criticality::Critical, "unhealthy", "unhealthy"),
+    ] {
+        let name = format!("dependencies/{}", weight.as_str());
+        assert_eq!(checked(&server, &name)["state"], "healthy");
+        let health = server.get("/health?fresh=true").json();
+        assert_eq!(health["checks"][format!("{name}:count")][0]["observedValue"], 0.0);
+        let extra = declare(&format!("extra/{}", weight.as_str()), weight);
+        let _beside_it = declare(&format!("beside/{}", weight.as_str()), weight);
+        let health = server.get("/health?fresh=true").json();
+        assert_eq!(health["state"], "healthy", "{health:#}");
+        let listed = &health["checks"][format!("{name}:{}", extra.name())][0];
+        assert_eq!(listed["observedValue"], 0.0, "{health:#}");
+        extra.breaker().isolate();
+        let check = checked(&server, &name);
+        assert_eq!((&check["state"], &check["criticality"]), (&json!(state), &json!(weight)));
+        assert_eq!(check["output"], format!("{}: its breaker is isolated", extra.name()));
+        assert_eq!(server.get("/health?fresh=true").json()["state"], whole);
+        extra.breaker().reset();
+        assert_eq!(server.get("/health?fresh=true").json()["state"], "healthy");
+    }
 }
 
 /// V1: the server searches itself, and none of its searches comes back. No loop that waits for a
