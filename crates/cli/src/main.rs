@@ -4,6 +4,7 @@ mod allocator;
 mod config;
 mod data;
 mod dependencies;
+mod ending;
 mod eval;
 mod failure;
 mod flags;

@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_db::{COLLECTION_DEFAULT, Db, Options};
 use mainstay_server::notify::Notifier;
 use mainstay_server::settings::Settings;
-use mainstay_server::shutdown::{EXIT_CLEAN, Plan, Progress, Shutdown, TOTAL_DEFAULT};
+use mainstay_server::shutdown::{EXIT_CLEAN, Plan, Progress, Shutdown};
 use mainstay_server::telemetry::Telemetry;
 use mainstay_server::{Clock, Config, Control, Host, Server, Ticker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::allocator::Mimalloc;
 use crate::config::Sources;
+use crate::ending::Ending;
 use crate::failure::Failure;
 use crate::tls_files::TlsFiles;
 use crate::{data, index};
@@ -70,12 +71,6 @@ fn model_path(text: &str) -> String {
     if is_folder { format!("folder:{text}") } else { text.to_string() }
 }
 
-/// How long closing the data directory may take at least: every view is made durable. What is cut off
-/// is replayed from the log by the next start.
-const CLOSE_MIN: Duration = Duration::from_secs(4);
-/// What telling the requests to end takes beside the time they get.
-const STOP_MARGIN: Duration = Duration::from_secs(1);
-
 /// Exit code 0 after an orderly shutdown, 10 when a phase of it was late or failed, 11 when a second
 /// signal cut it short.
 pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode, Failure> {
@@ -122,17 +117,16 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
     });
     notifier.ready("answering");
     shutdown.wait();
-    let total = control.drain_time() + STOP_MARGIN + CLOSE_MIN;
-    let total = total.max(TOTAL_DEFAULT);
-    notifier.stopping("finishing running requests", total);
-    let progress = end(&shutdown, total, control.drain_time(), stop, drained, db)?;
+    let (ending, began) = (Ending::of(control.drain_time()), Instant::now());
+    notifier.stopping("finishing running requests", ending.total());
+    let progress = end(&shutdown, &ending, stop, drained, db)?;
     drop(watchdog);
-    telemetry.flush();
+    telemetry.flush(ending.flush_after(began.elapsed()));
     eprintln!("{progress}");
     let code = progress.exit_code();
     if code == EXIT_CLEAN {
         // Work that a timeout left behind must not hold up the end.
-        runtime.shutdown_timeout(Duration::from_secs(1));
+        runtime.shutdown_timeout(ending.threads);
         eprintln!("stopped; everything is durable");
         return Ok(ExitCode::SUCCESS);
     }
@@ -144,15 +138,13 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
 /// Ends requests, then the data directory.
 fn end(
     shutdown: &Shutdown,
-    total: Duration,
-    drain_time: Duration,
+    ending: &Ending,
     stop: tokio::sync::oneshot::Sender<()>,
     drained: std::sync::mpsc::Receiver<bool>,
     db: Arc<Db>,
 ) -> Result<Progress, Failure> {
-    let drain = drain_time + STOP_MARGIN;
-    let plan = Plan::new(total)
-        .phase("drain", drain, move |context| {
+    let plan = Plan::new(ending.drain + ending.close)
+        .phase("drain", ending.drain, move |context| {
             // Not ready first, then no new connections, then the running requests.
             drop(stop);
             context.note("running requests are finished; signal again to cut them off");
@@ -163,7 +155,7 @@ fn end(
             }
         })
         .and_then(|plan| {
-            plan.phase("close", total - drain, move |_| {
+            plan.phase("close", ending.close, move |_| {
                 db.close().map_err(|error| error.to_string())
             })
         });

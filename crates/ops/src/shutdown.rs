@@ -64,7 +64,7 @@ pub struct PhaseReport {
     pub state: PhaseState,
     /// How long it took, in ms.
     pub took_ms: u64,
-    /// How long it may take, in ms.
+    /// How long it may take, in ms; longer than planned when earlier phases were quick.
     pub deadline_ms: u64,
     /// What is being waited for, or what went wrong.
     pub note: String,
@@ -246,8 +246,9 @@ impl Plan {
         Plan { total, phases: Vec::new() }
     }
 
-    /// Adds a phase behind those that are there. `work` runs on a thread of its own, which is left
-    /// behind when the deadline passes.
+    /// Adds a phase behind those that are there, which gets at least this long: what earlier phases
+    /// leave of theirs is added, so that the whole takes no longer. `work` runs on a thread of its
+    /// own, which is left behind when the deadline passes.
     ///
     /// # Errors
     /// More than 16 phases, or deadlines that take longer together than the whole may: then the
@@ -288,11 +289,13 @@ impl Plan {
             note: String::new(),
         };
         lock(&shutdown.state.0).phases = self.phases.iter().map(waiting).collect();
+        let mut until = shutdown.clock.now();
         for (place, phase) in self.phases.into_iter().enumerate() {
+            until = until.after(phase.deadline);
             if shutdown.is_forced() {
                 shutdown.update(place, |phase| phase.state = PhaseState::Skipped);
             } else {
-                run_phase(shutdown, place, phase);
+                run_phase(shutdown, place, phase, until);
             }
         }
         let progress = shutdown.progress();
@@ -301,16 +304,16 @@ impl Plan {
     }
 }
 
-fn run_phase(shutdown: &Shutdown, place: usize, phase: Phase) {
+fn run_phase(shutdown: &Shutdown, place: usize, phase: Phase, until: Tick) {
     let began = shutdown.clock.now();
-    let context =
-        PhaseContext { shutdown: shutdown.clone(), place, until: began.after(phase.deadline) };
+    let context = PhaseContext { shutdown: shutdown.clone(), place, until };
     {
         let mut state = lock(&shutdown.state.0);
         (state.began, state.finished) = (began, None);
         state.phases[place].state = PhaseState::Running;
+        state.phases[place].deadline_ms = millis(until.since(began));
     }
-    let (work, until) = (phase.work, context.until);
+    let work = phase.work;
     let working = move || {
         let result = catch_unwind(AssertUnwindSafe(|| work(&context)))
             .unwrap_or_else(|_| Err("it panicked".to_owned()));

@@ -14,9 +14,6 @@ use mainstay_resilience::Pipelines;
 use crate::otlp::{Collector, CollectorConfig, Protocol};
 use crate::settings::Settings;
 
-/// How long an orderly end waits for spans to be sent.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
-
 /// What changes the receivers of logs and traces while they run.
 pub struct Telemetry(telemetry::Telemetry);
 
@@ -104,9 +101,9 @@ impl Telemetry {
         Ok(())
     }
 
-    /// Sends the spans that wait, for at most two seconds; answers whether that was enough.
-    pub fn flush(&self) -> bool {
-        self.0.flush(FLUSH_PATIENCE)
+    /// Sends the spans that wait, for at most `patience`; answers whether that was enough.
+    pub fn flush(&self, patience: Duration) -> bool {
+        self.0.flush(patience)
     }
 }
 

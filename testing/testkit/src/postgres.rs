@@ -232,16 +232,26 @@ impl Postgres {
         format!("postgres://{USER}:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Runs SQL in a database; panics with what the server says.
-    pub fn sql(&self, database: &str, sql: &str) {
+    /// Runs SQL in a database and answers its rows, a line each with `|` between their values; panics
+    /// with what the server says.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
         let mut psql = self.command(&program("psql"));
         let output = psql
-            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--username", USER])
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--tuples-only",
+                "--no-align",
+                "--set=ON_ERROR_STOP=1",
+                "--username",
+                USER,
+            ])
             .args(["--host=127.0.0.1", "--port", &self.port.to_string()])
             .args(["--dbname", database, "--command", sql])
             .output()
             .expect("psql of the package postgresql is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! O1: the pool of connections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_catalogue::{Catalogue, PoolConfig};
 use mainstay_testkit::postgres::Postgres;
@@ -116,4 +116,45 @@ async fn o1_a_call_that_is_cancelled_leaves_no_connection_behind() {
     assert!(figures.discarded >= 1, "{figures:?}");
     catalogue.state_versions().await.unwrap();
     assert!(catalogue.pool().open <= 4);
+}
+
+/// A pool that must keep no connection and closes none while a test lives: both times are the longest.
+fn kept_for_a_day() -> PoolConfig {
+    const DAY: Duration = Duration::from_secs(86_400);
+    PoolConfig { idle_timeout: DAY, lifetime_max: DAY, ..crate::small() }
+}
+
+/// Calls once, then leaves the catalogue alone until the server has no session of it any more.
+async fn is_closed_by(pool: &PoolConfig) {
+    let server = Postgres::shared();
+    let place = Place::at(&server.database());
+    let catalogue = place.open_with(pool);
+    catalogue.prepare().await.unwrap();
+    assert!(catalogue.pool().acquired >= 1);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let sessions =
+        format!("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = '{}'", place_name(&place));
+    loop {
+        let (there, here) = (server.sql("postgres", &sessions), catalogue.pool().open);
+        if (there.trim(), here) == ("0", 0) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{there} sessions, {here} open: {pool:?}");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(catalogue.pool().discarded, 0, "the pool has closed it, no call that failed");
+    catalogue.ping().await.unwrap();
+    assert!(catalogue.pool().open >= 1, "the next call opens another one");
+}
+
+/// O1: after the shortest time that the pool takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o1_a_connection_that_nobody_uses_is_closed() {
+    is_closed_by(&PoolConfig { idle_timeout: Duration::from_secs(1), ..kept_for_a_day() }).await;
+}
+
+/// O1: at the least age that the pool takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o1_a_connection_of_the_greatest_age_is_closed() {
+    is_closed_by(&PoolConfig { lifetime_max: Duration::from_secs(1), ..kept_for_a_day() }).await;
 }

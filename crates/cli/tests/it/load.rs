@@ -9,8 +9,13 @@ use crate::text;
 
 /// More clients than the server has slots and places in its queue.
 const CLIENTS: &str = "1200";
-/// What the memory may grow by while they are served: their connections and the queue.
-const GROWTH_BYTES_MAX: u64 = 256 << 20;
+/// Searches a second and seconds of one half of the load. A leak of 4 KiB for each is 47 MiB in a half.
+const RATE: u64 = 2_000;
+const HALF_S: u64 = 6;
+/// What the second half may end above the first: what an allocator and the kernel make of the same
+/// load from one time to the next.
+const NOISE_BYTES: u64 = 32 << 20;
+const NOISE_SHARE: f64 = 0.1;
 
 fn resident_bytes(server: &Server) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
@@ -19,7 +24,8 @@ fn resident_bytes(server: &Server) -> u64 {
 }
 
 /// C2, in its short form: clients beyond every bound get an answer or are turned away on purpose;
-/// nothing else happens to any of them, and the server is well afterwards.
+/// nothing else happens to any of them, the memory stays flat under a load that stays the same, and
+/// the server is well afterwards.
 #[test]
 fn c2_more_than_a_thousand_clients_are_answered_or_turned_away_on_purpose() {
     let data = tempfile::tempdir().unwrap();
@@ -32,19 +38,27 @@ fn c2_more_than_a_thousand_clients_are_answered_or_turned_away_on_purpose() {
     assert_eq!(agent().put(url).send_json(json!(documents)).unwrap().status(), 200);
     let queries = data.path().join("queries.txt");
     fs::write(&queries, "zebra crosses\nnumber\nstripes of animals\n").unwrap();
-    let before = resident_bytes(&server);
-    let load = [
-        &["load", "--queries", text(&queries), "--connections", CLIENTS, "--json"][..],
-        &["--rate", "2000", "--duration", "3s"],
-    ]
-    .concat();
-    let report = server.mainstay(&load).ok().json();
-    let of = |name: &str| report[name].as_u64().unwrap();
-    assert_eq!((of("requests"), of("failed")), (6_000, 0), "{report:#}");
-    assert_eq!(of("ok") + of("rejected"), 6_000);
-    assert!(of("ok") > 0 && of("rejected") > 0, "{report:#}");
-    let grown = resident_bytes(&server).saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more than before");
+    let load = |seconds: u64| {
+        let (rate, duration) = (RATE.to_string(), format!("{seconds}s"));
+        let load = [
+            &["load", "--queries", text(&queries), "--connections", CLIENTS, "--json"][..],
+            &["--rate", &rate, "--duration", &duration],
+        ]
+        .concat();
+        let report = server.mainstay(&load).ok().json();
+        let of = |name: &str| report[name].as_u64().unwrap();
+        assert_eq!((of("requests"), of("failed")), (RATE * seconds, 0), "{report:#}");
+        assert_eq!(of("ok") + of("rejected"), RATE * seconds);
+        assert!(of("ok") > 0 && of("rejected") > 0, "{report:#}");
+        resident_bytes(&server)
+    };
+    let idle = resident_bytes(&server);
+    let warm = load(HALF_S / 2);
+    let (first, second) = (load(HALF_S), load(HALF_S));
+    let told = format!("{idle} bytes idle, {warm} warm, then {first} and {second}");
+    eprintln!("{told}");
+    let allowed = first + (first as f64 * NOISE_SHARE) as u64 + NOISE_BYTES;
+    assert!(second <= allowed, "{told}: the memory is not flat");
     assert_eq!(server.mainstay(&["search", "zebra", "--limit", "1"]).code, 0);
     server.mainstay(&["health"]).ok();
 }

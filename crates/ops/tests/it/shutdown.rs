@@ -71,6 +71,38 @@ fn a_phase_that_hangs_is_left_behind_and_the_next_one_runs() {
 
 // O6
 #[test]
+fn a_phase_gets_what_earlier_ones_left_of_their_time_and_never_more_than_the_whole() {
+    let manual = ManualClock::new();
+    let shutdown = Shutdown::new(manual.clock());
+    let (clock, late) = (manual.clone(), manual.clone());
+    let (release, hanging) = channel::<()>();
+    let plan = Plan::new(TOTAL_DEFAULT)
+        .phase("drain", 25 * SECOND, move |_| {
+            clock.advance(SECOND);
+            Ok(())
+        })
+        .unwrap()
+        .phase("close", 4 * SECOND, move |context| {
+            assert_eq!(context.remaining(), 28 * SECOND);
+            late.advance(28 * SECOND);
+            let _ = hanging.recv();
+            Ok(())
+        })
+        .unwrap()
+        .phase("flush", SECOND, |context| {
+            assert_eq!(context.remaining(), SECOND);
+            Ok(())
+        })
+        .unwrap();
+    let progress = plan.run(&shutdown);
+    assert_eq!(states(&progress), [PhaseState::Done, PhaseState::Late, PhaseState::Done]);
+    let deadlines: Vec<u64> = progress.phases.iter().map(|phase| phase.deadline_ms).collect();
+    assert_eq!(deadlines, [25_000, 28_000, 1_000]);
+    drop(release);
+}
+
+// O6
+#[test]
 fn a_phase_that_fails_or_panics_is_named_and_stops_no_other() {
     let shutdown = Shutdown::new(ManualClock::new().clock());
     let plan = Plan::new(TOTAL_DEFAULT)

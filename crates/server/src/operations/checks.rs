@@ -1,5 +1,6 @@
 //! The health checks of the server: each reads figures that are there, so none of them can hang.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub(super) const DOCUMENTS: &str = "documents";
 const DISK_LOW_BYTES: u64 = 512 << 20;
 /// The share of the file handles in use from which on somebody should know.
 const HANDLES_HIGH: f64 = 0.9;
+/// The service of shared rates among the pipelines.
+const REDIS: &str = "redis";
 /// Names listed in one message.
 const NAMED_MAX: usize = 5;
 
@@ -62,7 +65,20 @@ pub(super) fn all(asked: Asked) -> Vec<Check> {
         let observe = move || search_method(&asked.db, method);
         checks.push(Check::new(name, ComponentKind::Component, observe).affects(&["/search"]));
     }
+    for weight in [Criticality::Critical, Criticality::Degrades, Criticality::Informative] {
+        let asked = asked.clone();
+        let name = format!("dependencies/{}", weight.as_str());
+        let observe = move || others(&asked, weight);
+        let check = Check::new(name, ComponentKind::Component, observe);
+        checks.push(check.criticality(weight).affects(&["/search", "/collections"]));
+    }
     checks
+}
+
+/// Whether a breaker in this state keeps calls from what it protects: the same for every check and
+/// for the level of service.
+pub(super) fn refuses(state: BreakerState) -> bool {
+    matches!(state, BreakerState::Open | BreakerState::HalfOpen | BreakerState::Isolated)
 }
 
 /// `a, b and 3 more`.
@@ -127,11 +143,7 @@ fn search_method(db: &Db, method: Method) -> Observation {
                 down += 1;
                 trouble.push(format!("{name}: failing: {reason}"));
             }
-            _ if matches!(
-                breaker,
-                BreakerState::Open | BreakerState::HalfOpen | BreakerState::Isolated
-            ) =>
-            {
+            _ if refuses(breaker) => {
                 down += 1;
                 trouble.push(format!("{name}: its breaker is {}", breaker.as_str()));
             }
@@ -147,19 +159,53 @@ fn search_method(db: &Db, method: Method) -> Observation {
 
 fn embedding(asked: &Asked) -> Observation {
     let pool = asked.db.figures().embedding;
-    let prefix = format!("{}/", mainstay_embed::SERVICE);
-    let providers = asked.db.pipelines().dependencies();
-    let open: Vec<String> = providers
-        .iter()
-        .filter(|dependency| dependency.name().starts_with(&prefix))
-        .filter(|dependency| dependency.breaker().state() == BreakerState::Open)
-        .map(|dependency| format!("{}: its breaker is open", dependency.name()))
-        .collect();
-    judged(&open, open.len().max(1))
+    let mut providers = asked.db.pipelines().dependencies();
+    providers.retain(is_provider);
+    judged(&refused(&providers), providers.len().max(1))
         .figure("workers", pool.workers as f64, "threads")
         .figure("queries_queued", pool.queries_queued as f64, "queries")
         .figure("passages_queued", pool.passages_queued as f64, "passages")
         .figure("failures", pool.failures as f64, "calls")
+}
+
+/// Those of them that their breakers keep calls from, with what is to be said of each.
+fn refused(dependencies: &[Dependency]) -> Vec<String> {
+    let states = dependencies.iter().map(|it| (it.name(), it.breaker().state()));
+    let refused = states.filter(|(_, state)| refuses(*state));
+    refused.map(|(name, state)| format!("{name}: its breaker is {state}")).collect()
+}
+
+fn service_of(dependency: &Dependency) -> &str {
+    dependency.name().split('/').next().unwrap_or_default()
+}
+
+fn is_provider(dependency: &Dependency) -> bool {
+    service_of(dependency) == mainstay_embed::SERVICE
+}
+
+/// Every dependency of this weight that no other check speaks of, whoever has declared it.
+fn others(asked: &Asked, weight: Criticality) -> Observation {
+    let collections = asked.db.collections();
+    let methods = collections
+        .iter()
+        .flat_map(|collection| Method::ALL.map(|method| collection.dependency(method).name()));
+    let mut spoken_of: HashSet<&str> = methods.collect();
+    spoken_of.insert(asked.sharing.catalogue().dependency().name());
+    let services = [mainstay_embed::SERVICE, REDIS, otlp::SERVICE];
+    let mut others = asked.db.pipelines().dependencies();
+    others.retain(|it| {
+        it.criticality() == weight
+            && !spoken_of.contains(it.name())
+            && !services.contains(&service_of(it))
+    });
+    // Without a critical one nothing can be answered, however many others there are.
+    let all = if weight == Criticality::Critical { 1 } else { others.len().max(1) };
+    let found = judged(&refused(&others), all);
+    let found = found.figure("count", others.len() as f64, "dependencies");
+    // By name, 0 for one that is called; the health report bounds how many are listed.
+    others.iter().fold(found, |found, it| {
+        found.figure(it.name(), f64::from(it.breaker().state().as_gauge()), "breaker")
+    })
 }
 
 /// Answers that stand in when nothing answers; shown, and never a reason for worry.
@@ -176,7 +222,7 @@ pub(super) fn kept_answers(answers: Answers) -> Check {
 /// The Redis of shared rates: without it each node keeps to its share, so nothing suffers.
 pub(super) fn redis(pipelines: Pipelines) -> Check {
     let meanwhile = "this node keeps to its share of the rates";
-    beside_searches("redis", ComponentKind::Datastore, pipelines, meanwhile)
+    beside_searches(REDIS, ComponentKind::Datastore, pipelines, meanwhile)
 }
 
 /// The collector of traces, when there is one: without it spans are lost, nothing else.
@@ -188,7 +234,7 @@ pub(super) fn collector(pipelines: Pipelines) -> Option<Check> {
 
 fn of_service(pipelines: &Pipelines, service: &str) -> Option<Dependency> {
     let all = pipelines.dependencies();
-    all.into_iter().find(|it| it.name().split('/').next() == Some(service))
+    all.into_iter().find(|it| service_of(it) == service)
 }
 
 /// A service that no search needs, by its breaker and its figures.
@@ -203,11 +249,12 @@ fn beside_searches(
             return Observation::healthy();
         };
         let last = dependency.figures().snapshot();
-        let found = match dependency.breaker().state() {
-            BreakerState::Closed => Observation::healthy(),
-            _ => Observation::degraded(format_args!(
-                "its breaker is open, and {meanwhile}: {}",
-                last.last_error.map(|(_, error)| error).unwrap_or_default()
+        let state = dependency.breaker().state();
+        let found = match refuses(state) {
+            false => Observation::healthy(),
+            true => Observation::degraded(format_args!(
+                "its breaker is {state}, and {meanwhile}: {}",
+                last.last_error.map_or_else(|| "no call has failed".to_string(), |(_, it)| it)
             )),
         };
         found.figure("calls", last.calls as f64, "calls").figure(

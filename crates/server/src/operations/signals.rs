@@ -9,9 +9,8 @@ use mainstay_ops::health::{Health, HealthRegistry};
 use mainstay_ops::levels::Signals;
 use mainstay_ops::memory::MemoryGuard;
 use mainstay_ops::slo::Slo;
-use mainstay_resilience::State;
 
-use super::checks::DOCUMENTS;
+use super::checks::{DOCUMENTS, refuses};
 
 /// The parts that are read.
 pub(super) struct Watched {
@@ -52,8 +51,7 @@ impl Watched {
             if dependency.criticality() == Criticality::Informative {
                 continue;
             }
-            let state = dependency.breaker().state();
-            if !matches!(state, State::Open | State::HalfOpen | State::Isolated) {
+            if !refuses(dependency.breaker().state()) {
                 continue;
             }
             let name = dependency.name();

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_db::{InjectedFault, Method};
+use mainstay_db::{Criticality, Dependency, DependencyKind, InjectedFault, Method};
 use mainstay_ops::handles::HandleClass;
+use mainstay_resilience::CircuitBreaker;
 use mainstay_server::{Config, OperationsConfig};
 use serde_json::{Value, json};
 
@@ -77,6 +78,96 @@ fn health_names_every_part_and_does_not_wait_for_one_that_hangs() {
         hanging.join().unwrap();
     });
     assert_eq!(server.get("/health?fesh=true").problem(), "bad_request");
+}
+
+/// A check as `/health` shows it when it is asked now.
+fn checked(server: &Running, name: &str) -> Value {
+    let health = server.get("/health?fresh=true").json();
+    health["checks"][format!("{name}:responseTime")][0].clone()
+}
+
+fn command(server: &Running, dependency: &str, command: &Value) {
+    let answer = server.post(&format!("/admin/dependencies/{dependency}"), command);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// V1, B4: a provider that is not called is no healthy one, whatever the reason that its breaker has;
+/// health says of it what the level of service says.
+#[test]
+fn v1_a_provider_that_is_isolated_or_held_open_is_seen_by_health() {
+    let operations =
+        OperationsConfig { probe_every: Duration::ZERO, ..OperationsConfig::default() };
+    let server = Running::start_with(Config { operations, ..Config::default() });
+    // Nobody listens there, and nobody asks: there are no documents to embed and no queries.
+    for (collection, port) in [("far", 1), ("farther", 2)] {
+        let model = format!("remote:http://127.0.0.1:{port}/v1,hashes,16");
+        let made = server.post("/collections", &json!({"name": collection, "model": model}));
+        assert_eq!(made.status, 201, "{}", made.body);
+    }
+    let listed = server.get("/admin/dependencies").json();
+    let all = listed["dependencies"].as_array().unwrap();
+    let names = all.iter().filter_map(|it| it["name"].as_str());
+    let providers: Vec<&str> = names.filter(|name| name.starts_with("embedding/")).collect();
+    let [one, other] = &providers[..] else { panic!("two providers: {listed:#}") };
+    assert_eq!(checked(&server, "embedding")["state"], "healthy");
+    for (action, state) in [
+        (json!({"action": "isolate"}), "isolated"),
+        (json!({"action": "force-open", "for": "1h"}), "open"),
+    ] {
+        command(&server, one, &action);
+        let check = checked(&server, "embedding");
+        assert_eq!(check["state"], "degraded", "the other one is called: {check:#}");
+        assert_eq!(check["output"], format!("{one}: its breaker is {state}"));
+        command(&server, other, &action);
+        assert_eq!(checked(&server, "embedding")["state"], "unhealthy");
+        until(
+            || server.get("/admin/level").json(),
+            |shown| shown["standing"]["reason"].as_str().is_some_and(|it| it.contains(one)),
+        );
+        for provider in [one, other] {
+            command(&server, provider, &json!({"action": "reset"}));
+        }
+        assert_eq!(checked(&server, "embedding")["state"], "healthy");
+    }
+    // What is switched off is called, so nothing is wrong with it.
+    command(&server, one, &json!({"action": "disable"}));
+    assert_eq!(checked(&server, "embedding")["state"], "healthy");
+}
+
+/// V1: whoever declares a dependency finds it in `/health`, with its weight, although nobody has
+/// written a check for it.
+#[test]
+fn v1_every_declared_dependency_is_in_health_without_a_check_of_its_own() {
+    let server = with_documents();
+    let declare = |name: &str, weight| {
+        let breaker = CircuitBreaker::external_service(name);
+        let declared = Dependency::new(breaker, DependencyKind::Http, weight);
+        server.db.pipelines().declare(&declared);
+        declared
+    };
+    for (weight, state, whole) in [
+        (Criticality::Informative, "degraded", "healthy"),
+        (Criticality::Degrades, "degraded", "degraded"),
+        (Criticality::Critical, "unhealthy", "unhealthy"),
+    ] {
+        let name = format!("dependencies/{}", weight.as_str());
+        assert_eq!(checked(&server, &name)["state"], "healthy");
+        let health = server.get("/health?fresh=true").json();
+        assert_eq!(health["checks"][format!("{name}:count")][0]["observedValue"], 0.0);
+        let extra = declare(&format!("extra/{}", weight.as_str()), weight);
+        let _beside_it = declare(&format!("beside/{}", weight.as_str()), weight);
+        let health = server.get("/health?fresh=true").json();
+        assert_eq!(health["state"], "healthy", "{health:#}");
+        let listed = &health["checks"][format!("{name}:{}", extra.name())][0];
+        assert_eq!(listed["observedValue"], 0.0, "{health:#}");
+        extra.breaker().isolate();
+        let check = checked(&server, &name);
+        assert_eq!((&check["state"], &check["criticality"]), (&json!(state), &json!(weight)));
+        assert_eq!(check["output"], format!("{}: its breaker is isolated", extra.name()));
+        assert_eq!(server.get("/health?fresh=true").json()["state"], whole);
+        extra.breaker().reset();
+        assert_eq!(server.get("/health?fresh=true").json()["state"], "healthy");
+    }
 }
 
 /// V1: the server searches itself, and none of its searches comes back. No loop that waits for a
@@ -197,24 +288,80 @@ fn each_level_has_its_effect_on_searches_and_writes() {
     }
 }
 
-/// D4: at `degraded` a method contributes half of its candidates.
+/// D4: at `degraded` a method contributes half of its candidates, at `minimal` a quarter.
 #[test]
-fn degraded_service_looks_at_half_as_many_candidates() {
+fn each_level_looks_at_its_share_of_the_candidates() {
     let server = Running::start();
-    let documents: Vec<Value> =
-        (0..150).map(|n| json!({"id": n.to_string(), "body": format!("zebra {n}")})).collect();
+    let document = |n| json!({"id": n.to_string(), "body": format!("zebra {n}"), "language": "en"});
+    let documents: Vec<Value> = (0..150).map(document).collect();
     let seq = server.put("/collections/default/documents", &json!(documents)).json()["seq"].clone();
     let docs = server.db.collection("default").unwrap();
     assert!(docs.wait_indexed(seq.as_u64().unwrap(), &Method::ALL, Duration::from_secs(60)));
-    let candidates = || {
-        let answer = search(&server);
-        let methods = answer["methods"].as_array().unwrap().clone();
-        methods.iter().find(|it| it["method"] == "semantic").unwrap()["total"].clone()
+    // A facet that every document has counts the candidates. Each time another page, so that no
+    // kept answer stands in.
+    let candidates = |method: &str, limit: usize| {
+        let asked =
+            json!({"query": "zebra", "methods": [method], "limit": limit, "facets": ["language"]});
+        let answer = server.post("/search", &asked).json();
+        assert_eq!(answer["results"].as_array().map(Vec::len), Some(limit), "{answer:#}");
+        answer["facets"]["language"][0]["count"].clone()
     };
-    assert_eq!(candidates(), 100);
-    let body = json!({"level": "degraded", "for": "1h", "why": "a drill"});
+    let hold = |level: &str| {
+        let body = json!({"level": level, "for": "1h", "why": "a drill"});
+        assert_eq!(server.put("/admin/level", &body).status, 200);
+    };
+    assert_eq!((candidates("semantic", 10), candidates("bm25", 10)), (json!(100), json!(100)));
+    hold("degraded");
+    assert_eq!((candidates("semantic", 9), candidates("bm25", 9)), (json!(50), json!(50)));
+    hold("minimal");
+    assert_eq!(candidates("bm25", 8), 25);
+    assert_eq!(candidates("bm25", 30), 30, "as many as are asked for at least");
+}
+
+/// D4, O5: at `minimal` nothing is begun that nobody waits for, whether the level is held by hand or
+/// moved there by itself; who is turned away hears why and when to come again.
+#[test]
+fn d4_at_the_minimum_work_in_bulk_is_turned_away() {
+    let mut operations = OperationsConfig::default();
+    (operations.levels.worsen_after_ms, operations.levels.recover_after_ms) = (0, 0);
+    let server = Running::start_with(Config { operations, ..Config::default() });
+    crate::indexed(&server);
+    let line = b"{\"id\": \"2\", \"body\": \"a walrus\"}\n";
+    let documents = "/collections/default/documents";
+    let stream = || server.send("PUT", documents, "application/x-ndjson", line);
+    let urgency = |urgency: u8| {
+        let search = crate::agent().post(server.url("/search"));
+        let search = search.header("priority", format!("u={urgency}"));
+        crate::Answer::of(search.send_json(json!({"query": "zebra"})))
+    };
+    let level = || server.get("/admin/level").json();
+    let is_minimal_until = |over: &dyn Fn()| {
+        // The floor follows the level within a turn of the loop.
+        until(|| json!(stream().status), |status| status == 503);
+        for refused in [stream(), urgency(5), urgency(6), urgency(7)] {
+            assert_eq!((refused.status, refused.problem()), (503, "overloaded".to_string()));
+            assert_eq!(refused.json()["reason"], "priority", "{}", refused.body);
+            let seconds = refused.retry_after.unwrap();
+            assert!(seconds.parse::<u64>().unwrap() >= 1, "{seconds}");
+        }
+        assert_eq!((urgency(4).status, urgency(0).status), (200, 200), "somebody waits for these");
+        assert_eq!(server.put(documents, &json!([{"id": "3", "body": "x"}])).status, 200);
+        over();
+        until(|| json!(stream().status), |status| status == 200);
+        assert_eq!(urgency(7).status, 200);
+    };
+    let body = json!({"level": "minimal", "for": "1h", "why": "a drill"});
     assert_eq!(server.put("/admin/level", &body).status, 200);
-    assert_eq!(candidates(), 50);
+    is_minimal_until(&|| assert_eq!(server.delete("/admin/level").status, 200));
+
+    let methods = ["default/native", "default/semantic", "default/tantivy"];
+    let all = |action: &str| {
+        methods.iter().for_each(|it| command(&server, it, &json!({"action": action})));
+    };
+    all("isolate");
+    let shown = until(level, |shown| shown["standing"]["level"] == "minimal");
+    assert_eq!(shown["standing"]["from"], "breakers", "{shown:#}");
+    is_minimal_until(&|| all("reset"));
 }
 
 /// D4, D5: the level follows the breakers by itself, and what mended itself is in the audit trail.
