@@ -28,7 +28,7 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
         "| dependency | fault | answered | complete | p50 ms | p99 ms | refused by its breaker | breaker afterwards | complete again after s | slowest /health ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    let local = start("static", &[])?;
+    let local = start("static", &[], false)?;
     let healthy = load::run(local.address, rate, lasting, 0);
     row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
     let mut failed = healthy.failed;
@@ -46,7 +46,7 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
         ("telemetry.protocol", "http/protobuf"),
         ("log.filter", "warn"),
     ];
-    let shared = start(&format!("remote:{url},{model},{dimension}"), &shared)?;
+    let shared = start(&format!("remote:{url},{model},{dimension}"), &shared, true)?;
     let outside = ["catalogue/postgres", "redis/", "embedding/", "telemetry/"];
     failed += each_dependency(&shared, &outside, only, rate, lasting)?;
     if failed > 0 {

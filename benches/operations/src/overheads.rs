@@ -1,8 +1,8 @@
 //! What stands in front of a handler costs: admission, keys, levels, metrics, logs, traces, correlation.
 //!
-//! Two processes answer the same requests in turns: one the handlers alone, without anybody who
-//! receives logs and traces; the other with everything on: a key, a rate, a log line for each request,
-//! and each trace recorded and sent to a collector.
+//! Three processes answer the same requests in turns: one the handlers alone, without anybody who
+//! receives logs and traces; one with everything on and a key and a rate; and that one with each trace
+//! recorded and sent to a collector, which is in the same process and costs as well.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -24,43 +24,42 @@ const KINDS: [(&str, usize); 3] = [("document", 1), ("search", 1), ("search", 8)
 
 /// Measures and prints a table.
 pub(crate) fn run(seconds: u64) -> Result<(), String> {
-    let (mut bare, mut full) = (Side::start("bare")?, Side::start("full")?);
-    let slice = seconds as f64 / (2 * ROUNDS) as f64;
-    println!("| what | under way | without | with | difference (quartiles) | difference |");
-    println!("|---|---|---|---|---|---|");
+    let [mut bare, mut default, mut traced] =
+        [Side::start("bare")?, Side::start("default")?, Side::start("traced")?];
+    let slice = seconds as f64 / (3 * ROUNDS) as f64;
+    println!("| request | under way | what is on | takes | more | CPU time | more (quartiles) |");
+    println!("|---|---|---|---|---|---|---|");
     for (kind, at_once) in KINDS {
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
             let asked = format!("{kind} {at_once} {slice} {}", round * 1_000_000);
-            // Who goes first meets the machine as the other left it.
-            let (without, with) = match round % 2 {
-                0 => (bare.mean_us(&asked)?, full.mean_us(&asked)?),
-                _ => {
-                    let with = full.mean_us(&asked)?;
-                    (bare.mean_us(&asked)?, with)
-                }
-            };
-            rounds.push((without, with, with - without));
+            rounds.push([bare.means(&asked)?, default.means(&asked)?, traced.means(&asked)?]);
         }
-        let median = |of: &dyn Fn(&(f64, f64, f64)) -> f64, share: f64| {
+        let quantile = |of: &dyn Fn(&[(f64, f64); 3]) -> f64, share: f64| {
             let mut all: Vec<f64> = rounds.iter().map(of).collect();
             all.sort_by(f64::total_cmp);
             all[((all.len() - 1) as f64 * share) as usize]
         };
-        let without = median(&|round| round.0, 0.5);
-        let difference = median(&|round| round.2, 0.5);
-        println!(
-            "| {kind} | {at_once} | {without:.1} µs | {:.1} µs | {difference:.1} µs ({:.1} to {:.1}) | {:.1} % |",
-            median(&|round| round.1, 0.5),
-            median(&|round| round.2, 0.25),
-            median(&|round| round.2, 0.75),
-            100.0 * difference / without,
-        );
+        let without = quantile(&|round| round[0].0, 0.5);
+        for (side, name) in
+            ["nothing", "everything", "everything, every trace sent"].iter().enumerate()
+        {
+            let takes = quantile(&|round| round[side].0, 0.5);
+            let more = |share| quantile(&|round| round[side].1 - round[0].1, share);
+            println!(
+                "| {kind} | {at_once} | {name} | {takes:.1} µs | {:+.1} % | {:.1} µs | {:.1} µs ({:.1} to {:.1}) |",
+                100.0 * (takes / without - 1.0),
+                quantile(&|round| round[side].1, 0.5),
+                more(0.5),
+                more(0.25),
+                more(0.75),
+            );
+        }
     }
     Ok(())
 }
 
-/// One of the two processes.
+/// One of the processes.
 struct Side {
     child: Child,
     asks: ChildStdin,
@@ -91,25 +90,34 @@ impl Side {
         Ok(Self { child, asks, answers: BufReader::new(answers) })
     }
 
-    fn mean_us(&mut self, asked: &str) -> Result<f64, String> {
+    /// What a request takes and what CPU time the process needs for it, in microseconds.
+    fn means(&mut self, asked: &str) -> Result<(f64, f64), String> {
         writeln!(self.asks, "{asked}").map_err(|error| error.to_string())?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer).map_err(|error| error.to_string())?;
-        answer.trim().parse().map_err(|_| format!("a side said {answer:?} to {asked:?}"))
+        let means = answer
+            .trim()
+            .split_once(' ')
+            .and_then(|(wall, cpu)| Some((wall.parse().ok()?, cpu.parse().ok()?)));
+        means.ok_or_else(|| format!("a side said {answer:?} to {asked:?}"))
     }
 }
 
-/// Answers each line of standard input, `KIND AT_ONCE SECONDS SEED`, with the mean of a request in
-/// microseconds.
-pub(crate) fn side(full: bool) -> Result<(), String> {
+/// Answers each line of standard input, `KIND AT_ONCE SECONDS SEED`, with what a request takes and what
+/// CPU time the process needs for it, in microseconds.
+pub(crate) fn side(name: &str) -> Result<(), String> {
+    let full = name != "bare";
     let collector = receiver::start("application/x-protobuf", |_| Vec::new());
     let collector = collector.map_err(|error| error.to_string())?;
-    let everything = [
-        ("telemetry.endpoint", &*collector),
-        ("telemetry.protocol", "http/protobuf"),
-        ("admission.key_rates", "search = 1000000/s; read = 1000000/s"),
-    ];
-    let served = served::start("static", if full { &everything } else { &[] })?;
+    let rates = ("admission.key_rates", "search = 1000000/s; read = 1000000/s");
+    let sent =
+        [("telemetry.endpoint", &*collector), ("telemetry.protocol", "http/protobuf"), rates];
+    let settings: &[_] = match name {
+        "bare" => &[],
+        "default" => &[rates],
+        _ => &sent,
+    };
+    let served = served::start("static", settings, full)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let router = served.routers[usize::from(full)].clone();
@@ -126,9 +134,14 @@ pub(crate) fn side(full: bool) -> Result<(), String> {
         else {
             return Err(format!("not understood: {line}"));
         };
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), cpu_time());
         let until = begun + Duration::from_secs_f64(seconds);
         let counts = runtime.block_on(async {
+            if at_once < 2.0 {
+                return vec![
+                    ask(router.clone(), kind.to_string(), key.clone(), until, seed as u64).await,
+                ];
+            }
             let mut tasks = tokio::task::JoinSet::new();
             for task in 0..at_once as u64 {
                 let (router, kind, key) = (router.clone(), kind.to_string(), key.clone());
@@ -136,10 +149,17 @@ pub(crate) fn side(full: bool) -> Result<(), String> {
             }
             tasks.join_all().await
         });
-        let mean = begun.elapsed().as_secs_f64() * 1e6 / counts.iter().sum::<u64>().max(1) as f64;
-        println!("{mean}");
+        let count = counts.iter().sum::<u64>().max(1) as f64;
+        let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu_time() - cpu);
+        println!("{} {}", wall * 1e6 / count, cpu * 1e6 / count);
     }
     Ok(())
+}
+
+/// What all threads of this process have used, in seconds.
+fn cpu_time() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn request(kind: &str, key: &str, number: u64) -> Request<Body> {

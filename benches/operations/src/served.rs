@@ -46,9 +46,13 @@ fn document(number: usize) -> Document {
     Document { id: number.to_string(), body, ..Document::default() }
 }
 
-/// Starts a server with these settings whose collection `default` uses this model. Logs and traces are
-/// received when there is a collector.
-pub(crate) fn start(model: &str, settings: &[(&str, &str)]) -> Result<Served, String> {
+/// Starts a server with these settings whose collection `default` uses this model; `observed` says
+/// whether anybody receives logs and traces.
+pub(crate) fn start(
+    model: &str,
+    settings: &[(&str, &str)],
+    observed: bool,
+) -> Result<Served, String> {
     let told = |error: &dyn std::fmt::Display| error.to_string();
     mainstay_server::install_metrics().map_err(|e| told(&e))?;
     // From the environment, because passwords are refused elsewhere.
@@ -58,9 +62,9 @@ pub(crate) fn start(model: &str, settings: &[(&str, &str)]) -> Result<Served, St
         });
     let settings = Settings::load(None, variables, &[]).map_err(|faults| format!("{faults:?}"))?;
     let pipelines = Options::pipelines(settings.pipelines()).map_err(|e| told(&e))?;
-    let telemetry = match settings.text("telemetry.endpoint") {
-        "" => None,
-        _ => Some(Telemetry::install(&settings, &pipelines).map_err(|e| told(&e))?),
+    let telemetry = match observed {
+        false => None,
+        true => Some(Telemetry::install(&settings, &pipelines).map_err(|e| told(&e))?),
     };
     let mut config = settings.config();
     let folder = tempfile::tempdir().map_err(|e| told(&e))?;
