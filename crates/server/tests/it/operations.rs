@@ -244,7 +244,8 @@ fn open_breakers_lower_the_level_and_their_recovery_is_noted() {
     until(|| json!(audited(&server, "breaker.change")), |events| events[0]["after"] == "closed");
 }
 
-/// D4: a level that leaves out all that still works would turn less service into none.
+/// D2, D4: a level that leaves out all that still works would turn less service into none, so the
+/// other methods are the alternative.
 #[test]
 fn the_minimum_asks_the_others_when_its_own_method_is_broken() {
     let server = with_documents();
