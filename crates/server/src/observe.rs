@@ -75,9 +75,9 @@ pub(crate) async fn observe(
         begun,
     };
     span.in_scope(|| measure(&span, method, route, &ended, &standing));
-    // Requests that were shed, and those whose work panicked: to who asks they are no answer. Who is
-    // not let in has asked for nothing.
-    if is_search && !matches!(ended.status, 401 | 403) {
+    // Requests that were shed on purpose, and those whose work panicked: to who asks they are no
+    // answer. Who is not let in has asked for nothing, and who goes beyond a rate chose to.
+    if is_search && !matches!(ended.status, 401 | 403 | 429) {
         state.operations().slo.request(ended.status >= 500, begun.elapsed());
     }
     let headers = response.headers_mut();

@@ -487,7 +487,10 @@ mod tests {
     fn every_fault_is_told_at_once_with_the_name_the_value_and_what_is_allowed() {
         let toml = "[server]\nlisten = \"nowhere\"\nsearch_max = 1\nwrites_max = 0\n\
                     body_bytes_max = \"1 TiB\"\nheader_timeout = \"10\"\nbody_timeout = true\n\
-                    [sever]\nlisten = \"x\"\n[semantic]\nrefine_percent = 101\n";
+                    [sever]\nlisten = \"x\"\n[semantic]\nrefine_percent = 101\n\
+                    [levels]\nmaintenance_reads = \"perhaps\"\n\
+                    [admission]\nrates = \"search = many\"\nredis_url = \"http://cache\"\n\
+                    [auth]\nmode = \"sometimes\"\n[slo]\navailability = 2\n";
         let told = load(
             toml,
             &[("MAINSTAY_SERVER_CONECTIONS_MAX", "1"), ("MAINSTAY_SERVER_DRAIN_TIMEOUT", "2d")],
@@ -503,13 +506,71 @@ mod tests {
             ":7: server.body_timeout is \"true\"",
             "there is no setting sever.listen; did you mean server.listen?",
             "semantic.refine_percent is \"101\"; allowed is 1 to 100",
+            ":13: levels.maintenance_reads is \"perhaps\"; allowed is true or false",
+            ":15: admission.rates is \"search = many\"; allowed is none, or rates such as",
+            ":16: admission.redis_url is \"http://cache\"; allowed is an address such as redis:",
+            ":18: auth.mode is \"sometimes\"; allowed is auto, always, never",
+            ":20: slo.availability is \"2\"; allowed is 0.5 to 0.99999",
             "MAINSTAY_SERVER_CONECTIONS_MAX: there is no such setting; did you mean MAINSTAY_SERVER_CONNECTIONS_MAX?",
             "MAINSTAY_SERVER_DRAIN_TIMEOUT: server.drain_timeout is \"2d\"; allowed is 0s to",
             "command line: there is no setting server.listne; did you mean server.listen?",
         ] {
             assert!(told.contains(part), "{part}\nis not in\n{told}");
         }
-        assert_eq!(told.lines().count(), 11, "{told}");
+        assert_eq!(told.lines().count(), 16, "{told}");
+    }
+
+    /// A text that no setting of this kind takes; none for kinds whose texts something else reads.
+    fn malformed(kind: &Kind) -> Option<&'static str> {
+        match kind {
+            Kind::Text | Kind::Secret => None,
+            Kind::Bool => Some("perhaps"),
+            Kind::Choice(_) => Some("sometimes"),
+            Kind::Address => Some("nowhere"),
+            Kind::Count(..) => Some("many"),
+            Kind::Bytes(..) => Some("1 TB"),
+            Kind::Percent(..) => Some("101"),
+            Kind::Number(..) => Some("half"),
+            Kind::Duration(..) => Some("10"),
+            Kind::Rates => Some("search = many"),
+            Kind::RedisUrl => Some("http://cache"),
+            Kind::Headers => Some("no-value"),
+        }
+    }
+
+    /// O6: a new kind does not compile without a malformed value, or has a row here.
+    #[test]
+    fn every_kind_of_setting_refuses_what_is_malformed() {
+        let texts = [("catalogue.url", "mysql://db"), ("log.filter", "mainstay=loud")];
+        let mut refusing = Vec::new();
+        for Setting { name, kind, .. } in SETTINGS {
+            let text = texts.iter().find(|(it, _)| it == name).map(|(_, text)| *text);
+            let Some(text) = malformed(kind).or(text) else { continue };
+            let told = load("", &[(&source::variable(name), text)], &[]).unwrap_err();
+            let expected = match malformed(kind) {
+                Some(text) => format!("{name} is {:?}; allowed is ", kind.shown(text)),
+                None => format!("{name} cannot be used: "),
+            };
+            assert!(told.contains(&expected) && told.lines().count() == 1, "{expected}\n{told}");
+            refusing.push(std::mem::discriminant(kind));
+        }
+        for Setting { name, kind, .. } in SETTINGS {
+            assert!(refusing.contains(&std::mem::discriminant(kind)), "{name}: {kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_zero_means_is_said_wherever_zero_is_allowed() {
+        for Setting { name, kind, about, .. } in SETTINGS {
+            let takes_zero = ["0", "0s"].iter().any(|zero| match kind {
+                Kind::Text | Kind::Secret | Kind::Headers => false,
+                _ => kind.parse(zero).is_ok(),
+            });
+            let words = about.split(|char: char| !char.is_alphanumeric() && char != '.');
+            let mut words = words.map(|word| word.trim_end_matches('.'));
+            let says = words.any(|word| ["0", "0s", "zero"].contains(&word));
+            assert!(says || !takes_zero, "{name}: {about}");
+        }
     }
 
     /// C5: a password counts, and nobody sees it.

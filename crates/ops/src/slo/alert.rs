@@ -55,7 +55,7 @@ pub(super) fn pairs(objective: &Objective) -> [Pair; 4] {
 }
 
 /// Bad events without which nothing fires: one alone is no rate, whatever it is a share of.
-const BAD_EVENTS_MIN: u64 = 2;
+pub(super) const BAD_EVENTS_MIN: u64 = 2;
 
 /// How fast the budget burns in the two windows of a pair, and whether that is too fast.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,13 +1,17 @@
 //! The same objectives as rules for Prometheus, so that alerts reach people while this process is
 //! dead, and two computations can be held against each other.
 
-use super::alert::{Severity, pairs};
+use super::alert::{BAD_EVENTS_MIN, Pair, Severity, pairs};
 use super::objective::Objective;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+/// The section of the page that alerts link to which is about nothing being known.
+const NOTHING_KNOWN: &str = "when-nothing-is-known";
+
 /// Recording and alerting rules as YAML, for `rule_files`. They read `mainstay_slo_events_total`.
-/// `runbook_url` is the page that alerts link to; the objective's name is appended as a fragment.
+/// `runbook_url` is the page that alerts link to; the objective's name is appended as a fragment, or
+/// that of the section about nothing being known.
 #[must_use]
 pub fn prometheus_rules(objectives: &[Objective], runbook_url: &str) -> String {
     let mut text = String::from("groups:\n");
@@ -56,18 +60,11 @@ fn group(text: &mut String, objective: &Objective, runbook_url: &str) {
         line(8, &format!("expr: {} / {}", rate(",result=\"bad\""), rate("")));
         line(8, &format!("labels: {{ slo: \"{name}\" }}"));
     }
-    let budget = objective.budget();
     for severity in [Severity::Page, Severity::Ticket] {
         let conditions: Vec<String> = pairs
             .iter()
             .filter(|pair| pair.severity == severity)
-            .map(|pair| {
-                let above = |ms: u64| {
-                    let bound = pair.factor * budget;
-                    format!("{}{{slo=\"{name}\"}} > {bound:.8}", recorded(ms / 1_000))
-                };
-                format!("({} and {})", above(pair.long_ms), above(pair.short_ms))
-            })
+            .map(|pair| condition(objective, pair))
             .collect();
         line(6, &format!("- alert: MainstayBudgetBurn{}", camel(severity)));
         line(8, &format!("expr: {}", conditions.join(" or ")));
@@ -83,7 +80,28 @@ fn group(text: &mut String, objective: &Objective, runbook_url: &str) {
     line(8, &format!("labels: {{ severity: page, slo: \"{name}\" }}"));
     line(8, "annotations:");
     line(10, &format!("summary: \"nothing is known of {name}: is the process up?\""));
-    line(10, &format!("runbook_url: \"{runbook_url}#{name}\""));
+    line(10, &format!("runbook_url: \"{runbook_url}#{NOTHING_KNOWN}\""));
+}
+
+/// What `burn` asks of a pair: both windows burn too fast, and the long one has events enough to
+/// have a rate at all.
+fn condition(objective: &Objective, pair: &Pair) -> String {
+    let name = &objective.name;
+    let bound = pair.factor * objective.budget();
+    let above = |ms: u64| format!("{}{{slo=\"{name}\"}} > {bound:.8}", recorded(ms / 1_000));
+    let seconds = pair.long_ms / 1_000;
+    // By the one label that the recorded ratios have, so that `and` finds its like.
+    let enough = |result: &str, least: u64| {
+        let events = format!("mainstay_slo_events_total{{slo=\"{name}\"{result}}}");
+        format!("sum by (slo) (increase({events}[{seconds}s])) >= {least}")
+    };
+    format!(
+        "({} and {} and {} and {})",
+        above(pair.long_ms),
+        above(pair.short_ms),
+        enough("", objective.events_min),
+        enough(",result=\"bad\"", BAD_EVENTS_MIN),
+    )
 }
 
 fn recorded(seconds: u64) -> String {

@@ -160,10 +160,12 @@ impl Slo {
             if tracked.objective.source == Source::Probes {
                 count.add(Count { good: probes_good, bad: probes_bad });
             }
+            let name = &tracked.objective.name;
+            // Also of nothing: a counter that is born with its first event hides it from who scrapes
+            // it, and one that is not there reads as a process that is not.
+            events(name, "good", count.good);
+            events(name, "bad", count.bad);
             if count.total() > 0 {
-                let name = &tracked.objective.name;
-                events(name, "good", count.good);
-                events(name, "bad", count.bad);
                 kept.add(n, now_ms, now_ms, count);
             }
             self.judge(&mut kept, n, now_ms);

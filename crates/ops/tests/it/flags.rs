@@ -1,4 +1,4 @@
-//! D1 to D3: evaluation with reasons, targeting, dependencies, schedules, persistence, refusals.
+//! D1: evaluation with reasons, targeting, dependencies, schedules, persistence, refusals.
 
 use mainstay_ops::audit::Audit;
 use mainstay_ops::flags::{Definition, Definitions, ErrorCode, Flags, Reason, Subject, parse};
@@ -134,7 +134,7 @@ fn without_a_user_nobody_is_in_a_part_and_everybody_is_in_the_whole() {
     assert!(!of(99.999) && of(100.0));
 }
 
-// D2
+// D1
 #[test]
 fn a_flag_is_off_while_what_it_requires_is_not_as_required() {
     let rules = r#""rules":[{"when":{"user":["ann"]},"variant":"on"}]"#;
@@ -146,7 +146,7 @@ fn a_flag_is_off_while_what_it_requires_is_not_as_required() {
     assert_eq!((found.value, found.reason), (false, Reason::Requirement));
 }
 
-// D2
+// D1
 #[test]
 fn flags_that_require_each_other_in_a_circle_are_refused() {
     let world = world(&format!(r#"{{"a":{},"b":{}}}"#, switch(""), switch("")));

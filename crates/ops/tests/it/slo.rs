@@ -685,16 +685,86 @@ fn the_rules_hold_the_same_bounds_as_the_process() {
         "      - record: mainstay:slo_error_ratio:rate2592000s",
         "      - alert: MainstayBudgetBurnPage",
         "        expr: (mainstay:slo_error_ratio:rate3600s{slo=\"search\"} > 0.01440000 and \
-         mainstay:slo_error_ratio:rate300s{slo=\"search\"} > 0.01440000) or \
+         mainstay:slo_error_ratio:rate300s{slo=\"search\"} > 0.01440000 and \
+         sum by (slo) (increase(mainstay_slo_events_total{slo=\"search\"}[3600s])) >= 10 and \
+         sum by (slo) (increase(mainstay_slo_events_total{slo=\"search\",result=\"bad\"}[3600s])) \
+         >= 2) or \
          (mainstay:slo_error_ratio:rate21600s{slo=\"search\"} > 0.00600000 and \
-         mainstay:slo_error_ratio:rate1800s{slo=\"search\"} > 0.00600000)",
+         mainstay:slo_error_ratio:rate1800s{slo=\"search\"} > 0.00600000 and \
+         sum by (slo) (increase(mainstay_slo_events_total{slo=\"search\"}[21600s])) >= 10 and \
+         sum by (slo) (increase(mainstay_slo_events_total{slo=\"search\",result=\"bad\"}[21600s])) \
+         >= 2)",
         "        expr: absent(mainstay_slo_events_total{slo=\"search\"})",
         "          runbook_url: \"https://example.org/slo#search\"",
+        "          runbook_url: \"https://example.org/slo#when-nothing-is-known\"",
         "        expr: mainstay_mean_time_verdict{verdict=\"missed\"} == 1",
         "          summary: \"the promised {{ $labels.mean_time }} is missed\"",
     ] {
         assert!(rules.lines().any(|found| found == line), "{line}\n{rules}");
     }
+}
+
+/// Good and bad events in a minute, and whether they are enough to alert.
+const FEW_AND_ENOUGH: [(u64, u64, bool); 4] =
+    [(19, 1, false), (0, 1, false), (7, 2, false), (8, 2, true)];
+
+// V6
+#[test]
+fn the_process_needs_ten_events_and_two_bad_ones_to_alert() {
+    for (good, bad, alerts) in FEW_AND_ENOUGH {
+        let world = world();
+        (0..good + bad).for_each(|n| world.slo.request(n < bad, FAST));
+        world.slo.tick();
+        let alert = world.of("search").alert;
+        assert_eq!(alert, alerts.then_some(Severity::Page), "{good} good, {bad} bad");
+    }
+}
+
+// V6
+#[test]
+fn prometheus_needs_as_many_events_as_the_process_to_alert() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = prometheus_rules(&config().objectives[..1], "https://example.org/slo");
+    std::fs::write(folder.path().join("rules.yaml"), rules).unwrap();
+    let mut cases = String::from("rule_files: [rules.yaml]\nevaluation_interval: 1m\ntests:\n");
+    for (good, bad, alerts) in FEW_AND_ENOUGH {
+        cases += &format!(
+            "- name: {good} good, {bad} bad\n  interval: 1m\n  input_series:\n\
+             {}{}  alert_rule_test:\n{}{}",
+            scraped("good", good),
+            scraped("bad", bad),
+            expected("Page", "page", alerts),
+            expected("Ticket", "ticket", alerts),
+        );
+    }
+    let file = folder.path().join("cases.yaml");
+    std::fs::write(&file, cases).unwrap();
+    let told = std::process::Command::new("promtool")
+        .args(["test", "rules"])
+        .arg(&file)
+        .output()
+        .expect("`cargo xtask test` installs promtool");
+    let words = [told.stdout, told.stderr].concat();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&words));
+}
+
+/// A counter as it is scraped once a minute: five times 0, and from then on `count`.
+fn scraped(result: &str, count: u64) -> String {
+    let series = format!("mainstay_slo_events_total{{slo=\"search\",result=\"{result}\"}}");
+    format!("  - series: '{series}'\n    values: '0+0x4 {count}+0x5'\n")
+}
+
+/// What promtool expects of an alert in the eighth minute.
+fn expected(name: &str, severity: &str, alerts: bool) -> String {
+    let firing = format!(
+        "    - exp_labels: {{ slo: search, severity: {severity} }}\n      exp_annotations:\n        \
+         summary: the error budget of search burns too fast\n        \
+         runbook_url: https://example.org/slo#search\n"
+    );
+    format!(
+        "  - eval_time: 8m\n    alertname: MainstayBudgetBurn{name}\n    exp_alerts:{}",
+        if alerts { format!("\n{firing}") } else { " []\n".to_owned() }
+    )
 }
 
 // V6

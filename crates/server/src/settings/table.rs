@@ -98,7 +98,7 @@ pub const SETTINGS: &[Setting] = &[
         "server.drain_delay",
         Kind::Duration(Duration::ZERO, Duration::from_secs(600)),
         "0s",
-        "How long new connections are still served at shutdown while /health/ready says 503 already. Behind a load balancer set it to the time in which that notices: its interval times the failures that it waits for.",
+        "How long new connections are still served at shutdown while /health/ready says 503 already; with 0s none is. Behind a load balancer set it to the time in which that notices: its interval times the failures that it waits for.",
     ),
     live(
         "server.drain_timeout",
@@ -141,7 +141,7 @@ pub const SETTINGS: &[Setting] = &[
         "catalogue.connections_min",
         Kind::Count(0, 1000),
         "10",
-        "Connections to PostgreSQL that are kept open.",
+        "Connections to PostgreSQL that are kept open; 0 keeps none, and the first call after a pause makes one.",
     ),
     fixed(
         "catalogue.connections_max",
@@ -243,19 +243,19 @@ pub const SETTINGS: &[Setting] = &[
         "handles.reserve",
         Kind::Count(0, 100_000),
         "64",
-        "File handles left to what opens them without asking.",
+        "File handles left to what opens them without asking; with 0 even control calls may find none.",
     ),
     fixed(
         "levels.worsen_after",
         Kind::Duration(Duration::ZERO, Duration::from_secs(600)),
         "1s",
-        "How long a signal must want a worse level of service before it is taken.",
+        "How long a signal must want a worse level of service before it is taken; 0s takes it at the next look, of which there are four a second.",
     ),
     fixed(
         "levels.recover_after",
         Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
         "30s",
-        "How long no signal may want to stay, for each step back to full service.",
+        "How long no signal may want to stay, for each step back to full service; 0s takes a step at each look, of which there are four a second.",
     ),
     fixed(
         "levels.breakers_degraded",
@@ -563,7 +563,7 @@ pub const SETTINGS: &[Setting] = &[
             "telemetry.sample_ratio",
             Kind::Number(0.0, 1.0),
             "1",
-            "The share of traces that is recorded; a request that brings a traceparent has been decided by its caller.",
+            "The share of traces that is recorded, 0 for none; a request that brings a traceparent has been decided by its caller.",
         )
     },
     Setting {

@@ -13,6 +13,8 @@ use mainstay_ops::handles::HandleConfig;
 use mainstay_ops::slo::{Indicator, Objective, SloConfig, Source};
 use mainstay_ops::wall_clock::ManualWallClock;
 use mainstay_resilience::{BreakerConfig, ManualClock, OpenFor};
+use mainstay_server::admission::{Class, Floor};
+use mainstay_server::settings::Settings;
 use mainstay_server::{Config, Host};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -215,6 +217,30 @@ fn an_incident_opens_when_searches_fail_and_closes_with_its_duration_over_restar
     let again = server.get("/admin/slo").json();
     assert_eq!(&again["incidents"][0], incident);
     assert_eq!(again["incidents"].as_array().unwrap().len(), 1);
+}
+
+/// V6: what is shed is no answer to who asked; who goes beyond a rate chose to.
+#[test]
+fn every_503_counts_as_bad_and_a_429_as_nothing() {
+    let (world, folder) = (World::new(), Arc::new(tempfile::tempdir().unwrap()));
+    let name = "turned-away";
+    let rates = ("admission.rates".to_string(), "search_collection = 1/h".to_string());
+    let admission = Settings::load(None, [], &[rates]).unwrap().config().admission;
+    let server = world.start(&folder, Config { admission, ..config(name) });
+    indexed(&server);
+    // Who scrapes it can tell a server that nobody has asked from one that is away.
+    let none = format!("mainstay_slo_events_total{{slo=\"{name}\",result=\"bad\"}} 0");
+    until(|| json!(server.get("/metrics").body.contains(&none)), |there| there == &json!(true));
+    let limited = || server.post("/collections/default/search", &json!({"query": "zebra"})).status;
+    assert_eq!([limited(), limited(), limited(), limited()], [200, 429, 429, 429]);
+    server.control().admission().admit_from(Floor::Hand, Class::Control);
+    let shed = server.post("/search", &json!({"query": "zebra"}));
+    assert_eq!((shed.status, shed.json()["reason"].clone()), (503, json!("priority")));
+    server.control().admission().admit_from(Floor::Hand, Class::Batch);
+    Method::ALL.into_iter().for_each(|method| server.break_method(method, InjectedFault::Error));
+    assert_eq!(ask(&server), 503, "a failure");
+    // One good, one shed, one failed; what was counted of the others would be here by now.
+    settled(&server, 1, 2);
 }
 
 /// V6: MTBF above 720 h and MTTR below 15 min are shown with a verdict, as metrics as well.
