@@ -158,7 +158,10 @@ fn o4_callers_that_wait_together_are_not_admitted_together() {
                 limiter.acquire(sleeper, 1, secs(30)).await.unwrap();
                 admit();
             } else {
-                let admitted = |_| async { Ok::<_, mainstay_resilience::ErrorKind>(admit()) };
+                let admitted = |_| async {
+                    admit();
+                    Ok::<_, mainstay_resilience::ErrorKind>(())
+                };
                 pipeline.call(admitted).await.unwrap();
             }
         }));
