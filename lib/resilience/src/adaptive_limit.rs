@@ -13,6 +13,7 @@
 mod law;
 
 use crate::attempt::Attempt;
+use crate::breaker::DropRule;
 use crate::clock::{Clock, Tick, nanos};
 use crate::config_error::{ConfigError, check_range};
 use crate::context::{Context, Priority};
@@ -73,6 +74,10 @@ pub struct AdaptiveConfig {
     /// 100 ms.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub window: Duration,
+    /// How a permit that is dropped without a record counts: not at all, or as an overload, always
+    /// or from a duration of 1 ms to 1 day. Default [`DropRule::Neutral`]. Under a timeout outside,
+    /// a call that hangs is such a drop, and the only sign of it.
+    pub on_drop: DropRule,
 }
 
 impl Default for AdaptiveConfig {
@@ -86,6 +91,7 @@ impl Default for AdaptiveConfig {
             tolerance: 1.5,
             healthy_rtt_max: Duration::ZERO,
             window: Duration::from_millis(100),
+            on_drop: DropRule::Neutral,
         }
     }
 }
@@ -104,7 +110,8 @@ impl AdaptiveConfig {
         let hour = Duration::from_secs(3_600);
         check_duration("healthy_rtt_max", self.healthy_rtt_max, Duration::ZERO, hour)?;
         let (ms, minute) = (Duration::from_millis(1), Duration::from_secs(60));
-        check_duration("window", self.window, ms, minute)
+        check_duration("window", self.window, ms, minute)?;
+        self.on_drop.validate()
     }
 }
 
@@ -131,7 +138,8 @@ const PRESSURE_PERCENT: u64 = 75;
 /// ```
 ///
 /// # Cancel safety
-/// A permit that is dropped gives its slot back and teaches nothing.
+/// A permit that is dropped gives its slot back, and counts by [`AdaptiveConfig::on_drop`]; one that is
+/// dropped in a panic teaches nothing, as any fast failure.
 ///
 /// # For, and not for
 /// For dependencies whose capacity is unknown or changes. Not for work whose duration depends on the
@@ -183,6 +191,7 @@ struct Held<S: Deref<Target = Shared>> {
     began: Tick,
     caller: Option<u64>,
     in_flight: u64,
+    settled: bool,
 }
 
 /// What an admitted call must remember.
@@ -260,7 +269,7 @@ impl AdaptiveLimit {
     pub fn try_acquire_owned(&self, context: Context) -> Result<OwnedAdaptivePermit, Rejection> {
         let (shared, began) = (Arc::clone(&self.0), self.0.clock.now());
         let Admitted { caller, in_flight } = shared.admit(context.priority, context.caller)?;
-        Ok(OwnedAdaptivePermit(Held { shared, began, caller, in_flight }))
+        Ok(OwnedAdaptivePermit(Held { shared, began, caller, in_flight, settled: false }))
     }
 
     fn hold(
@@ -270,7 +279,7 @@ impl AdaptiveLimit {
         began: Tick,
     ) -> Result<Held<&Shared>, Rejection> {
         let Admitted { caller, in_flight } = self.0.admit(priority, caller)?;
-        Ok(Held { shared: &self.0, began, caller, in_flight })
+        Ok(Held { shared: &self.0, began, caller, in_flight, settled: false })
     }
 
     /// The limit now.
@@ -415,17 +424,39 @@ impl WindowSum {
 }
 
 impl<S: Deref<Target = Shared>> Held<S> {
-    fn settle(&self, verdict: &Verdict) {
+    fn settle(&mut self, verdict: &Verdict) {
         let now = self.shared.clock.now();
         self.learn(verdict, now);
     }
 
-    fn learn(&self, verdict: &Verdict, now: Tick) {
+    fn learn(&mut self, verdict: &Verdict, now: Tick) {
+        // First, so that an observer that panics does not make it a drop as well.
+        self.settled = true;
         let overload = matches!(verdict.kind(), Some(ErrorKind::Timeout | ErrorKind::RateLimit));
         if overload {
             self.shared.learn(None, self.in_flight, now);
         } else if verdict.is_success() && verdict.kind().is_none() {
             self.shared.learn(Some(now.since(self.began)), self.in_flight, now);
+        }
+    }
+}
+
+impl<S: Deref<Target = Shared>> Held<S> {
+    /// Counts a permit that was dropped without a record.
+    #[cold]
+    fn abandoned(&self) {
+        if std::thread::panicking() || crate::losers::are_dropped() {
+            return;
+        }
+        let rule = lock(&self.shared.teacher).config.on_drop;
+        let after = match rule {
+            DropRule::Neutral => return,
+            DropRule::Failure => Duration::ZERO,
+            DropRule::TimeoutAfter(limit) => limit,
+        };
+        let now = self.shared.clock.now();
+        if now.since(self.began) >= after {
+            self.shared.learn(None, self.in_flight, now);
         }
     }
 }
@@ -436,6 +467,10 @@ impl<S: Deref<Target = Shared>> Drop for Held<S> {
             lock(&self.shared.shares).give_back(caller);
         }
         self.shared.slots.give_back(QueueOrder::Fifo);
+        // After the slot, which is given back also if an observer panics.
+        if !self.settled {
+            self.abandoned();
+        }
     }
 }
 
@@ -443,26 +478,31 @@ impl<S: Deref<Target = Shared>> Drop for Held<S> {
 macro_rules! permit {
     ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)?, $handle:ty) => {
         $(#[$doc])*
+        ///
+        /// Record the result of the call. Dropping it without a record counts by
+        /// [`AdaptiveConfig::on_drop`].
         #[must_use = "a permit that is dropped at once gives its slot back"]
         pub struct $name $(<$life>)? (Held<$handle>);
 
         impl $(<$life>)? $name $(<$life>)? {
             /// The call succeeded; its duration counts.
-            pub fn success(self) {
+            pub fn success(mut self) {
                 self.0.settle(&Verdict::success());
             }
 
             /// The call timed out or was refused for load: the limit may be too high.
-            pub fn overloaded(self) {
+            pub fn overloaded(mut self) {
                 self.0.settle(&Verdict::failure(ErrorKind::Timeout));
             }
 
             /// The call says nothing about load, for example a fast failure.
-            pub fn ignore(self) {}
+            pub fn ignore(mut self) {
+                self.0.settled = true;
+            }
 
             /// Records a verdict: successes by their duration, timeouts and rate limits as
             /// overload, everything else not at all.
-            pub fn record(self, outcome: impl Into<Verdict>) {
+            pub fn record(mut self, outcome: impl Into<Verdict>) {
                 self.0.settle(&outcome.into());
             }
         }
@@ -487,7 +527,7 @@ permit! {
 
 impl<T: Send, E: Send> Strategy<T, E> for AdaptiveLimit {
     async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        let permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
+        let mut permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),
         };
@@ -499,7 +539,7 @@ impl<T: Send, E: Send> Strategy<T, E> for AdaptiveLimit {
 
 impl<T, E> BlockingStrategy<T, E> for AdaptiveLimit {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        let permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
+        let mut permit = match self.hold(attempt.priority, attempt.caller, attempt.began()) {
             Ok(permit) => permit,
             Err(rejection) => return Done::rejected(rejection, attempt.began()),
         };
@@ -517,6 +557,7 @@ impl Describe for AdaptiveLimit {
             .sharing(&self.0)
             .on_clock(&self.0.clock)
             .precise(true)
+            .counting_drops(config.on_drop)
     }
 }
 

@@ -17,6 +17,7 @@ mod machine;
 mod outcome;
 mod permit;
 mod preset;
+mod rule;
 mod snapshot;
 pub(crate) use crate::breaker_state as state;
 mod tally;
@@ -284,10 +285,6 @@ impl CircuitBreaker {
 
     pub(crate) fn shared(&self) -> &Arc<impl Sized + use<>> {
         &self.0
-    }
-
-    pub(crate) fn heeds_drops(&self) -> bool {
-        self.0.heeds_drops()
     }
 }
 

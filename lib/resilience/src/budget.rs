@@ -80,7 +80,8 @@ impl BudgetConfig {
 /// dependency. Not a rate limit for first calls. Parameters: [`BudgetConfig`].
 ///
 /// # Cancel safety
-/// A token that was taken stays taken.
+/// A token that was taken stays taken. There is no permit and no rule on drops: a token pays for the
+/// load of one more call, which the dependency had to bear even if nobody waited for its answer.
 ///
 /// # Source
 /// Google SRE book, chapter 22, and gRPC proposal A6; the floor is Finagle's and Envoy's.

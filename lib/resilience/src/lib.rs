@@ -60,8 +60,8 @@
 //!
 //! **Which order?** Limit in all → fallback → retry → hedge → breaker → rate limit → bulkhead → limit
 //! of an attempt → operation. A fallback inside a retry hides every error from it; a breaker outside
-//! the retry counts calls instead of attempts; a timeout outside a breaker that counts no dropped
-//! calls ([`DropRule`]) hides every hang from it.
+//! the retry counts calls instead of attempts; a timeout outside a breaker or an adaptive limit that
+//! counts no dropped calls ([`DropRule`]) hides every hang from it.
 //!
 //! **Errors** have one taxonomy, [`ErrorKind`]; an error says where it stands by [`Classify`]. A
 //! refusal is a [`Rejection`]: which policy, why, with which figures, when to try again.
@@ -153,7 +153,9 @@ pub use retry_after::parse_retry_after;
 pub use sleeper::TokioSleeper;
 pub use sleeper::{NoSleeper, Sleeper};
 pub use slots::QueueOrder;
-pub use strategy::{BlockingNext, BlockingStrategy, Describe, Done, Env, Next, Part, Strategy};
+pub use strategy::{
+    BlockingNext, BlockingStrategy, Describe, Done, Env, Links, Next, Part, Strategy,
+};
 pub use throttle::{Throttle, ThrottleConfig};
 pub use timeout::Timeout;
 #[cfg(feature = "tracing")]

@@ -8,7 +8,7 @@ mod order;
 pub use order::OrderError;
 
 use crate::attempt::Attempt;
-use crate::breaker::{CircuitBreaker, DropRule};
+use crate::breaker::CircuitBreaker;
 use crate::clock::{Clock, Precision};
 use crate::context::Context;
 use crate::error::Error;
@@ -16,8 +16,8 @@ use crate::error_kind::{Classify, Verdict};
 use crate::rejection::PolicyKind;
 use crate::sleeper::{NoSleeper, Sleeper};
 use crate::strategy::{
-    Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Next, Operation, Part, Strategy,
-    Trait,
+    Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Links, Next, Operation, Part,
+    Strategy,
 };
 use std::fmt;
 
@@ -48,7 +48,7 @@ pub struct Chain<Outer, Inner> {
 /// assert_eq!(
 ///     pipeline.describe(),
 ///     "timeout search (800ms in all) → retry search (2 attempts, first wait up to 100ms) → \
-///      circuit_breaker bm25 (closed) → timeout search (250ms for each attempt)"
+///      circuit_breaker bm25 (5 in a row, open for 30s; closed) → timeout search (250ms for each attempt)"
 /// );
 /// let answer = pipeline.run(|attempt| {
 ///     assert!(attempt.deadline().is_set());
@@ -80,18 +80,18 @@ pub struct Chain<Outer, Inner> {
 pub struct Pipeline<C, S = NoSleeper> {
     chain: C,
     env: Env<S>,
+    /// As they were when it was built: kinds and names, which never change.
     parts: std::sync::Arc<[Part]>,
+    /// Of the chain, whose type alone does not say that it can.
+    tell: fn(&C, &mut Vec<Part>),
+    /// Absent where the clock is precise whatever is reconfigured.
+    is_precise: Option<fn(&C) -> bool>,
 }
 
 impl Pipeline<Bare> {
     /// An empty chain, to which policies are appended from the outside in.
     pub fn builder() -> PipelineBuilder<Bare> {
-        PipelineBuilder {
-            chain: Bare,
-            clock: Clock::system(),
-            sleeper: NoSleeper,
-            parts: Vec::new(),
-        }
+        PipelineBuilder { chain: Bare, clock: Clock::system(), sleeper: NoSleeper }
     }
 }
 
@@ -150,7 +150,7 @@ impl<C, S> Pipeline<C, S> {
     where
         C: BlockingStrategy<T, E>,
     {
-        let next = Operation { env: &self.env, operation, judge };
+        let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
         self.chain.execute_blocking(attempt, &next).result
     }
@@ -222,15 +222,26 @@ impl<C, S> Pipeline<C, S> {
         C: Strategy<T, E>,
         F: Future<Output = Result<T, E>> + Send,
     {
-        let next = Operation { env: &self.env, operation, judge };
+        let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
         self.chain.execute(attempt, &next).await.result
     }
 
-    /// The chain in one line, outermost first.
+    /// The clock and the sleeper, the clock as precise as the policies need it now.
+    #[inline]
+    fn env(&self) -> &Env<S> {
+        if let Some(is_precise) = self.is_precise {
+            self.env.set_precise(is_precise(&self.chain));
+        }
+        &self.env
+    }
+
+    /// The chain in one line, outermost first, as configured now and with the states of its breakers.
     #[must_use]
     pub fn describe(&self) -> String {
-        let parts = self.parts.iter();
+        let mut parts = Vec::with_capacity(self.parts.len());
+        (self.tell)(&self.chain, &mut parts);
+        let parts = parts.iter();
         let texts: Vec<String> =
             parts.map(|part| format!("{} {} ({})", part.kind, part.name, part.text)).collect();
         if texts.is_empty() { "nothing".to_owned() } else { texts.join(" → ") }
@@ -255,16 +266,13 @@ pub struct PipelineBuilder<C, S = NoSleeper> {
     chain: C,
     clock: Clock,
     sleeper: S,
-    parts: Vec<Part>,
 }
 
 impl<C, S> PipelineBuilder<C, S> {
     /// Appends a policy inside all that were appended before.
     pub fn then<P: Describe>(self, policy: P) -> PipelineBuilder<Chain<C, P>, S> {
-        let mut parts = self.parts;
-        parts.push(policy.part());
         let chain = Chain { outer: self.chain, inner: policy };
-        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper, parts }
+        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper }
     }
 
     /// Appends a policy if there is one; without, the chain goes on as if nothing had been said.
@@ -272,20 +280,18 @@ impl<C, S> PipelineBuilder<C, S> {
         self,
         policy: Option<P>,
     ) -> PipelineBuilder<Chain<C, Optional<P>>, S> {
-        let mut parts = self.parts;
-        parts.extend(policy.as_ref().map(Describe::part));
         let chain = Chain { outer: self.chain, inner: Optional(policy) };
-        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper, parts }
+        PipelineBuilder { chain, clock: self.clock, sleeper: self.sleeper }
     }
 
     /// As [`sleeper`](Self::sleeper), also for [`NoSleeper`].
     pub(crate) fn wait_with<Other>(self, sleeper: Other) -> PipelineBuilder<C, Other> {
-        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper, parts: self.parts }
+        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper }
     }
 
     /// Waits with `sleeper`; without one the pipeline only runs blocking.
     pub fn sleeper<Other: Sleeper>(self, sleeper: Other) -> PipelineBuilder<C, Other> {
-        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper, parts: self.parts }
+        PipelineBuilder { chain: self.chain, clock: self.clock, sleeper }
     }
 
     /// Takes the time from `clock`, which must be the clock of every policy in the chain.
@@ -298,15 +304,54 @@ impl<C, S> PipelineBuilder<C, S> {
     ///
     /// # Errors
     /// What is wrong with the order, and what to write instead.
-    pub fn build(self) -> Result<Pipeline<C, S>, OrderError> {
-        order::check(&self.parts, &self.clock)?;
-        let precise = self.parts.iter().any(|part| part.precise);
-        let precision = if precise { Precision::Precise } else { Precision::Coarse };
+    pub fn build(self) -> Result<Pipeline<C, S>, OrderError>
+    where
+        C: Links,
+    {
+        let mut parts = Vec::new();
+        self.chain.tell(&mut parts);
+        order::check(&parts, &self.clock)?;
+        let always = parts.iter().any(|part| part.precise);
+        let precision = if always { Precision::Precise } else { Precision::Coarse };
         Ok(Pipeline {
             chain: self.chain,
             env: Env::new(self.clock, precision, self.sleeper),
-            parts: self.parts.into(),
+            parts: parts.into(),
+            tell: C::tell,
+            is_precise: (!always).then_some(C::any_is_precise as fn(&C) -> bool),
         })
+    }
+}
+
+impl Links for Bare {
+    fn tell(&self, _: &mut Vec<Part>) {}
+
+    #[inline]
+    fn any_is_precise(&self) -> bool {
+        false
+    }
+}
+
+impl<Outer: Links, Inner: Links> Links for Chain<Outer, Inner> {
+    fn tell(&self, parts: &mut Vec<Part>) {
+        self.outer.tell(parts);
+        self.inner.tell(parts);
+    }
+
+    #[inline]
+    fn any_is_precise(&self) -> bool {
+        self.outer.any_is_precise() || self.inner.any_is_precise()
+    }
+}
+
+impl<P: Describe> Links for Optional<P> {
+    fn tell(&self, parts: &mut Vec<Part>) {
+        parts.extend(self.0.as_ref().map(Describe::part));
+    }
+
+    #[inline]
+    fn any_is_precise(&self) -> bool {
+        self.0.as_ref().is_some_and(Describe::is_precise)
     }
 }
 
@@ -413,16 +458,16 @@ impl<T, E> BlockingStrategy<T, E> for CircuitBreaker {
 
 impl Describe for CircuitBreaker {
     fn part(&self) -> Part {
-        let sees = if self.heeds_drops() { Trait::None } else { Trait::BlindToDrops };
-        let counts_drops_after = match self.config().on_drop {
-            DropRule::TimeoutAfter(limit) => Some(limit),
-            _ => None,
-        };
-        Part::new(PolicyKind::CircuitBreaker, self.name(), self.state().as_str())
+        let config = self.config();
+        let text = format!("{}; {}", config.rule(), self.state().as_str());
+        Part::new(PolicyKind::CircuitBreaker, self.name(), text)
             .sharing(self.shared())
             .on_clock(self.clock())
-            .precise(self.needs_precise())
-            .with_trait(sees)
-            .with_limit(counts_drops_after)
+            .counting_drops(config.on_drop)
+    }
+
+    #[inline]
+    fn is_precise(&self) -> bool {
+        self.needs_precise()
     }
 }

@@ -281,7 +281,8 @@ impl Meter {
 /// ```
 ///
 /// # Cancel safety
-/// What was taken stays taken: a cancelled wait does not give its booking back.
+/// What was taken stays taken: a cancelled wait does not give its booking back. There is no permit and
+/// no rule on drops: the limit is on calls that begin, whatever becomes of them.
 ///
 /// # For, and not for
 /// For a number of calls, or of cost, per time; [`Algorithm`] says which is for what. Not for a number
@@ -652,6 +653,10 @@ impl Describe for RateLimiter {
         Part::new(PolicyKind::RateLimiter, self.0.name.shared(), text)
             .sharing(&self.0)
             .on_clock(&self.0.clock)
-            .precise(config.precision() == Precision::Precise)
+    }
+
+    #[inline]
+    fn is_precise(&self) -> bool {
+        self.0.precise.load(Ordering::Relaxed) != 0
     }
 }

@@ -5,12 +5,14 @@
 //! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No future is boxed.
 
 use crate::attempt::Attempt;
+use crate::breaker::DropRule;
 use crate::clock::{Clock, Precision, Tick};
 use crate::error::Error;
 use crate::error_kind::Verdict;
 use crate::rejection::{PolicyKind, Rejection};
 use crate::sleeper::Sleeper;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A result and the time at which it was there.
@@ -30,16 +32,36 @@ impl<T, E> Done<T, E> {
 }
 
 /// Where a chain takes its time from, and how it waits.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Env<S> {
     clock: Clock,
-    precision: Precision,
+    /// Written only when a policy of the chain was reconfigured across the bound.
+    precise: AtomicBool,
     sleeper: S,
+}
+
+impl<S: Clone> Clone for Env<S> {
+    fn clone(&self) -> Self {
+        Env::new(self.clock.clone(), self.precision(), self.sleeper.clone())
+    }
 }
 
 impl<S> Env<S> {
     pub(crate) fn new(clock: Clock, precision: Precision, sleeper: S) -> Self {
-        Env { clock, precision, sleeper }
+        Env { clock, precise: AtomicBool::new(precision == Precision::Precise), sleeper }
+    }
+
+    /// What the chain's policies ask for now, after they may have been reconfigured.
+    #[inline]
+    pub(crate) fn set_precise(&self, precise: bool) {
+        if self.precise.load(Ordering::Relaxed) != precise {
+            self.precise.store(precise, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn precision(&self) -> Precision {
+        if self.precise.load(Ordering::Relaxed) { Precision::Precise } else { Precision::Coarse }
     }
 
     /// The chain's clock.
@@ -54,7 +76,7 @@ impl<S> Env<S> {
 
     /// The time now, as precisely as the chain's policies need it.
     pub fn now(&self) -> Tick {
-        self.clock.read(self.precision)
+        self.clock.read(self.precision())
     }
 }
 
@@ -105,10 +127,37 @@ pub trait BlockingStrategy<T, E> {
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E>;
 }
 
-/// What a policy says of itself when a chain is built.
+/// What a policy says of itself: when a chain is built, and whenever the chain is shown.
 pub trait Describe {
-    /// Its kind, name and text.
+    /// Its kind, name and text, as configured now.
     fn part(&self) -> Part;
+
+    /// Whether it asks the chain for the precise clock now; asked before each call, so be quick. For
+    /// policies that can be reconfigured in a chain; others say so once, by [`Part::precise`].
+    #[inline]
+    fn is_precise(&self) -> bool {
+        false
+    }
+}
+
+/// A whole chain, which tells what its policies say of themselves.
+pub trait Links {
+    /// Appends what each policy says of itself now, outermost first.
+    fn tell(&self, parts: &mut Vec<Part>);
+
+    /// Whether some policy asks for the precise clock now ([`Describe::is_precise`]).
+    fn any_is_precise(&self) -> bool;
+}
+
+impl<P: Describe> Links for P {
+    fn tell(&self, parts: &mut Vec<Part>) {
+        parts.push(self.part());
+    }
+
+    #[inline]
+    fn any_is_precise(&self) -> bool {
+        self.is_precise()
+    }
 }
 
 /// A policy's description, from which the order of a chain is checked.
@@ -122,7 +171,7 @@ pub struct Part {
     pub(crate) clock: Option<Clock>,
     pub(crate) precise: bool,
     pub(crate) trait_of: Trait,
-    /// A timeout's limit; how long a dropped call must have taken for a breaker to count it.
+    /// A timeout's limit; how long a dropped call must have taken for a policy to count it.
     pub(crate) limit: Option<Duration>,
 }
 
@@ -134,8 +183,10 @@ pub(crate) enum Trait {
     Total,
     /// A timeout over one attempt.
     PerAttempt,
-    /// A breaker that counts no dropped call.
+    /// A breaker or an adaptive limit that counts no dropped call.
     BlindToDrops,
+    /// One that does.
+    CountsDrops,
 }
 
 impl Part {
@@ -167,7 +218,7 @@ impl Part {
         self
     }
 
-    /// The same, asking the chain for the precise clock.
+    /// The same, asking the chain for the precise clock for good ([`Describe::is_precise`]).
     #[must_use]
     pub fn precise(mut self, precise: bool) -> Self {
         self.precise = precise;
@@ -177,6 +228,14 @@ impl Part {
     pub(crate) fn with_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.limit = limit.into();
         self
+    }
+
+    pub(crate) fn counting_drops(self, rule: DropRule) -> Self {
+        match rule {
+            DropRule::Neutral => self.with_trait(Trait::BlindToDrops),
+            DropRule::Failure => self.with_trait(Trait::CountsDrops),
+            DropRule::TimeoutAfter(limit) => self.with_trait(Trait::CountsDrops).with_limit(limit),
+        }
     }
 
     pub(crate) fn with_trait(mut self, trait_of: Trait) -> Self {

@@ -136,7 +136,9 @@ impl Counts {
 /// Two coarse clock readings and two short locks.
 ///
 /// # Cancel safety
-/// A call that is dropped without a record counts as a request that was not accepted.
+/// A call that is dropped without a record counts as a request that was not accepted. There is no
+/// permit and no rule on drops: the formula counts requests when they are made and answers when they
+/// come, so a call that hangs under a timeout outside is seen as it is.
 ///
 /// # Source
 /// Google SRE book, chapter 21, "Client-side throttling".

@@ -121,7 +121,7 @@ impl Timeout {
     }
 
     /// The attempt under this limit, or the refusal when nothing is left.
-    fn begin(&self, attempt: Attempt) -> Result<Attempt, Rejection> {
+    pub(crate) fn begin(&self, attempt: Attempt) -> Result<Attempt, Rejection> {
         let limit = Deadline::at(attempt.began().after(self.limit()));
         let deadline = attempt.deadline().earlier(limit);
         if deadline.has_passed(attempt.began()) {
@@ -134,7 +134,7 @@ impl Timeout {
     }
 
     #[cold]
-    fn timed_out<E>(&self, attempt: Attempt) -> Error<E> {
+    pub(crate) fn timed_out<E>(&self, attempt: Attempt) -> Error<E> {
         let limit = attempt.deadline().remaining(attempt.began());
         let name = &*self.name;
         self.listeners.emit(|| Event::TimedOut { name, limit });
@@ -203,8 +203,12 @@ impl Describe for Timeout {
             _ => format!("{limit} in all"),
         };
         Part::new(PolicyKind::Timeout, Arc::clone(&self.name), text)
-            .precise(Precision::for_duration(self.limit()) == Precision::Precise)
             .with_trait(self.scope)
             .with_limit(self.limit())
+    }
+
+    #[inline]
+    fn is_precise(&self) -> bool {
+        Precision::for_duration(self.limit()) == Precision::Precise
     }
 }

@@ -4,6 +4,10 @@
 //! `poll_ready` (a buffer takes that for a broken service), returns a named future, and clones by
 //! sharing the policy's state. Requests need not be `Clone`; a retry or a hedge copies them by a
 //! function that may decline. For pipelines around functions, layers are not needed.
+//!
+//! Layers do not know each other: each is told by `context_by` what a request says about its call
+//! (deadline, priority, caller), and none of them waits before a call: a policy that is configured to
+//! wait is refused when the layer is built.
 
 mod hedge;
 mod retry;
@@ -12,19 +16,24 @@ pub use hedge::{HedgeFuture, HedgeLayer, HedgeService};
 pub use retry::{RetryFuture, RetryLayer, RetryService};
 
 use crate::adaptive_limit::AdaptiveLimit;
+use crate::attempt::Attempt;
 use crate::breaker::{CircuitBreaker, OwnedPermit};
 use crate::bulkhead::{Bulkhead, OwnedBulkheadPermit};
-use crate::error::{Error, TimedOut};
+use crate::clock::Clock;
+use crate::config_error::ConfigError;
+use crate::context::Context as CallContext;
+use crate::error::Error;
 use crate::error_kind::{Classify, Verdict};
+use crate::human_duration;
 use crate::rate_limit::RateLimiter;
 use crate::rejection::Rejection;
 use crate::sleeper::Sleeper;
 use crate::throttle::Throttle;
+use crate::timeout::Timeout;
 use pin_project_lite::pin_project;
+use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -80,25 +89,64 @@ impl<R, F: Fn(&R) -> Option<R>> Reuse<R> for CopiedBy<F> {
     }
 }
 
+/// What a request says about its call: by when, how important, on whose behalf.
+pub trait Tell<R> {
+    /// The call's context.
+    fn context(&self, request: &R) -> CallContext;
+}
+
+/// Requests say nothing: no deadline, normal priority, no caller.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Untold;
+
+impl<R> Tell<R> for Untold {
+    fn context(&self, _: &R) -> CallContext {
+        CallContext::default()
+    }
+}
+
+/// Requests say it by a function, for example from their headers.
+#[derive(Clone, Copy, Debug)]
+pub struct ToldBy<F>(pub F);
+
+impl<R, F: Fn(&R) -> CallContext> Tell<R> for ToldBy<F> {
+    fn context(&self, request: &R) -> CallContext {
+        (self.0)(request)
+    }
+}
+
 /// A policy that admits a call, holds something while it runs, and takes its result.
 pub trait Admit: Clone {
     /// What is held; dropping it gives it back.
     type Permit;
 
-    /// Admits or refuses one call.
+    /// Whether it can stand in a layer, which never waits. Default: it can.
+    ///
+    /// # Errors
+    /// The setting by which calls would wait.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    /// Admits or refuses one call at once.
     ///
     /// # Errors
     /// The refusal.
-    fn admit(&self) -> Result<Self::Permit, Rejection>;
+    fn admit(&self, context: CallContext) -> Result<Self::Permit, Rejection>;
 
     /// Takes the result of an admitted call.
     fn settle(permit: Self::Permit, verdict: &Verdict);
 }
 
+fn no_wait(field: &str, value: impl fmt::Display, is_none: bool) -> Result<(), ConfigError> {
+    let allowed = "0 in a layer, which refuses at once, or a pipeline, in which calls wait";
+    if is_none { Ok(()) } else { Err(ConfigError::new(field, value, allowed)) }
+}
+
 impl Admit for CircuitBreaker {
     type Permit = OwnedPermit;
 
-    fn admit(&self) -> Result<OwnedPermit, Rejection> {
+    fn admit(&self, _: CallContext) -> Result<OwnedPermit, Rejection> {
         self.try_acquire_owned()
     }
 
@@ -110,7 +158,11 @@ impl Admit for CircuitBreaker {
 impl Admit for Bulkhead {
     type Permit = OwnedBulkheadPermit;
 
-    fn admit(&self) -> Result<OwnedBulkheadPermit, Rejection> {
+    fn check(&self) -> Result<(), ConfigError> {
+        no_wait("queue", self.config().queue, self.config().queue == 0)
+    }
+
+    fn admit(&self, _: CallContext) -> Result<OwnedBulkheadPermit, Rejection> {
         self.try_acquire_owned()
     }
 
@@ -122,7 +174,12 @@ impl Admit for Bulkhead {
 impl Admit for RateLimiter {
     type Permit = ();
 
-    fn admit(&self) -> Result<(), Rejection> {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wait_max = self.config().wait_max;
+        no_wait("wait_max", human_duration::format(wait_max), wait_max.is_zero())
+    }
+
+    fn admit(&self, _: CallContext) -> Result<(), Rejection> {
         self.try_acquire()
     }
 
@@ -132,7 +189,7 @@ impl Admit for RateLimiter {
 impl Admit for Throttle {
     type Permit = Throttle;
 
-    fn admit(&self) -> Result<Throttle, Rejection> {
+    fn admit(&self, _: CallContext) -> Result<Throttle, Rejection> {
         self.try_acquire().map(|()| self.clone())
     }
 
@@ -144,8 +201,8 @@ impl Admit for Throttle {
 impl Admit for AdaptiveLimit {
     type Permit = crate::adaptive_limit::OwnedAdaptivePermit;
 
-    fn admit(&self) -> Result<Self::Permit, Rejection> {
-        self.try_acquire_owned(crate::context::Context::default())
+    fn admit(&self, context: CallContext) -> Result<Self::Permit, Rejection> {
+        self.try_acquire_owned(context)
     }
 
     fn settle(permit: Self::Permit, verdict: &Verdict) {
@@ -155,52 +212,75 @@ impl Admit for AdaptiveLimit {
 
 /// Puts a breaker, a bulkhead, a rate limiter, an adaptive limit or a throttle around a service.
 ///
+/// It refuses at once and never waits: a bulkhead with a queue and a rate limiter with a `wait_max` are
+/// refused when it is built, and one that is reconfigured to wait later still refuses here.
+///
 /// ```
 /// use mainstay_resilience::{CircuitBreaker, tower_layer::PolicyLayer};
 /// use tower_layer::Layer;
 /// # use mainstay_resilience::ErrorKind;
 /// # #[derive(Clone)] struct Client;
-/// let layer = PolicyLayer::new(CircuitBreaker::external_service("catalogue"));
+/// let layer = PolicyLayer::new(CircuitBreaker::external_service("catalogue"))?;
 /// let service = layer.layer(Client);
 /// # let _ = service;
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct PolicyLayer<P, J = ByError> {
+pub struct PolicyLayer<P, J = ByError, X = Untold> {
     policy: P,
     judge: J,
+    told: X,
 }
 
 impl<P: Admit> PolicyLayer<P> {
     /// Judging by the error alone.
-    pub fn new(policy: P) -> Self {
-        PolicyLayer { policy, judge: ByError }
+    ///
+    /// # Errors
+    /// The setting of `policy` by which calls would wait.
+    pub fn new(policy: P) -> Result<Self, ConfigError> {
+        policy.check()?;
+        Ok(PolicyLayer { policy, judge: ByError, told: Untold })
     }
 }
 
 impl<P: Admit, F> PolicyLayer<P, By<F>> {
     /// Judging by the whole result.
-    pub fn judged(policy: P, judge: F) -> Self {
-        PolicyLayer { policy, judge: By(judge) }
+    ///
+    /// # Errors
+    /// As [`new`](PolicyLayer::new).
+    pub fn judged(policy: P, judge: F) -> Result<Self, ConfigError> {
+        policy.check()?;
+        Ok(PolicyLayer { policy, judge: By(judge), told: Untold })
     }
 }
 
-impl<S, P: Clone, J: Clone> Layer<S> for PolicyLayer<P, J> {
-    type Service = PolicyService<S, P, J>;
+impl<P, J, X> PolicyLayer<P, J, X> {
+    /// Taking priority and caller from the request: an adaptive limit admits by them.
+    #[must_use]
+    pub fn context_by<F>(self, context: F) -> PolicyLayer<P, J, ToldBy<F>> {
+        PolicyLayer { policy: self.policy, judge: self.judge, told: ToldBy(context) }
+    }
+}
+
+impl<S, P: Clone, J: Clone, X: Clone> Layer<S> for PolicyLayer<P, J, X> {
+    type Service = PolicyService<S, P, J, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PolicyService { inner, policy: self.policy.clone(), judge: self.judge.clone() }
+        let PolicyLayer { policy, judge, told } = self.clone();
+        PolicyService { inner, policy, judge, told }
     }
 }
 
 /// A service behind a policy.
 #[derive(Clone, Debug)]
-pub struct PolicyService<S, P, J> {
+pub struct PolicyService<S, P, J, X = Untold> {
     inner: S,
     policy: P,
     judge: J,
+    told: X,
 }
 
-impl<S, P, J> PolicyService<S, P, J> {
+impl<S, P, J, X> PolicyService<S, P, J, X> {
     /// The service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -217,10 +297,11 @@ impl<S, P, J> PolicyService<S, P, J> {
     }
 }
 
-impl<S, P, J, R> Service<R> for PolicyService<S, P, J>
+impl<S, P, J, X, R> Service<R> for PolicyService<S, P, J, X>
 where
     S: Service<R>,
     P: Admit,
+    X: Tell<R>,
     J: Judge<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
@@ -232,7 +313,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        match self.policy.admit() {
+        match self.policy.admit(self.told.context(&request)) {
             Ok(permit) => PolicyFuture {
                 inner: Some(self.inner.call(request)),
                 permit: Some(permit),
@@ -286,23 +367,43 @@ where
     }
 }
 
-/// Puts a limit of time around a service; what is not done by then is dropped.
+/// Puts a [`Timeout`] around a service; what is not done by then is dropped.
+///
+/// The limit may change while running, and its observer hears of each call that is stopped. The scope
+/// makes no difference: what a layer limits is what stands inside it.
 #[derive(Clone, Debug)]
-pub struct TimeoutLayer<Z> {
-    name: Arc<str>,
-    limit: Duration,
+pub struct TimeoutLayer<Z, X = Untold> {
+    timeout: Timeout,
     sleeper: Z,
+    clock: Clock,
+    told: X,
 }
 
 impl<Z: Sleeper> TimeoutLayer<Z> {
     /// A limit for each call, waiting with `sleeper`.
-    pub fn new(name: impl Into<Arc<str>>, limit: Duration, sleeper: Z) -> Self {
-        TimeoutLayer { name: name.into(), limit, sleeper }
+    pub fn new(timeout: Timeout, sleeper: Z) -> Self {
+        TimeoutLayer { timeout, sleeper, clock: Clock::system(), told: Untold }
     }
 }
 
-impl<S, Z: Clone> Layer<S> for TimeoutLayer<Z> {
-    type Service = TimeoutService<S, Z>;
+impl<Z, X> TimeoutLayer<Z, X> {
+    /// Takes the time from `clock`, which the deadlines of requests are measured by.
+    #[must_use]
+    pub fn on_clock(self, clock: Clock) -> Self {
+        TimeoutLayer { clock, ..self }
+    }
+
+    /// Taking the deadline from the request: a call gets the limit or what is left until then,
+    /// whichever is less, and is refused when nothing is.
+    #[must_use]
+    pub fn context_by<F>(self, context: F) -> TimeoutLayer<Z, ToldBy<F>> {
+        let TimeoutLayer { timeout, sleeper, clock, .. } = self;
+        TimeoutLayer { timeout, sleeper, clock, told: ToldBy(context) }
+    }
+}
+
+impl<S, Z: Clone, X: Clone> Layer<S> for TimeoutLayer<Z, X> {
+    type Service = TimeoutService<S, Z, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
         TimeoutService { inner, layer: self.clone() }
@@ -311,12 +412,12 @@ impl<S, Z: Clone> Layer<S> for TimeoutLayer<Z> {
 
 /// A service under a limit of time.
 #[derive(Clone, Debug)]
-pub struct TimeoutService<S, Z> {
+pub struct TimeoutService<S, Z, X = Untold> {
     inner: S,
-    layer: TimeoutLayer<Z>,
+    layer: TimeoutLayer<Z, X>,
 }
 
-impl<S, Z: Sleeper, R> Service<R> for TimeoutService<S, Z>
+impl<S, Z: Sleeper, X: Tell<R>, R> Service<R> for TimeoutService<S, Z, X>
 where
     S: Service<R>,
 {
@@ -329,11 +430,20 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        TimeoutFuture {
-            inner: self.inner.call(request),
-            timer: self.layer.sleeper.sleep(self.layer.limit),
-            name: Arc::clone(&self.layer.name),
-            limit: self.layer.limit,
+        let layer = &self.layer;
+        let attempt = Attempt::first(layer.clock.now(), layer.told.context(&request));
+        let timeout = layer.timeout.clone();
+        match timeout.begin(attempt) {
+            Ok(attempt) => {
+                let left = attempt.deadline().remaining(attempt.began());
+                let (timer, inner) = (layer.sleeper.sleep(left), self.inner.call(request));
+                let (inner, timer) = (Some(inner), Some(timer));
+                TimeoutFuture { inner, timer, timeout, attempt, rejection: None }
+            }
+            Err(rejection) => {
+                let rejection = Some(rejection);
+                TimeoutFuture { inner: None, timer: None, timeout, attempt, rejection }
+            }
         }
     }
 }
@@ -343,11 +453,12 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct TimeoutFuture<F, Z> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
         #[pin]
-        timer: Z,
-        name: Arc<str>,
-        limit: Duration,
+        timer: Option<Z>,
+        timeout: Timeout,
+        attempt: Attempt,
+        rejection: Option<Rejection>,
     }
 }
 
@@ -359,12 +470,19 @@ where
     type Output = Result<T, Error<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(result) = this.inner.poll(cx) {
+        let mut this = self.project();
+        let (Some(inner), Some(timer)) =
+            (this.inner.as_mut().as_pin_mut(), this.timer.as_mut().as_pin_mut())
+        else {
+            // Polling again after the end never ends, as for any future.
+            return this.rejection.take().map_or(Poll::Pending, |r| Poll::Ready(Err(r.into())));
+        };
+        if let Poll::Ready(result) = inner.poll(cx) {
             return Poll::Ready(result.map_err(Error::Operation));
         }
-        let (name, limit) = (this.name, *this.limit);
-        let elapsed = || Error::TimedOut(TimedOut { name: Arc::clone(name), limit });
-        this.timer.poll(cx).map(|()| Err(elapsed()))
+        std::task::ready!(timer.poll(cx));
+        // Before the event, so that whoever hears of it finds nothing held.
+        this.inner.set(None);
+        Poll::Ready(Err(this.timeout.timed_out(*this.attempt)))
     }
 }

@@ -91,9 +91,7 @@ impl BreakerConfig {
             check_ratio("ramp.from", ramp.from)?;
             check_duration("ramp.over", ramp.over, DURATION_MIN, DURATION_MAX)?;
         }
-        if let DropRule::TimeoutAfter(limit) = self.on_drop {
-            check_duration("on_drop.timeout_after", limit, DURATION_MIN, DURATION_MAX)?;
-        }
+        self.on_drop.validate()?;
         self.adaptive.as_ref().map_or(Ok(()), Adaptive::validate)
     }
 
@@ -346,9 +344,11 @@ pub struct Ramp {
     pub over: Duration,
 }
 
-/// How a permit counts that is dropped without a record: the call was cancelled, or a timeout
-/// around it dropped its future. A call that lost against another attempt of a
-/// [`Hedge`](crate::Hedge) around the breaker never counts: its caller was answered.
+/// How a permit of a breaker or an adaptive limit counts that is dropped without a record: the call
+/// was cancelled, or a timeout around it dropped its future. A call that lost against another attempt
+/// of a [`Hedge`](crate::Hedge) around the policy never counts: its caller was answered.
+///
+/// To an adaptive limit a failure is an overload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -362,6 +362,17 @@ pub enum DropRule {
     /// It counts as a failure if the call was under way for at least this long, else not at all.
     /// Right under a timeout: set it a little below the timeout.
     TimeoutAfter(#[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))] Duration),
+}
+
+impl DropRule {
+    pub(crate) fn validate(self) -> Result<(), ConfigError> {
+        match self {
+            DropRule::TimeoutAfter(limit) => {
+                check_duration("on_drop.timeout_after", limit, DURATION_MIN, DURATION_MAX)
+            }
+            DropRule::Neutral | DropRule::Failure => Ok(()),
+        }
+    }
 }
 
 /// Learns the threshold of the failure rate from the breaker's own history.

@@ -52,7 +52,6 @@ pub(super) const NEEDS_START: u64 = 1;
 pub(super) const PRECISE: u64 = 2;
 pub(super) const BY_TIME: u64 = 4;
 pub(super) const BY_COUNT: u64 = 8;
-pub(super) const HEEDS_DROPS: u64 = 16;
 pub(super) const HEEDS_RETRY_AFTER: u64 = 32;
 /// There is a rule on slow calls.
 pub(super) const JUDGES_SLOW: u64 = 64;
@@ -211,10 +210,5 @@ impl Machine {
     /// Whether some rule wants the precise clock.
     pub(crate) fn needs_precise(&self) -> bool {
         self.flags() & PRECISE != 0
-    }
-
-    /// Whether a dropped permit may count.
-    pub(crate) fn heeds_drops(&self) -> bool {
-        self.flags() & HEEDS_DROPS != 0
     }
 }

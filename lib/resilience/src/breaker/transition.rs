@@ -3,8 +3,8 @@
 
 use super::config::{BreakerConfig, DropRule, Window};
 use super::machine::{
-    Advice, BY_COUNT, BY_TIME, Change, Cold, Effect, HEEDS_DROPS, HEEDS_RETRY_AFTER, JUDGES_SLOW,
-    Machine, NEEDS_START, PPM_OFF, PRECISE, Probation,
+    Advice, BY_COUNT, BY_TIME, Change, Cold, Effect, HEEDS_RETRY_AFTER, JUDGES_SLOW, Machine,
+    NEEDS_START, PPM_OFF, PRECISE, Probation,
 };
 use super::snapshot::BreakerSnapshot;
 use super::state::{Cause, State};
@@ -230,9 +230,6 @@ fn flags_of(config: &BreakerConfig) -> u64 {
     if let Some(slow) = config.slow_calls {
         flags |= JUDGES_SLOW;
         shortest = Some(slow.longer_than);
-    }
-    if config.on_drop != DropRule::Neutral {
-        flags |= HEEDS_DROPS;
     }
     if let DropRule::TimeoutAfter(limit) = config.on_drop {
         shortest = Some(shortest.map_or(limit, |other| limit.min(other)));

@@ -148,12 +148,13 @@ impl Slices {
         now.as_nanos() / self.slice_nanos > self.epoch
     }
 
-    /// Freezes the current slice, whose counts are `current`, and moves on to the slice of `now`.
-    fn advance(&mut self, current: Counts, now: Tick) {
+    /// Freezes the current slice, whose counts are `current`, and moves on to the slice of `now`;
+    /// returns how many slices that touched.
+    fn advance(&mut self, current: Counts, now: Tick) -> u64 {
         let epoch = now.as_nanos() / self.slice_nanos;
         let passed = epoch.saturating_sub(self.epoch);
         if passed == 0 {
-            return;
+            return 0;
         }
         self.freeze(current);
         // After as many empty slices as there are, all counts are gone.
@@ -162,6 +163,7 @@ impl Slices {
             self.freeze(Counts::default());
         }
         self.epoch = epoch;
+        empty + 1
     }
 
     fn freeze(&mut self, counts: Counts) {
@@ -220,6 +222,26 @@ mod tests {
         assert_eq!(slices.sums, ok(2), "the first slice is ten seconds old");
         slices.advance(ok(0), at(1_000_000));
         assert_eq!(slices.sums, ok(0));
+    }
+
+    #[test]
+    fn the_work_of_a_window_is_bounded_whatever_the_number_of_calls_and_the_time_between_them() {
+        // tower-resilience keeps each call of a time window and looks at all of them on each call.
+        for calls in [1, 10, 1_000_000_000] {
+            let mut slices = Slices::new(Duration::from_secs(60), 10, at(0));
+            for step in 1..=100 {
+                assert_eq!(slices.advance(ok(calls), at(step * 6)), 1, "one slice for each slice");
+                assert_eq!(slices.advance(ok(calls), at(step * 6 + 5)), 0);
+            }
+            assert_eq!((slices.frozen.len(), slices.sums), (9, ok(9 * calls)));
+            assert_eq!(slices.advance(ok(calls), at(31_536_000)), 10, "a year later");
+            assert_eq!((slices.frozen.len(), slices.sums), (9, ok(0)));
+        }
+        let mut ring = Ring::new(100);
+        let held = (ring.classes.as_ptr(), ring.classes.capacity());
+        (0..100_000).for_each(|_| ring.push(Class::Ok));
+        assert_eq!((ring.classes.as_ptr(), ring.classes.capacity()), held, "one byte a call");
+        assert_eq!((ring.classes.len(), ring.sums), (100, ok(100)));
     }
 
     #[test]

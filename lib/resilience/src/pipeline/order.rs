@@ -144,43 +144,52 @@ fn check_pair(outer: &Part, inner: &Part) -> Result<(), OrderError> {
     Ok(())
 }
 
-/// A breaker that does not count a dropped call, under a timeout that drops it, never opens on a hang:
-/// one that counts none, or only those that took longer than the timeout lets them.
-fn check_drops(parts: &[Part], breaker: usize) -> Result<(), OrderError> {
-    let part = &parts[breaker];
+/// A policy that learns from results and does not count a dropped call, under a timeout that drops it,
+/// never hears of a hang: one that counts none, or only those that took longer than the timeout lets
+/// them.
+fn check_drops(parts: &[Part], learner: usize) -> Result<(), OrderError> {
+    let part = &parts[learner];
     let timeout = is(PolicyKind::Timeout);
-    if part.kind != PolicyKind::CircuitBreaker || parts[breaker + 1..].iter().any(&timeout) {
+    if parts[learner + 1..].iter().any(&timeout) {
         return Ok(());
     }
-    let outside = parts[..breaker].iter().filter(|part| timeout(part));
+    let outside = parts[..learner].iter().filter(|part| timeout(part));
     let Some(outside) = outside.min_by_key(|part| part.limit.unwrap_or(Duration::MAX)) else {
         return Ok(());
     };
-    let counts = match (part.limit, outside.limit) {
-        (None, _) if part.trait_of == Trait::BlindToDrops => {
-            "does not count dropped calls".to_owned()
-        }
-        (Some(after), Some(limit)) if after >= limit => {
+    let (counts, advice) = match (part.trait_of, part.limit, outside.limit) {
+        (Trait::BlindToDrops, ..) => ("does not count dropped calls".to_owned(), 0),
+        (Trait::CountsDrops, Some(after), Some(limit)) if after >= limit => {
             let [after, limit] = [after, limit].map(human_duration::format);
-            format!("counts dropped calls only after {after}, while that drops them after {limit},")
+            let counts = format!("counts dropped calls only after {after}, while that drops them");
+            (format!("{counts} after {limit},"), 1)
         }
         _ => return Ok(()),
     };
-    let instead = match part.limit {
-        None => {
-            "put a Timeout::per_attempt after the breaker, or set its on_drop rule to TimeoutAfter"
-        }
-        Some(_) => {
-            "put a Timeout::per_attempt after the breaker, or set TimeoutAfter below the timeout \
-             outside, at nine tenths of it"
-        }
+    let (instead, misses) = match part.kind {
+        PolicyKind::AdaptiveLimit => (LIMIT_INSTEAD[advice], "fall for"),
+        _ => (BREAKER_INSTEAD[advice], "open on"),
     };
     Err(OrderError::new(
         format!(
-            "{} {} stands outside {} {}, which {counts} and would never open on a dependency \
+            "{} {} stands outside {} {}, which {counts} and would never {misses} a dependency \
              that hangs",
             outside.kind, outside.name, part.kind, part.name
         ),
         instead,
     ))
 }
+
+/// What to write where a breaker counts no drops, and where it counts them too late.
+const BREAKER_INSTEAD: [&str; 2] = [
+    "put a Timeout::per_attempt after the breaker, or set its on_drop rule to TimeoutAfter",
+    "put a Timeout::per_attempt after the breaker, or set TimeoutAfter below the timeout \
+     outside, at nine tenths of it",
+];
+
+/// The same for an adaptive limit.
+const LIMIT_INSTEAD: [&str; 2] = [
+    "put a Timeout::per_attempt after the limit, or set its on_drop rule to TimeoutAfter",
+    "put a Timeout::per_attempt after the limit, or set TimeoutAfter below the timeout outside, at \
+     nine tenths of it",
+];

@@ -1,9 +1,8 @@
 //! Hedge around a service.
 
-use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse};
+use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse, Tell, ToldBy, Untold};
 use crate::attempt::Attempt;
 use crate::clock::Clock;
-use crate::context::Context as CallContext;
 use crate::error::Error;
 use crate::hedge::Hedge;
 use crate::sleeper::Sleeper;
@@ -30,22 +29,30 @@ use tower_service::Service;
 /// Dropping the future drops every attempt; so does the first success, before it is returned. Breakers
 /// further in count the losers neither for nor against.
 #[derive(Clone, Debug)]
-pub struct HedgeLayer<Z, J = ByError, K = Cloned> {
+pub struct HedgeLayer<Z, J = ByError, K = Cloned, X = Untold> {
     hedge: Hedge,
     sleeper: Z,
     clock: Clock,
     judge: J,
     reuse: K,
+    told: X,
 }
 
 impl<Z: Sleeper> HedgeLayer<Z> {
     /// Judging by the error alone, cloning requests, waiting with `sleeper`.
     pub fn new(hedge: Hedge, sleeper: Z) -> Self {
-        HedgeLayer { hedge, sleeper, clock: Clock::system(), judge: ByError, reuse: Cloned }
+        HedgeLayer {
+            hedge,
+            sleeper,
+            clock: Clock::system(),
+            judge: ByError,
+            reuse: Cloned,
+            told: Untold,
+        }
     }
 }
 
-impl<Z, J, K> HedgeLayer<Z, J, K> {
+impl<Z, J, K, X> HedgeLayer<Z, J, K, X> {
     /// Takes the time from `clock`.
     #[must_use]
     pub fn on_clock(self, clock: Clock) -> Self {
@@ -54,21 +61,42 @@ impl<Z, J, K> HedgeLayer<Z, J, K> {
 
     /// Judging by the whole result: what is not to be retried wins.
     #[must_use]
-    pub fn judged_by<F>(self, judge: F) -> HedgeLayer<Z, By<F>, K> {
-        let HedgeLayer { hedge, sleeper, clock, reuse, .. } = self;
-        HedgeLayer { hedge, sleeper, clock, judge: By(judge), reuse }
+    pub fn judged_by<F>(self, judge: F) -> HedgeLayer<Z, By<F>, K, X> {
+        let HedgeLayer { hedge, sleeper, clock, reuse, told, .. } = self;
+        HedgeLayer { hedge, sleeper, clock, judge: By(judge), reuse, told }
     }
 
     /// Copying requests with `copy`; `None` means that there is no hedge.
     #[must_use]
-    pub fn copied_by<F>(self, copy: F) -> HedgeLayer<Z, J, CopiedBy<F>> {
-        let HedgeLayer { hedge, sleeper, clock, judge, .. } = self;
-        HedgeLayer { hedge, sleeper, clock, judge, reuse: CopiedBy(copy) }
+    pub fn copied_by<F>(self, copy: F) -> HedgeLayer<Z, J, CopiedBy<F>, X> {
+        let HedgeLayer { hedge, sleeper, clock, judge, told, .. } = self;
+        HedgeLayer { hedge, sleeper, clock, judge, reuse: CopiedBy(copy), told }
+    }
+
+    /// Taking the deadline from the request: nothing starts that could not end by then.
+    #[must_use]
+    pub fn context_by<F>(self, context: F) -> HedgeLayer<Z, J, K, ToldBy<F>> {
+        let HedgeLayer { hedge, sleeper, clock, judge, reuse, .. } = self;
+        HedgeLayer { hedge, sleeper, clock, judge, reuse, told: ToldBy(context) }
     }
 }
 
-impl<S, Z: Clone, J: Clone, K: Clone> Layer<S> for HedgeLayer<Z, J, K> {
-    type Service = HedgeService<S, Z, J, K>;
+impl<Z: Clone, J: Clone, K: Clone, X> HedgeLayer<Z, J, K, X> {
+    /// What a call needs once its context was told.
+    fn of_call(&self) -> HedgeLayer<Z, J, K> {
+        HedgeLayer {
+            hedge: self.hedge.clone(),
+            sleeper: self.sleeper.clone(),
+            clock: self.clock.clone(),
+            judge: self.judge.clone(),
+            reuse: self.reuse.clone(),
+            told: Untold,
+        }
+    }
+}
+
+impl<S, Z: Clone, J: Clone, K: Clone, X: Clone> Layer<S> for HedgeLayer<Z, J, K, X> {
+    type Service = HedgeService<S, Z, J, K, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
         HedgeService { inner, layer: self.clone() }
@@ -77,17 +105,18 @@ impl<S, Z: Clone, J: Clone, K: Clone> Layer<S> for HedgeLayer<Z, J, K> {
 
 /// A service behind a hedge.
 #[derive(Clone, Debug)]
-pub struct HedgeService<S, Z, J = ByError, K = Cloned> {
+pub struct HedgeService<S, Z, J = ByError, K = Cloned, X = Untold> {
     inner: S,
-    layer: HedgeLayer<Z, J, K>,
+    layer: HedgeLayer<Z, J, K, X>,
 }
 
-impl<S, Z, J, K, R> Service<R> for HedgeService<S, Z, J, K>
+impl<S, Z, J, K, X, R> Service<R> for HedgeService<S, Z, J, K, X>
 where
     S: Service<R> + Clone,
     Z: Sleeper + Clone,
     J: Judge<S::Response, S::Error> + Clone,
     K: Reuse<R> + Clone,
+    X: Tell<R>,
 {
     type Response = S::Response;
     type Error = Error<S::Error>;
@@ -98,8 +127,8 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let layer = self.layer.clone();
-        let attempt = Attempt::first(layer.clock.now(), CallContext::default());
+        let layer = self.layer.of_call();
+        let attempt = Attempt::first(layer.clock.now(), self.layer.told.context(&request));
         let attempt = layer.hedge.deposit(attempt);
         let timer = layer.hedge.delay().map(|delay| layer.sleeper.sleep(delay));
         // Without a delay nothing was learned yet, and no hedge starts.

@@ -1,9 +1,8 @@
 //! Retry around a service.
 
-use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse};
+use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse, Tell, ToldBy, Untold};
 use crate::attempt::Attempt;
 use crate::clock::Clock;
-use crate::context::Context as CallContext;
 use crate::error::Error;
 use crate::retry::{OwnedCourse, Retry, Step};
 use crate::sleeper::Sleeper;
@@ -24,22 +23,30 @@ use tower_service::Service;
 /// # Cancel safety
 /// Dropping the future drops the attempt or the wait under way; no further attempt is made.
 #[derive(Clone, Debug)]
-pub struct RetryLayer<Z, J = ByError, K = Cloned> {
+pub struct RetryLayer<Z, J = ByError, K = Cloned, X = Untold> {
     retry: Retry,
     sleeper: Z,
     clock: Clock,
     judge: J,
     reuse: K,
+    told: X,
 }
 
 impl<Z: Sleeper> RetryLayer<Z> {
     /// Judging by the error alone, cloning requests, waiting with `sleeper`.
     pub fn new(retry: Retry, sleeper: Z) -> Self {
-        RetryLayer { retry, sleeper, clock: Clock::system(), judge: ByError, reuse: Cloned }
+        RetryLayer {
+            retry,
+            sleeper,
+            clock: Clock::system(),
+            judge: ByError,
+            reuse: Cloned,
+            told: Untold,
+        }
     }
 }
 
-impl<Z, J, K> RetryLayer<Z, J, K> {
+impl<Z, J, K, X> RetryLayer<Z, J, K, X> {
     /// Takes the time from `clock`.
     #[must_use]
     pub fn on_clock(self, clock: Clock) -> Self {
@@ -48,21 +55,42 @@ impl<Z, J, K> RetryLayer<Z, J, K> {
 
     /// Judging by the whole result.
     #[must_use]
-    pub fn judged_by<F>(self, judge: F) -> RetryLayer<Z, By<F>, K> {
-        let RetryLayer { retry, sleeper, clock, reuse, .. } = self;
-        RetryLayer { retry, sleeper, clock, judge: By(judge), reuse }
+    pub fn judged_by<F>(self, judge: F) -> RetryLayer<Z, By<F>, K, X> {
+        let RetryLayer { retry, sleeper, clock, reuse, told, .. } = self;
+        RetryLayer { retry, sleeper, clock, judge: By(judge), reuse, told }
     }
 
     /// Copying requests with `copy`; `None` means that the request is made once.
     #[must_use]
-    pub fn copied_by<F>(self, copy: F) -> RetryLayer<Z, J, CopiedBy<F>> {
-        let RetryLayer { retry, sleeper, clock, judge, .. } = self;
-        RetryLayer { retry, sleeper, clock, judge, reuse: CopiedBy(copy) }
+    pub fn copied_by<F>(self, copy: F) -> RetryLayer<Z, J, CopiedBy<F>, X> {
+        let RetryLayer { retry, sleeper, clock, judge, told, .. } = self;
+        RetryLayer { retry, sleeper, clock, judge, reuse: CopiedBy(copy), told }
+    }
+
+    /// Taking the deadline from the request: nothing starts that could not end by then.
+    #[must_use]
+    pub fn context_by<F>(self, context: F) -> RetryLayer<Z, J, K, ToldBy<F>> {
+        let RetryLayer { retry, sleeper, clock, judge, reuse, .. } = self;
+        RetryLayer { retry, sleeper, clock, judge, reuse, told: ToldBy(context) }
     }
 }
 
-impl<S, Z: Clone, J: Clone, K: Clone> Layer<S> for RetryLayer<Z, J, K> {
-    type Service = RetryService<S, Z, J, K>;
+impl<Z: Clone, J: Clone, K: Clone, X> RetryLayer<Z, J, K, X> {
+    /// What a call needs once its context was told.
+    fn of_call(&self) -> RetryLayer<Z, J, K> {
+        RetryLayer {
+            retry: self.retry.clone(),
+            sleeper: self.sleeper.clone(),
+            clock: self.clock.clone(),
+            judge: self.judge.clone(),
+            reuse: self.reuse.clone(),
+            told: Untold,
+        }
+    }
+}
+
+impl<S, Z: Clone, J: Clone, K: Clone, X: Clone> Layer<S> for RetryLayer<Z, J, K, X> {
+    type Service = RetryService<S, Z, J, K, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
         RetryService { inner, layer: self.clone() }
@@ -71,24 +99,25 @@ impl<S, Z: Clone, J: Clone, K: Clone> Layer<S> for RetryLayer<Z, J, K> {
 
 /// A service behind a retry.
 #[derive(Clone, Debug)]
-pub struct RetryService<S, Z, J = ByError, K = Cloned> {
+pub struct RetryService<S, Z, J = ByError, K = Cloned, X = Untold> {
     inner: S,
-    layer: RetryLayer<Z, J, K>,
+    layer: RetryLayer<Z, J, K, X>,
 }
 
-impl<S, Z, J, K> RetryService<S, Z, J, K> {
+impl<S, Z, J, K, X> RetryService<S, Z, J, K, X> {
     /// The service inside.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 }
 
-impl<S, Z, J, K, R> Service<R> for RetryService<S, Z, J, K>
+impl<S, Z, J, K, X, R> Service<R> for RetryService<S, Z, J, K, X>
 where
     S: Service<R> + Clone,
     Z: Sleeper + Clone,
     J: Judge<S::Response, S::Error> + Clone,
     K: Reuse<R> + Clone,
+    X: Tell<R>,
 {
     type Response = S::Response;
     type Error = Error<S::Error>;
@@ -103,10 +132,10 @@ where
         let other = self.inner.clone();
         let mut service = std::mem::replace(&mut self.inner, other);
         let kept = self.layer.reuse.copy(&request);
-        let mut attempt = Attempt::first(self.layer.clock.now(), CallContext::default());
+        let mut attempt = Attempt::first(self.layer.clock.now(), self.layer.told.context(&request));
         let course = self.layer.retry.course(&mut attempt);
         let state = State::Calling { future: service.call(request) };
-        RetryFuture { service, layer: self.layer.clone(), kept, course, attempt, state }
+        RetryFuture { service, layer: self.layer.of_call(), kept, course, attempt, state }
     }
 }
 

@@ -96,6 +96,9 @@ fn o4_o5_every_field_of_limits_and_queues_is_refused_out_of_its_range() {
     adaptive = AdaptiveConfig::default();
     adaptive.backoff = 1.0;
     assert_eq!(AdaptiveLimit::new("a", adaptive).unwrap_err().field(), "backoff");
+    adaptive = AdaptiveConfig::default();
+    adaptive.on_drop = mainstay_resilience::DropRule::TimeoutAfter(ms(0));
+    assert_eq!(AdaptiveLimit::new("a", adaptive).unwrap_err().field(), "on_drop.timeout_after");
     let mut throttle = ThrottleConfig::default();
     throttle.k = 1.0;
     assert_eq!(Throttle::new("t", throttle).unwrap_err().field(), "k");

@@ -4,8 +4,8 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Bulkhead, BulkheadConfig, CircuitBreaker, Clock, Context,
-    Deadline, ErrorKind, Law, ManualClock, Priority, QueueConfig, QueueOrder, Reason, Sleeper,
-    Throttle, ThrottleConfig, WorkQueue,
+    Deadline, DropRule, ErrorKind, Hedge, HedgeDelay, Law, ManualClock, Pipeline, Priority,
+    QueueConfig, QueueOrder, Reason, Sleeper, Throttle, ThrottleConfig, Timeout, WorkQueue,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -350,4 +350,81 @@ fn o5_a_throttle_changes_while_running_and_keeps_what_it_counted() {
     assert_eq!(throttle.refusal_probability(), before);
     clock.advance(secs(11));
     assert_eq!(throttle.refusal_probability(), 0.0, "the new window is over");
+}
+
+fn with_rule(on_drop: DropRule, time: &VirtualTime) -> AdaptiveLimit {
+    let mut config = AdaptiveConfig::default();
+    (config.law, config.on_drop) = (Law::Aimd, on_drop);
+    AdaptiveLimit::with_clock("dep", config, time.clock()).unwrap()
+}
+
+#[test]
+fn a_hang_under_an_outer_timeout_lowers_an_adaptive_limit() {
+    let time = VirtualTime::new();
+    let limit = with_rule(DropRule::TimeoutAfter(ms(90)), &time);
+    let pipeline = Pipeline::builder()
+        .clock(time.clock())
+        .sleeper(time.sleeper())
+        .then(Timeout::total("t", ms(100)).unwrap())
+        .then(limit.clone())
+        .build()
+        .unwrap();
+    let pipeline = &pipeline;
+    for _ in 0..3 {
+        time.run_all((0..10).map(|_| async move {
+            let hang = pipeline.call(|_| std::future::pending::<Result<(), ErrorKind>>());
+            assert!(hang.await.unwrap_err().is_timeout());
+        }));
+    }
+    assert!(limit.limit() < 20, "ten hung thrice, and the limit is still {}", limit.limit());
+    assert_eq!(limit.in_use(), 0);
+}
+
+#[test]
+fn a_dropped_permit_of_an_adaptive_limit_counts_by_its_rule() {
+    let after_drops = |rule, held, leave: fn(mainstay_resilience::AdaptivePermit<'_>)| {
+        let time = VirtualTime::new();
+        let limit = with_rule(rule, &time);
+        for _ in 0..4 {
+            let permits: Vec<_> =
+                (0..5).map(|_| limit.try_acquire(Context::default()).unwrap()).collect();
+            time.block_on(time.sleeper().sleep(held));
+            permits.into_iter().for_each(leave);
+        }
+        assert_eq!(limit.in_use(), 0);
+        limit.limit()
+    };
+    assert_eq!(after_drops(DropRule::Neutral, ms(200), |p| drop(p)), 20);
+    assert!(after_drops(DropRule::Failure, ms(60), |p| drop(p)) < 20);
+    let timeout = DropRule::TimeoutAfter(ms(100));
+    assert_eq!(after_drops(timeout, ms(99), |p| drop(p)), 20, "cancelled for a reason of its own");
+    assert!(after_drops(timeout, ms(100), |p| drop(p)) < 20);
+    assert_eq!(after_drops(DropRule::Failure, ms(200), |permit| permit.ignore()), 20);
+}
+
+#[test]
+fn cancelled_losers_and_panics_teach_an_adaptive_limit_nothing_whatever_its_rule() {
+    let time = VirtualTime::new();
+    let limit = with_rule(DropRule::Failure, &time);
+    let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(ms(30))).build().unwrap();
+    let builder = Pipeline::builder().clock(time.clock()).sleeper(time.sleeper());
+    let pipeline = builder.then(hedge).then(limit.clone()).build().unwrap();
+    let sleeper = &time.sleeper();
+    for _ in 0..30 {
+        let call = pipeline.call(|attempt| async move {
+            sleeper.sleep(if attempt.hedge() == 0 { secs(1) } else { ms(10) }).await;
+            Ok::<_, ErrorKind>(attempt.hedge())
+        });
+        assert_eq!(time.block_on(call), Ok(1), "the hedge won");
+    }
+    for _ in 0..30 {
+        let permit = limit.try_acquire(Context::default()).unwrap();
+        time.block_on(sleeper.sleep(ms(20)));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _held = permit;
+            std::panic::resume_unwind(Box::new("down"));
+        }));
+        assert!(panicked.is_err());
+    }
+    assert_eq!((limit.limit(), limit.in_use()), (20, 0));
 }

@@ -3,13 +3,14 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    AdaptiveConfig, AdaptiveLimit, Algorithm, BreakerConfig, BudgetConfig, CircuitBreaker, Context,
-    DropRule, Error, ErrorKind, Event, KeyedConfig, KeyedRateLimiter, Law, ManualClock, Observer,
-    OpenFor, Pipeline, Probes, RateConfig, RateLimiter, RetryBudget, State, Tick, Timeout, Window,
-    parse_retry_after,
+    AdaptiveConfig, AdaptiveLimit, Algorithm, AnswerCache, Backoff, BreakerConfig, BudgetConfig,
+    Bulkhead, BulkheadConfig, CircuitBreaker, Context, Deadline, DropRule, Error, ErrorKind, Event,
+    Hedge, HedgeDelay, KeyedConfig, KeyedRateLimiter, Law, ManualClock, Observer, OpenFor,
+    Pipeline, Priority, Probes, QueueOrder, RateConfig, RateLimiter, Retry, RetryBudget, Sleeper,
+    State, Throttle, ThrottleConfig, Tick, Timeout, Window, parse_retry_after,
 };
-use std::sync::{Arc, Mutex};
-use std::time::UNIX_EPOCH;
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 #[test]
 fn a_count_window_slides_instead_of_growing_for_ever() {
@@ -83,12 +84,15 @@ fn half_open_admits_as_many_probes_as_it_says_under_contention() {
         .unwrap();
     breaker.force_open();
     clock.advance(secs(30));
-    let held = Mutex::new(Vec::new());
+    let (held, together) = (Mutex::new(Vec::new()), Barrier::new(16));
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
+                together.wait();
                 for _ in 0..4 {
-                    held.lock().unwrap().extend(breaker.try_acquire().ok());
+                    // Asked for outside the lock, which would let one thread ask at a time.
+                    let permit = breaker.try_acquire().ok();
+                    held.lock().unwrap().extend(permit);
                 }
             });
         }
@@ -297,10 +301,37 @@ fn a_refusal_says_who_why_and_until_when_and_an_error_keeps_its_sources() {
     let refused = breaker.run(|| Err::<(), _>(std::io::Error::other("down"))).unwrap_err();
     assert!(refused.to_string().starts_with("circuit_breaker dep refused the call: it is open"));
     assert!(refused.retry_after().is_some_and(|wait| wait <= secs(30)));
-    let root = std::io::Error::other("the root");
-    let wrapped: Error<std::io::Error> = Error::Operation(std::io::Error::other(root));
-    let error: &dyn std::error::Error = &wrapped;
-    assert_eq!(error.to_string(), "the root");
+    let failed = || Failed(std::io::Error::other("the root"));
+    let error: &dyn std::error::Error = &Error::Operation(failed());
+    assert_eq!(error.to_string(), "it failed");
+    assert_eq!(error.source().unwrap().to_string(), "the root");
+    let pipeline = Pipeline::builder();
+    let pipeline = pipeline.then(Retry::builder("r").attempts(1).build().unwrap()).build().unwrap();
+    let judge = |_: Result<&(), &Failed>| ErrorKind::Connection.into();
+    let alone = pipeline.run_judged(Context::default(), judge, |_| Err(failed())).unwrap_err();
+    let mut chain = vec![alone.to_string()];
+    let mut next = std::error::Error::source(&alone);
+    while let Some(source) = next {
+        chain.push(source.to_string());
+        next = source.source();
+    }
+    assert_eq!(chain.last().map(String::as_str), Some("the root"), "{chain:?}");
+}
+
+/// An error with a source.
+#[derive(Debug)]
+struct Failed(std::io::Error);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it failed")
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 #[test]
@@ -359,7 +390,7 @@ fn a_long_incident_does_not_become_normal() {
 }
 
 #[test]
-fn a_manual_clock_moves_every_policy() {
+fn a_manual_clock_moves_a_breaker() {
     // tower-resilience and resilience4j (734): some parts read the real clock whatever was set.
     let clock = ManualClock::new();
     let breaker = CircuitBreaker::builder("dep")
@@ -372,4 +403,120 @@ fn a_manual_clock_moves_every_policy() {
     clock.advance(secs(10));
     permit.success();
     assert_eq!(breaker.state(), State::Open, "slow in virtual time");
+    clock.advance(secs(30));
+    breaker.try_acquire().expect("its open period is over").success();
+}
+
+/// What refuses by now, and stands on `clock`: asks it until it refuses.
+fn refuses_until(clock: &ManualClock, wait: Duration, name: &str, admits: &dyn Fn() -> bool) {
+    while admits() {}
+    clock.advance(wait / 4);
+    assert!(!admits(), "{name} refuses until its time has come");
+    clock.advance(wait);
+    assert!(admits(), "{name} admits when its time has come");
+}
+
+#[test]
+fn a_manual_clock_moves_every_limit() {
+    let clock = ManualClock::new();
+    for algorithm in [
+        Algorithm::TokenBucket,
+        Algorithm::LeakyBucket,
+        Algorithm::FixedWindow,
+        Algorithm::SlidingWindow,
+    ] {
+        let rate = RateConfig::new(algorithm, 1, secs(3_600));
+        // One each: it begins at a full hour, where a fixed window begins too.
+        let [own, keyed_own] = [ManualClock::new(), ManualClock::new()];
+        let limiter = RateLimiter::with_clock("r", rate, own.clock()).unwrap();
+        let name = format!("{algorithm:?}");
+        refuses_until(&own, secs(4_000), &name, &|| limiter.try_acquire().is_ok());
+        let mut config = KeyedConfig::new(rate);
+        config.idle_after = secs(86_400);
+        let keyed = KeyedRateLimiter::with_clock("k", config, keyed_own.clock()).unwrap();
+        refuses_until(&keyed_own, secs(4_000), &name, &|| keyed.try_acquire("key", 1).is_ok());
+    }
+    let mut config = BudgetConfig::default();
+    config.ratio = 0.0;
+    let budget = RetryBudget::with_clock(config, clock.clock()).unwrap();
+    refuses_until(&clock, secs(1), "budget", &|| budget.try_withdraw());
+
+    let throttle = Throttle::seeded("t", ThrottleConfig::default(), clock.clock(), 1).unwrap();
+    (0..100).for_each(|_| drop(throttle.try_acquire()));
+    clock.advance(secs(100));
+    assert!(throttle.refusal_probability() > 0.5, "two minutes are not over");
+    clock.advance(secs(30));
+    assert_eq!(throttle.refusal_probability(), 0.0);
+
+    let limit = AdaptiveLimit::with_clock("a", AdaptiveConfig::default(), clock.clock()).unwrap();
+    let overload = || limit.try_acquire(Context::default()).unwrap().overloaded();
+    (0..100).for_each(|_| overload());
+    assert_eq!(limit.limit(), 20, "no window is over");
+    clock.advance(ms(100));
+    overload();
+    assert!(limit.limit() < 20);
+}
+
+#[test]
+fn a_manual_clock_moves_what_is_kept_what_is_waited_for_and_what_is_due() {
+    let clock = ManualClock::new();
+    let cache = AnswerCache::new(9, secs(60), secs(60), clock.clock()).unwrap();
+    cache.insert("key", 7);
+    clock.advance(secs(59));
+    assert_eq!(cache.fresh(&"key"), Some(7));
+    clock.advance(secs(2));
+    assert_eq!((cache.fresh(&"key"), cache.stale(&"key")), (None, Some(7)));
+
+    let deadline = Deadline::after(&clock.clock(), secs(3_600));
+    clock.advance(secs(3_000));
+    assert_eq!(deadline.remaining(clock.now()), secs(600));
+
+    // An hour of waits and of a limit in all, which no real clock could let pass here.
+    let began = clock.now();
+    let retry = Retry::builder("r").attempts(9).backoff(Backoff::fixed(secs(1_000)));
+    let pipeline = Pipeline::builder()
+        .clock(clock.clock())
+        .then(Timeout::total("t", secs(3_600)).unwrap())
+        .then(retry.build().unwrap())
+        .build()
+        .unwrap();
+    assert!(pipeline.run(|_| Err::<(), _>(ErrorKind::Connection)).is_err());
+    assert_eq!(clock.now().since(began), secs(3_000), "a fourth wait would be too long");
+
+    let time = VirtualTime::new();
+    let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(secs(1_000))).build().unwrap();
+    let hedged = Pipeline::builder().clock(time.clock()).sleeper(time.sleeper()).then(hedge);
+    let (hedged, sleeper, began) = (hedged.build().unwrap(), &time.sleeper(), time.clock().now());
+    let answer = time.block_on(hedged.call(|attempt| async move {
+        sleeper.sleep(if attempt.hedge() == 0 { secs(3_600) } else { secs(1) }).await;
+        Ok::<_, ErrorKind>(attempt.hedge())
+    }));
+    assert_eq!((answer, time.clock().now().since(began)), (Ok(1), secs(1_001)));
+
+    let queue = BulkheadConfig::new(1).with_queue(1, secs(3_600), QueueOrder::Fifo);
+    let bulkhead = Bulkhead::new("s", queue).unwrap();
+    let (_held, began) = (bulkhead.try_acquire().unwrap(), time.clock().now());
+    assert!(time.block_on(bulkhead.acquire(sleeper, Priority::Normal)).is_err());
+    assert_eq!(time.clock().now().since(began), secs(3_600));
+}
+
+#[test]
+fn deposits_of_many_threads_are_all_kept() {
+    // smithy-rs: a fraction of a token is loaded and stored, so that two rewards may become one.
+    const THREADS: u32 = 8;
+    const DEPOSITS: u32 = 20_000;
+    let mut config = BudgetConfig::default();
+    (config.ratio, config.capacity, config.floor_per_second) = (0.5, 100_000, 0);
+    let budget = RetryBudget::new(config).unwrap();
+    while budget.try_withdraw() {}
+    let together = Barrier::new(THREADS as usize);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                together.wait();
+                (0..DEPOSITS).for_each(|_| budget.deposit());
+            });
+        }
+    });
+    assert_eq!(budget.balance(), f64::from(THREADS * DEPOSITS) * 0.5);
 }

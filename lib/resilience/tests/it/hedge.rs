@@ -103,7 +103,7 @@ impl Service<u32> for Slow {
 
 fn through_layers(time: &VirtualTime, breaker: &CircuitBreaker, first: Duration) -> u32 {
     let slow = Slow { calls: Arc::new(AtomicU32::new(0)), first, time: time.clone() };
-    let inner = PolicyLayer::new(breaker.clone()).layer(slow);
+    let inner = PolicyLayer::new(breaker.clone()).unwrap().layer(slow);
     let layer = HedgeLayer::new(hedge(), time.sleeper()).on_clock(time.clock());
     let mut service = layer.layer(inner);
     let answer = time.block_on(async {

@@ -400,6 +400,21 @@ fn a_budget_gives_each_token_once() {
 }
 
 #[test]
+fn a_budget_keeps_the_deposits_of_both_threads() {
+    check(|| {
+        let mut config = BudgetConfig::default();
+        (config.ratio, config.capacity, config.floor_per_second) = (0.5, 1, 0);
+        let budget = RetryBudget::with_clock(config, ManualClock::new().clock()).unwrap();
+        assert!(budget.try_withdraw());
+        let other = budget.clone();
+        let thread = thread::spawn(move || other.deposit());
+        budget.deposit();
+        thread.join().unwrap();
+        assert!(budget.try_withdraw(), "two halves");
+    });
+}
+
+#[test]
 fn the_floor_of_a_budget_is_given_once() {
     check(|| {
         let mut config = BudgetConfig::default();
@@ -479,11 +494,15 @@ fn a_lease_is_spent_once_while_it_is_refilled() {
 fn a_throttle_counts_every_request() {
     check(|| {
         let clock = ManualClock::new().clock();
-        let throttle = Throttle::seeded("t", ThrottleConfig::default(), clock, 1).unwrap();
+        let mut config = ThrottleConfig::default();
+        // As many as there are, so that a request that is lost shows.
+        config.requests_min = 2;
+        let throttle = Throttle::seeded("t", config, clock, 1).unwrap();
         let other = throttle.clone();
         let thread = thread::spawn(move || other.try_acquire().is_ok());
         assert!(throttle.try_acquire().is_ok());
         assert!(thread.join().unwrap());
         assert_eq!(throttle.refused(), 0);
+        assert_eq!(throttle.refusal_probability(), 2.0 / 3.0, "two requests, none accepted");
     });
 }

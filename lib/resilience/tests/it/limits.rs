@@ -4,9 +4,11 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     Algorithm, KeyedConfig, KeyedRateLimiter, Lease, LeasedLimiter, ManualClock, QuotaSource,
-    RateConfig, RateLimiter, Reason, WhenFull, WithoutSource,
+    RateConfig, RateLimiter, Reason, Tick, WhenFull, WithoutSource,
 };
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 const ALL: [Algorithm; 4] = [
     Algorithm::TokenBucket,
@@ -117,6 +119,59 @@ fn o4_waiting_for_a_turn_takes_virtual_time_only() {
     }));
     assert_eq!(taken.into_inner(), 20);
     assert_eq!(time.clock().now().since(began), ms(1_900));
+}
+
+/// The most that were admitted in any stretch of `period`, which ends with an admission.
+fn most_within(period: Duration, admitted: &[Tick]) -> usize {
+    let until = |end: Tick| {
+        admitted.iter().filter(move |at| **at <= end && end.since(**at) < period).count()
+    };
+    admitted.iter().map(|end| until(*end)).max().unwrap_or(0)
+}
+
+#[test]
+fn o4_callers_that_wait_together_are_not_admitted_together() {
+    // tower-resilience 363: whoever had waited was let through without asking again.
+    for (algorithm, most) in [
+        (Algorithm::TokenBucket, 10 + 10),
+        (Algorithm::LeakyBucket, 10),
+        (Algorithm::FixedWindow, 2 * 10),
+        (Algorithm::SlidingWindow, 10),
+    ] {
+        let time = VirtualTime::new();
+        let config = RateConfig::per_second(algorithm, 10).with_wait_max(secs(30));
+        let limiter = RateLimiter::with_clock("api", config, time.clock()).unwrap();
+        let pipeline = mainstay_resilience::Pipeline::builder()
+            .clock(time.clock())
+            .sleeper(time.sleeper())
+            .then(limiter.clone())
+            .build()
+            .unwrap();
+        let (sleeper, limiter, pipeline, clock) =
+            (&time.sleeper(), &limiter, &pipeline, &time.clock());
+        let admitted = Mutex::new(Vec::new());
+        let admit = || admitted.lock().unwrap().push(clock.now());
+        let (admit, began) = (&admit, clock.now());
+        // Half of them wait by themselves, half of them in a chain.
+        time.run_all((0..60).map(|caller| async move {
+            if caller % 2 == 0 {
+                limiter.acquire(sleeper, 1, secs(30)).await.unwrap();
+                admit();
+            } else {
+                let admitted = |_| async {
+                    admit();
+                    Ok::<_, mainstay_resilience::ErrorKind>(())
+                };
+                pipeline.call(admitted).await.unwrap();
+            }
+        }));
+        let admitted = admitted.into_inner().unwrap();
+        assert_eq!(admitted.len(), 60, "{algorithm:?}: everybody had a turn");
+        let seen = most_within(secs(1), &admitted);
+        assert!(seen <= most, "{algorithm:?}: {seen} in one second");
+        let took = clock.now().since(began);
+        assert!(took >= ms(4_000) && took <= ms(6_500), "{algorithm:?}: sixty took {took:?}");
+    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::{Fault, Faults, VirtualSleeper, VirtualTime};
 use mainstay_resilience::{
-    AdaptiveConfig, AdaptiveLimit, AnswerCache, Backoff, BudgetConfig, Bulkhead, BulkheadConfig,
-    CircuitBreaker, Context, Deadline, DropRule, Enough, Error, ErrorKind, Event, Fallback,
-    FallbackCall, GaveUp, Hedge, HedgeDelay, Jitter, ManualClock, Missing, Partial, Pipeline,
-    PipelineBuilder, PolicyKind, Retry, RetryBudget, RetryConfig, Sleeper, State, Throttle,
-    ThrottleConfig, Timeout, Verdict,
+    AdaptiveConfig, AdaptiveLimit, Algorithm, AnswerCache, Backoff, BreakerConfig, BudgetConfig,
+    Bulkhead, BulkheadConfig, CircuitBreaker, Clock, Context, Deadline, DropRule, Enough, Error,
+    ErrorKind, Event, Fallback, FallbackCall, GaveUp, Hedge, HedgeDelay, Jitter, ManualClock,
+    Missing, Partial, Pipeline, PipelineBuilder, PolicyKind, RateConfig, RateLimiter, Retry,
+    RetryBudget, RetryConfig, Sleeper, SlowCalls, State, Throttle, ThrottleConfig, Tick,
+    TimeSource, Timeout, Verdict,
 };
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -463,6 +464,104 @@ fn a_breaker_whose_rule_on_drops_is_longer_than_the_timeout_around_it_is_refused
     assert!(Pipeline::builder().then(total(ms(1))).then(failure.build().unwrap()).build().is_ok());
 }
 
+/// A time that stands still, and how often it was read to the best resolution.
+#[derive(Default)]
+struct Readings(AtomicU32);
+
+impl TimeSource for Readings {
+    fn now(&self) -> Tick {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Tick::from_nanos(3_600_000_000_000)
+    }
+
+    fn coarse(&self) -> Tick {
+        Tick::from_nanos(3_600_000_000_000)
+    }
+}
+
+#[test]
+fn a_policy_that_is_reconfigured_in_a_chain_is_measured_by_the_clock_it_needs_then() {
+    let readings = Arc::new(Readings::default());
+    let clock = Clock::from_source(Arc::clone(&readings) as Arc<dyn TimeSource>);
+    let breaker = CircuitBreaker::builder("b").clock(clock.clone()).build().unwrap();
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 100);
+    let limiter = RateLimiter::with_clock("r", rate, clock.clone()).unwrap();
+    let timeout = Timeout::per_attempt("t", secs(1)).unwrap();
+    let pipeline = Pipeline::builder()
+        .clock(clock)
+        .then(breaker.clone())
+        .then_if(Some(limiter.clone()))
+        .then(timeout.clone())
+        .build()
+        .unwrap();
+    let precise = || {
+        let before = readings.0.load(Ordering::Relaxed);
+        pipeline.run(|_| Ok::<_, ErrorKind>(())).unwrap();
+        readings.0.load(Ordering::Relaxed) > before
+    };
+    assert!(!precise());
+    timeout.set_limit(ms(50)).unwrap();
+    assert!(precise(), "a limit of 50 ms");
+    timeout.set_limit(secs(1)).unwrap();
+    assert!(!precise(), "the cheap clock again");
+    let mut slow = breaker.config();
+    slow.slow_calls = Some(SlowCalls { rate: 0.5, longer_than: ms(20) });
+    breaker.reconfigure(slow).unwrap();
+    assert!(precise(), "slow from 20 ms");
+    breaker.reconfigure(BreakerConfig::default()).unwrap();
+    assert!(!precise());
+    limiter.reconfigure(rate.with_burst(9)).unwrap();
+    assert!(precise(), "a bucket that fills in 90 ms");
+}
+
+#[test]
+fn a_chain_describes_its_policies_as_they_are_now() {
+    let breaker = CircuitBreaker::builder("b").build().unwrap();
+    let timeout = Timeout::per_attempt("t", secs(1)).unwrap();
+    let slots = Bulkhead::new("s", BulkheadConfig::new(8)).unwrap();
+    let pipeline = Pipeline::builder()
+        .then(breaker.clone())
+        .then_if(Some(slots.clone()))
+        .then_if(None::<Bulkhead>)
+        .then(timeout.clone())
+        .build()
+        .unwrap();
+    assert_eq!(
+        pipeline.describe(),
+        "circuit_breaker b (5 in a row or 50 % of 1m, open for 30s; closed) → bulkhead s (8 at a \
+         time, 0 waiting) → timeout t (1s for each attempt)"
+    );
+    breaker.force_open();
+    breaker.reconfigure(BreakerConfig::external_service()).unwrap();
+    slots.reconfigure(BulkheadConfig::new(2)).unwrap();
+    timeout.set_limit(ms(250)).unwrap();
+    assert_eq!(
+        pipeline.describe(),
+        "circuit_breaker b (5 in a row, open for 1m; open) → bulkhead s (2 at a time, 0 waiting) → \
+         timeout t (250ms for each attempt)"
+    );
+}
+
+#[test]
+fn an_adaptive_limit_that_never_hears_of_a_hang_is_refused() {
+    let under = |rule| {
+        let mut config = AdaptiveConfig::default();
+        config.on_drop = rule;
+        let limit = AdaptiveLimit::new("a", config).unwrap();
+        let total = Timeout::total("t", ms(800)).unwrap();
+        Pipeline::builder().then(total).then(limit).build().map(drop)
+    };
+    assert_eq!(
+        under(DropRule::Neutral).unwrap_err().to_string(),
+        "timeout t stands outside adaptive_limit a, which does not count dropped calls and would \
+         never fall for a dependency that hangs; put a Timeout::per_attempt after the limit, or set \
+         its on_drop rule to TimeoutAfter"
+    );
+    assert!(under(DropRule::TimeoutAfter(ms(800))).is_err(), "dropped before that");
+    assert_eq!(under(DropRule::TimeoutAfter(ms(720))), Ok(()));
+    assert_eq!(under(DropRule::Failure), Ok(()));
+}
+
 #[test]
 fn injected_faults_delay_hang_and_fail_by_rate_and_by_schedule() {
     const CALLS: u32 = 1_000;
@@ -615,4 +714,29 @@ fn d3_the_first_k_of_n_are_enough_and_the_rest_is_dropped() {
     let few = time.block_on(partial.first(&sleeper, secs(1), steps)).unwrap_err();
     assert_eq!(few.to_string(), "0 of 3 steps succeeded, 2 were needed");
     assert_eq!(time.clock().now().since(began), ms(20), "two of three failed");
+}
+
+#[test]
+fn r3_a_limit_in_all_counts_the_time_of_the_calls_and_not_of_the_waits_alone() {
+    // backon's `with_total_delay` adds up the waits: here these are 200 ms of 1 s when it is over.
+    let time = VirtualTime::new();
+    let retry = Retry::builder("r").attempts(100).backoff(Backoff::fixed(ms(100)));
+    let pipeline = chain(&time)
+        .then(Timeout::total("t", secs(1)).unwrap())
+        .then(retry.build().unwrap())
+        .build()
+        .unwrap();
+    let (calls, sleeper, began) = (AtomicU32::new(0), time.sleeper(), time.clock().now());
+    let result = time.block_on(pipeline.call(|_| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let sleep = sleeper.sleep(ms(350));
+        async move {
+            sleep.await;
+            Err::<(), _>(ErrorKind::Connection)
+        }
+    }));
+    assert!(result.is_err());
+    let elapsed = time.clock().now().since(began);
+    assert!(elapsed <= secs(1), "{elapsed:?}");
+    assert!((2..=3).contains(&calls.into_inner()));
 }

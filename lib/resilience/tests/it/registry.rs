@@ -167,7 +167,7 @@ fn r6_the_defaults_are_those_of_the_external_service() {
     assert_eq!(
         endpoint.pipeline().describe(),
         "timeout s/e (3m in all) → retry s/e (3 attempts within a budget, first wait up to \
-         1100ms) → circuit_breaker s/e (closed) → timeout s/e (30s for each attempt)"
+         1100ms) → circuit_breaker s/e (5 in a row, open for 1m; closed) → timeout s/e (30s for each attempt)"
     );
     let config = endpoint.breaker().config();
     assert_eq!((config.consecutive_failures, config.open_for.first), (5, secs(60)));
@@ -270,6 +270,37 @@ fn a_reload_keeps_windows_states_and_figures() {
     let refused = pipelines.reload(broken).unwrap_err();
     assert_eq!(refused.to_string(), "defaults.attempts: 0 is not allowed, use 1 to 100");
     assert_eq!(pipelines.config().defaults.attempts, Some(1), "nothing changed");
+}
+
+#[test]
+fn a_reload_works_after_one_that_failed() {
+    // Polly's registry stopped reloading after the first configuration that was not valid.
+    let pipelines = on(&ManualClock::new(), PipelinesConfig::default());
+    let attempts = || pipelines.endpoint("s", "e").retry().config().attempts;
+    for wanted in [7, 5] {
+        let mut broken = pipelines.config();
+        broken.defaults.attempts = Some(0);
+        assert!(pipelines.reload(broken).is_err());
+        let mut good = pipelines.config();
+        good.defaults.attempts = Some(wanted);
+        pipelines.reload(good).unwrap();
+        assert_eq!(attempts(), wanted);
+    }
+}
+
+#[test]
+fn b4_the_list_shows_the_state_of_each_breaker_and_the_rules_of_now() {
+    let pipelines = on(&ManualClock::new(), PipelinesConfig::default());
+    let endpoint = pipelines.endpoint("s", "e");
+    let listed = || pipelines.list().remove(0).pipeline;
+    assert!(listed().contains("circuit_breaker s/e (5 in a row, open for 1m; closed)"));
+    endpoint.breaker().force_open();
+    assert!(listed().contains("open for 1m; open)"), "{}", listed());
+    let mut config = pipelines.config();
+    (config.defaults.timeout, config.defaults.breaker_failures) = (Some(ms(750)), Some(3));
+    pipelines.reload(config).unwrap();
+    let now = listed();
+    assert!(now.contains("(3 in a row") && now.contains("750ms for each"), "{now}");
 }
 
 #[test]

@@ -4,14 +4,18 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::{VirtualSleeper, VirtualTime};
 use mainstay_resilience::tower_layer::{HedgeLayer, PolicyLayer, RetryLayer, TimeoutLayer};
 use mainstay_resilience::{
-    Backoff, Bulkhead, BulkheadConfig, CircuitBreaker, DropRule, Error, ErrorKind, Hedge,
-    HedgeDelay, Retry, RetryBudget, Sleeper, State, Verdict,
+    AdaptiveConfig, AdaptiveLimit, Algorithm, Backoff, Bulkhead, BulkheadConfig, CircuitBreaker,
+    Context as CallContext, Deadline, DropRule, Error, ErrorKind, Event, Hedge, HedgeDelay,
+    Observer, Priority, QueueOrder, RateConfig, RateLimiter, Retry, RetryBudget, Sleeper, State,
+    Timeout, Verdict,
 };
 use std::convert::Infallible;
 use std::future::{Pending, Ready, pending, poll_fn, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tower::{ServiceBuilder, ServiceExt};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -49,7 +53,7 @@ fn call<S: Service<u32>>(time: &VirtualTime, service: &mut S) -> Result<S::Respo
 fn the_service_that_is_ready_is_the_one_that_is_called_and_refusals_come_from_the_call() {
     let time = VirtualTime::new();
     let breaker = CircuitBreaker::search_method("b");
-    let layer = PolicyLayer::new(breaker.clone());
+    let layer = PolicyLayer::new(breaker.clone()).unwrap();
     let mut service = layer.layer(Strict::default());
     assert_eq!(call(&time, &mut service), Ok(7));
     service.get_mut().answer = Some(ErrorKind::ServerError);
@@ -80,6 +84,10 @@ impl Service<u32> for Hanging {
     }
 }
 
+fn within(limit: Duration) -> Timeout {
+    Timeout::total("t", limit).unwrap()
+}
+
 #[test]
 fn the_natural_order_of_timeout_around_breaker_opens_on_a_hang() {
     let time = VirtualTime::new();
@@ -88,8 +96,8 @@ fn the_natural_order_of_timeout_around_breaker_opens_on_a_hang() {
         .clock(time.clock())
         .build()
         .unwrap();
-    let inner = PolicyLayer::new(breaker.clone()).layer(Hanging);
-    let mut service = TimeoutLayer::new("t", secs(1), time.sleeper()).layer(inner);
+    let inner = PolicyLayer::new(breaker.clone()).unwrap().layer(Hanging);
+    let mut service = TimeoutLayer::new(within(secs(1)), time.sleeper()).layer(inner);
     for _ in 0..5 {
         assert!(call(&time, &mut service).unwrap_err().is_timeout());
     }
@@ -121,7 +129,7 @@ fn a_response_can_count_as_a_failure() {
         Ok(status) if status.is_server_error() => Verdict::from(ErrorKind::ServerError),
         _ => Verdict::success(),
     };
-    let mut service = PolicyLayer::judged(breaker.clone(), judge).layer(Always503);
+    let mut service = PolicyLayer::judged(breaker.clone(), judge).unwrap().layer(Always503);
     (0..5).for_each(|_| assert!(call(&time, &mut service).is_ok()));
     assert_eq!(breaker.state(), State::Open);
 }
@@ -129,7 +137,7 @@ fn a_response_can_count_as_a_failure() {
 #[test]
 fn a_dropped_call_gives_its_slot_back() {
     let bulkhead = Bulkhead::new("s", BulkheadConfig::new(1)).unwrap();
-    let mut service = PolicyLayer::new(bulkhead.clone()).layer(Hanging);
+    let mut service = PolicyLayer::new(bulkhead.clone()).unwrap().layer(Hanging);
     let running = service.call(1);
     assert_eq!(bulkhead.in_use(), 1);
     drop(running);
@@ -277,10 +285,113 @@ fn layers_stack_in_the_order_of_a_pipeline() {
     let time = VirtualTime::new();
     let breaker = CircuitBreaker::builder("b").clock(time.clock()).build().unwrap();
     let inner = Flaky::failing(5);
-    let guarded = PolicyLayer::new(breaker.clone()).layer(inner.clone());
+    let guarded = PolicyLayer::new(breaker.clone()).unwrap().layer(inner.clone());
     let mut service = retrying(&time).layer(guarded);
     assert!(call(&time, &mut service).is_err());
     let refused = call(&time, &mut service).unwrap_err();
     assert!(refused.to_string().contains("it is open"), "{refused}");
     assert_eq!((breaker.state(), inner.calls.load(Ordering::Relaxed)), (State::Open, 5));
+}
+
+#[test]
+fn a_policy_that_is_configured_to_wait_is_refused_by_the_layer_that_would_not() {
+    let queue = BulkheadConfig::new(1).with_queue(5, secs(1), QueueOrder::Fifo);
+    let bulkhead = Bulkhead::new("s", queue).unwrap();
+    assert_eq!(
+        PolicyLayer::new(bulkhead).unwrap_err().to_string(),
+        "queue: 5 is not allowed, use 0 in a layer, which refuses at once, or a pipeline, in which \
+         calls wait"
+    );
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 1).with_wait_max(ms(500));
+    let limiter = RateLimiter::new("r", rate).unwrap();
+    let judge = |_: Result<&u32, &ErrorKind>| Verdict::success();
+    let refused = PolicyLayer::judged(limiter.clone(), judge).err().unwrap();
+    assert_eq!((refused.field(), refused.value()), ("wait_max", "500ms"));
+    limiter.reconfigure(RateConfig::per_second(Algorithm::TokenBucket, 1)).unwrap();
+    assert!(PolicyLayer::new(limiter).is_ok());
+}
+
+#[test]
+fn a_timeout_layer_follows_its_timeout_and_tells_its_observer() {
+    assert!(Timeout::total("t", ms(0)).is_err(), "a layer is built from a checked limit only");
+    let time = VirtualTime::new();
+    let stopped = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&stopped);
+    let observer: Arc<dyn Observer> = Arc::new(move |event: &Event<'_>| {
+        if let Event::TimedOut { name, limit } = event {
+            heard.lock().unwrap().push(((*name).to_owned(), *limit));
+        }
+    });
+    let timeout = within(secs(1)).with_observer(observer);
+    let mut service = TimeoutLayer::new(timeout.clone(), time.sleeper()).layer(Hanging);
+    assert!(call(&time, &mut service).unwrap_err().is_timeout());
+    timeout.set_limit(ms(20)).unwrap();
+    let began = time.clock().now();
+    assert!(call(&time, &mut service).unwrap_err().is_timeout());
+    assert_eq!(time.clock().now().since(began), ms(20));
+    assert_eq!(*stopped.lock().unwrap(), [("t".to_owned(), secs(1)), ("t".to_owned(), ms(20))]);
+}
+
+/// A service whose requests say in how many milliseconds they must be done.
+fn due(time: &VirtualTime) -> impl Fn(&u32) -> CallContext + Clone + use<> {
+    let clock = time.clock();
+    move |request| Deadline::after(&clock, ms(u64::from(*request))).into()
+}
+
+fn oneshot<S: Service<u32>>(
+    time: &VirtualTime,
+    service: S,
+    request: u32,
+) -> Result<S::Response, S::Error> {
+    time.block_on(service.oneshot(request))
+}
+
+#[test]
+fn r3_layers_in_tower_s_builder_heed_the_deadline_that_a_request_tells() {
+    let time = VirtualTime::new();
+    let began = time.clock().now();
+    let elapsed = || time.clock().now().since(began);
+    let layer = TimeoutLayer::new(within(secs(1)), time.sleeper()).on_clock(time.clock());
+    let timed = ServiceBuilder::new().layer(layer.context_by(due(&time))).service(Hanging);
+    assert!(oneshot(&time, timed.clone(), 30).unwrap_err().is_timeout());
+    assert_eq!(elapsed(), ms(30), "the request's deadline");
+    assert!(oneshot(&time, timed.clone(), 5_000).unwrap_err().is_timeout());
+    assert_eq!(elapsed(), ms(1_030), "the limit");
+    assert!(oneshot(&time, timed, 0).unwrap_err().is_rejected(), "nothing is left");
+
+    let inner = Flaky::failing(9);
+    let retry = retrying(&time).context_by(due(&time));
+    let breaker = PolicyLayer::new(CircuitBreaker::search_method("b")).unwrap();
+    let retried = ServiceBuilder::new().layer(retry).layer(breaker).service(inner.clone());
+    assert!(oneshot(&time, retried, 150).is_err());
+    assert_eq!(inner.calls.load(Ordering::Relaxed), 2, "a third would begin after 200 ms");
+
+    let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(ms(30))).build().unwrap();
+    let hedge = HedgeLayer::new(hedge, time.sleeper()).on_clock(time.clock());
+    let started = |request| {
+        let calls = Arc::new(AtomicU32::new(0));
+        let dropped = Arc::new(AtomicU32::new(0));
+        let inner = SlowFirst { calls: Arc::clone(&calls), dropped, sleeper: time.sleeper() };
+        let layer = hedge.clone().context_by(due(&time));
+        assert!(oneshot(&time, ServiceBuilder::new().layer(layer).service(inner), request).is_ok());
+        calls.load(Ordering::Relaxed)
+    };
+    assert_eq!((started(20), started(5_000)), (1, 2), "no hedge begins after the deadline");
+}
+
+#[test]
+fn an_adaptive_limit_in_a_layer_admits_by_the_priority_that_a_request_tells() {
+    let time = VirtualTime::new();
+    let limit = AdaptiveLimit::new("a", AdaptiveConfig::default()).unwrap();
+    let _half: Vec<_> =
+        (0..10).map(|_| limit.try_acquire(Priority::Critical.into()).unwrap()).collect();
+    let by_request = |request: &u32| match request {
+        0 => Priority::Background.into(),
+        _ => CallContext::default(),
+    };
+    let layer = PolicyLayer::new(limit.clone()).unwrap().context_by(by_request);
+    let service = ServiceBuilder::new().layer(layer).service(Strict::default());
+    assert!(oneshot(&time, service.clone(), 0).unwrap_err().is_rejected());
+    assert_eq!(oneshot(&time, service, 1), Ok(1));
+    assert_eq!(limit.refused(), 1);
 }
