@@ -138,7 +138,7 @@ pub use answer_cache::{Answer, AnswerCache};
 pub use attempt::Attempt;
 pub use backoff::{Backoff, Jitter};
 pub use budget::{BudgetConfig, RetryBudget};
-pub use context::{Context, Priority};
+pub use context::{CallerKey, Context, Priority};
 pub use deadline::Deadline;
 pub use fallback::{Fallback, FallbackCall};
 pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
