@@ -14,6 +14,7 @@ pub struct Attempt {
     pub(crate) previous: Option<ErrorKind>,
     pub(crate) priority: Priority,
     pub(crate) caller: Option<u64>,
+    pub(crate) cost: u32,
     pub(crate) now: Tick,
     pub(crate) deposits: Deposits,
 }
@@ -45,6 +46,7 @@ impl Attempt {
             previous: None,
             priority: context.priority,
             caller: context.caller,
+            cost: context.cost,
             now,
             deposits: Deposits::default(),
         }
@@ -85,6 +87,12 @@ impl Attempt {
     #[must_use]
     pub fn priority(&self) -> Priority {
         self.priority
+    }
+
+    /// What it costs a rate limit, at least 1.
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        self.cost
     }
 
     /// When it began.

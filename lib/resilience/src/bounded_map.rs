@@ -106,6 +106,24 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         Some(&mut self.slots[at as usize].value)
     }
 
+    /// The value of the key with this hash; its place in the order of use stays.
+    pub(crate) fn peek_hashed<Q>(&self, hash: u64, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.find(hash, key).map(|at| &self.slots[at as usize].value)
+    }
+
+    /// The value of `key`; its place in the order of use stays.
+    pub(crate) fn peek<Q>(&self, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.peek_hashed(self.hasher.hash_one(key), key)
+    }
+
     #[inline]
     fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
     where

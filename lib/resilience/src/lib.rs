@@ -138,12 +138,12 @@ pub use answer_cache::{Answer, AnswerCache};
 pub use attempt::Attempt;
 pub use backoff::{Backoff, Jitter};
 pub use budget::{BudgetConfig, RetryBudget};
-pub use context::{Context, Priority};
+pub use context::{CallerKey, Context, Priority};
 pub use deadline::Deadline;
 pub use fallback::{Fallback, FallbackCall};
 pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
 #[cfg(feature = "metrics")]
-pub use metrics_observer::{MetricsObserver, export_breaker};
+pub use metrics_observer::{MetricsObserver, export_breaker, export_retry};
 pub use partial::{Enough, Missing, Outcome, Partial, TooFew};
 pub use pipeline::{Bare, Chain, Optional, OrderError, Pipeline, PipelineBuilder};
 pub use propagation::{HeaderSource, propagated_headers, set_header_source};

@@ -13,21 +13,26 @@
 //! | `resilience_rejected_total` | counter | `name`, `policy`, `reason` |
 //! | `resilience_retries_total` | counter | `name`, `kind` |
 //! | `resilience_retry_attempts` | histogram, calls with a retry or a failure | `name` |
+//! | `resilience_retry_calls_total` | counter at the last export, all calls by their attempts, `10` for 10 and more | `name`, `attempts` |
 //! | `resilience_retry_success_total` | counter, successes after a retry | `name` |
 //! | `resilience_timeouts_total` | counter | `name` |
 //! | `resilience_hedges_total` | counter | `name` |
 //! | `resilience_hedge_wins_total` | counter, hedges that beat the first attempt | `name` |
 //! | `resilience_fallbacks_total` | counter | `name` |
-//! | `resilience_limit` | gauge of an adaptive limit | `name` |
+//! | `resilience_limit` | gauge of an adaptive limit, when it moves and at the last export | `name` |
 //!
-//! Gauges of what changes without an event are set by [`Pipelines::export_metrics`] and
-//! [`export_breaker`], which whoever answers the scrape, or a timer, calls.
+//! What changes without an event is set by [`Pipelines::export_metrics`], [`export_breaker`] and
+//! [`export_retry`], which whoever answers the scrape, or a timer, calls. Among it is the distribution
+//! of calls by attempts: a call that succeeds at once emits nothing, so that it costs nothing, and is
+//! counted all the same. The share that a retry saved is `resilience_retry_success_total` over the sum
+//! of `resilience_retry_calls_total`.
 //!
 //! Labels come from closed sets, and names from the configuration, so their number is bounded.
 
 use crate::breaker::BreakerSnapshot;
 use crate::event::{Event, Observer};
 use crate::registry::Pipelines;
+use crate::retry::RetryStats;
 use metrics::{counter, gauge, histogram};
 
 /// Turns events into metrics.
@@ -103,15 +108,40 @@ pub fn export_breaker(snapshot: &BreakerSnapshot) {
     gauge!("resilience_breaker_calls", "name" => name()).set(snapshot.calls as f64);
 }
 
+/// Sets the counters of the calls through one retry by the attempts they needed, also of those that
+/// succeeded at once.
+///
+/// ```
+/// use mainstay_resilience::{Retry, export_retry};
+///
+/// let retry = Retry::builder("catalogue").build()?;
+/// export_retry(retry.name(), &retry.stats());
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
+pub fn export_retry(name: &str, stats: &RetryStats) {
+    for (calls, attempts) in stats.calls_by_attempts.iter().zip(ATTEMPTS) {
+        let name = name.to_owned();
+        counter!("resilience_retry_calls_total", "name" => name, "attempts" => attempts)
+            .absolute(*calls);
+    }
+}
+
+/// The labels of [`RetryStats::calls_by_attempts`].
+const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"];
+
 impl<S: Clone> Pipelines<S> {
     /// Sets the gauges of every breaker, of endpoints in use and declared, and of the endpoints'
-    /// budgets, rate limits and bulkheads, as they stand. Costs a snapshot each; call it when the
+    /// retries, budgets, rate limits, bulkheads and adaptive limits, as they stand. Costs a snapshot each; call it when the
     /// figures are asked for.
     pub fn export_metrics(&self) {
         self.breakers().iter().for_each(|breaker| export_breaker(&breaker.snapshot()));
         for endpoint in self.list() {
             let name = || endpoint.breaker.name.to_string();
             gauge!("resilience_retry_budget", "name" => name()).set(endpoint.budget);
+            export_retry(&endpoint.breaker.name, &endpoint.retry);
+            if let Some((limit, ..)) = endpoint.adaptive_limit {
+                gauge!("resilience_limit", "name" => name()).set(limit as f64);
+            }
             if let Some((available, _)) = endpoint.rate {
                 gauge!("resilience_rate_available", "name" => name()).set(available as f64);
             }

@@ -16,6 +16,7 @@ mod keyed;
 mod keyed_lease;
 mod lease;
 mod sliding_window;
+mod turns;
 
 pub use keyed::{KeyedConfig, KeyedRateLimiter, WhenFull};
 pub use keyed_lease::KeyedLeasedLimiter;
@@ -39,6 +40,7 @@ use sliding_window::SlidingWindow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use turns::{TakesTurns, Turn};
 
 /// The fastest rate: the clock and the arithmetic keep it exact to 0.1 %.
 const PER_SECOND_MAX: f64 = 10_000_000.0;
@@ -68,7 +70,8 @@ pub enum Algorithm {
 pub struct RateConfig {
     /// The algorithm.
     pub algorithm: Algorithm,
-    /// Cost allowed per period, 1 to 1 000 000 000; a plain call costs 1.
+    /// Cost allowed per period, 1 to 1 000 000 000; a plain call costs 1, another what its
+    /// [`Context::cost`](crate::Context::cost) says.
     pub limit: u32,
     /// The period, 1 ms to 1 day; at most 10 million per second in all.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
@@ -133,6 +136,11 @@ impl RateConfig {
             _ => self.limit,
         };
         Rule::new(self.limit, crate::clock::nanos(self.period), burst)
+    }
+
+    /// What a chain shows of it.
+    fn text(&self) -> String {
+        format!("{} per {}", self.limit, human_duration::format(self.period))
     }
 
     /// The coarse clock lags by up to 10 ms; that must not be more than a tenth of what the rule
@@ -540,13 +548,6 @@ impl RateLimiter {
     }
 }
 
-/// What a waiting caller does next.
-enum Turn {
-    Now,
-    Booked(Duration),
-    Again(Duration),
-}
-
 impl Shared {
     fn install(&self, config: &RateConfig) {
         self.rule.store(config.rule());
@@ -588,69 +589,40 @@ impl fmt::Debug for RateLimiter {
     }
 }
 
+impl TakesTurns for RateLimiter {
+    #[inline]
+    fn turn_of(&self, attempt: &Attempt, end: Tick) -> Result<Turn, Rejection> {
+        self.turn(attempt.cost, attempt.began(), end)
+    }
+
+    #[inline]
+    fn wait_max(&self) -> Duration {
+        Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed))
+    }
+}
+
 impl<T: Send, E: Send> Strategy<T, E> for RateLimiter {
-    #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
+    #[inline]
     fn execute<N: Next<T, E>>(
         &self,
-        mut attempt: Attempt,
+        attempt: Attempt,
         next: N,
     ) -> impl Future<Output = Done<T, E>> + Send {
-        async move {
-            let end = self.end_of_wait(&attempt);
-            loop {
-                match self.turn(1, attempt.began(), end) {
-                    Err(rejection) => return Done::rejected(rejection, attempt.began()),
-                    Ok(Turn::Now) => break,
-                    Ok(Turn::Booked(wait)) => {
-                        next.env().sleeper().sleep(wait).await;
-                        attempt.now = next.env().now();
-                        break;
-                    }
-                    Ok(Turn::Again(wait)) => {
-                        next.env().sleeper().sleep(wait).await;
-                        attempt.now = next.env().now();
-                    }
-                }
-            }
-            next.run(attempt).await
-        }
+        turns::execute(self, attempt, next)
     }
 }
 
 impl<T, E> BlockingStrategy<T, E> for RateLimiter {
+    #[inline]
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        let mut attempt = attempt;
-        let end = self.end_of_wait(&attempt);
-        loop {
-            let (wait, is_turn) = match self.turn(1, attempt.began(), end) {
-                Err(rejection) => return Done::rejected(rejection, attempt.began()),
-                Ok(Turn::Now) => break,
-                Ok(Turn::Booked(wait)) => (wait, true),
-                Ok(Turn::Again(wait)) => (wait, false),
-            };
-            next.clock().pause(wait);
-            attempt.now = next.now();
-            if is_turn {
-                break;
-            }
-        }
-        next.run(attempt)
-    }
-}
-
-impl RateLimiter {
-    /// Until when a call in a chain may wait for its turn.
-    fn end_of_wait(&self, attempt: &Attempt) -> Tick {
-        let wait_max = Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed));
-        attempt.began().after(wait_max).min(attempt.deadline().tick())
+        turns::execute_blocking(self, attempt, next)
     }
 }
 
 impl Describe for RateLimiter {
     fn part(&self) -> Part {
         let config = self.config();
-        let text = format!("{} per {}", config.limit, human_duration::format(config.period));
-        Part::new(PolicyKind::RateLimiter, self.0.name.shared(), text)
+        Part::new(PolicyKind::RateLimiter, self.0.name.shared(), config.text())
             .sharing(&self.0)
             .on_clock(&self.0.clock)
     }

@@ -10,8 +10,10 @@ mod environment;
 
 pub use config::{Overrides, PipelinesConfig, ServiceConfig};
 
+use crate::adaptive_limit::AdaptiveLimit;
 use crate::attempt::Attempt;
 use crate::attempt_span;
+use crate::bounded_map::BoundedMap;
 use crate::breaker::{BreakerSnapshot, CircuitBreaker};
 use crate::budget::RetryBudget;
 use crate::bulkhead::Bulkhead;
@@ -36,13 +38,20 @@ use std::time::Duration;
 /// The name shared by all endpoints beyond the bound.
 const OTHERS: &str = "*";
 
-/// Dependencies that may be declared: more than one process has parts to protect.
+/// Dependencies, and services, that may be declared: more than one process has parts to protect.
 const DECLARED_MAX: usize = 10_000;
 
 type Head = Chain<Chain<Chain<Bare, Timeout>, Retry>, CircuitBreaker>;
-type Tail = Chain<Chain<Chain<Head, Optional<RateLimiter>>, Optional<Bulkhead>>, Timeout>;
+type Limits =
+    Chain<Chain<Chain<Head, Optional<RateLimiter>>, Optional<Bulkhead>>, Optional<AdaptiveLimit>>;
+type Tail = Chain<Limits, Timeout>;
 
-/// One endpoint: limit in all → retry → breaker → rate limit → bulkhead → limit of an attempt.
+/// One endpoint: limit in all → retry → breaker → rate limit → bulkhead → adaptive limit → limit of an
+/// attempt.
+///
+/// There is no hedge. A retry repeats what has failed; a hedge sends what is still under way a second
+/// time, which only whoever makes the call can know to be harmless, and it needs a call that is awaited,
+/// while an endpoint's may block. Put a [`Hedge`](crate::Hedge) into a pipeline around the call.
 pub struct Endpoint<S = NoSleeper> {
     service: Arc<str>,
     name: Arc<str>,
@@ -51,6 +60,7 @@ pub struct Endpoint<S = NoSleeper> {
     retry: Retry,
     rate: Option<RateLimiter>,
     bulkhead: Option<Bulkhead>,
+    adaptive: Option<AdaptiveLimit>,
     attempt: Timeout,
     pipeline: Pipeline<Tail, S>,
 }
@@ -73,6 +83,8 @@ pub struct EndpointStatus {
     pub rate: Option<(u64, u64)>,
     /// Calls under way, calls waiting and refusals of the bulkhead; `None` without one.
     pub bulkhead: Option<(u64, u64, u64)>,
+    /// The adaptive limit now, calls under way and its refusals; `None` without one.
+    pub adaptive_limit: Option<(u64, u64, u64)>,
     /// The chain, outermost first.
     pub pipeline: String,
 }
@@ -101,6 +113,11 @@ impl<S> Endpoint<S> {
     /// The bulkhead, if one is configured.
     pub fn bulkhead(&self) -> Option<&Bulkhead> {
         self.bulkhead.as_ref()
+    }
+
+    /// The adaptive limit, if one is configured.
+    pub fn adaptive_limit(&self) -> Option<&AdaptiveLimit> {
+        self.adaptive.as_ref()
     }
 
     fn record<T, E>(&self, took: Duration, result: &Result<T, Error<E>>)
@@ -160,7 +177,7 @@ struct State<S> {
     endpoints: HashMap<Box<str>, ByEndpoint<S>>,
     budgets: HashMap<Box<str>, RetryBudget>,
     declared: Vec<Dependency>,
-    services: HashMap<Box<str>, (DependencyKind, Criticality)>,
+    services: BoundedMap<Box<str>, (DependencyKind, Criticality)>,
     count: usize,
 }
 
@@ -192,7 +209,7 @@ impl<S: Clone> Pipelines<S> {
             endpoints: HashMap::new(),
             budgets: HashMap::new(),
             declared: Vec::new(),
-            services: HashMap::new(),
+            services: BoundedMap::new(DECLARED_MAX),
             count: 0,
         });
         let reloading = Mutex::new(());
@@ -288,6 +305,10 @@ impl<S: Clone> Pipelines<S> {
                     .bulkhead
                     .as_ref()
                     .map(|slots| (slots.in_use(), slots.waiting(), slots.refused())),
+                adaptive_limit: endpoint
+                    .adaptive
+                    .as_ref()
+                    .map(|limit| (limit.limit(), limit.in_use(), limit.refused())),
                 pipeline: endpoint.pipeline.describe(),
             })
             .collect();
@@ -316,7 +337,8 @@ impl<S: Clone> Pipelines<S> {
     }
 
     /// Says what a service is to the process, for all its endpoints that are not in use yet. Without
-    /// it: something over HTTP that degrades.
+    /// it: something over HTTP that degrades. Beyond 10 000 services the one is forgotten that was
+    /// declared, or got a new endpoint, longest ago.
     pub fn declare_service(&self, service: &str, kind: DependencyKind, criticality: Criticality) {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         state.services.insert(service.into(), (kind, criticality));
@@ -467,7 +489,7 @@ impl<S: Clone> Shared<S> {
             .clock(self.clock.clone())
             .observer(observer())
             .build()?;
-        let (kind, criticality) = state.services.get(service).copied().unwrap_or_default();
+        let (kind, criticality) = state.services.touch(service).copied().unwrap_or_default();
         let dependency = Dependency::new(breaker, kind, criticality);
         let total = Timeout::total(Arc::clone(&name), settings.total_timeout)?;
         let attempt = Timeout::per_attempt(Arc::clone(&name), settings.timeout)?;
@@ -476,7 +498,7 @@ impl<S: Clone> Shared<S> {
         self.assemble(
             names,
             settings,
-            Parts { total, retry, dependency, rate: None, bulkhead: None, attempt },
+            Parts { total, retry, dependency, rate: None, bulkhead: None, adaptive: None, attempt },
         )
     }
 
@@ -496,6 +518,7 @@ impl<S: Clone> Shared<S> {
             dependency: endpoint.dependency.clone(),
             rate: endpoint.rate.clone(),
             bulkhead: endpoint.bulkhead.clone(),
+            adaptive: endpoint.adaptive.clone(),
             attempt: endpoint.attempt.clone(),
         };
         let names = (Arc::clone(&endpoint.service), Arc::clone(&endpoint.name));
@@ -530,6 +553,17 @@ impl<S: Clone> Shared<S> {
             }
             (None, _) => None,
         };
+        let adaptive = match (settings.adaptive_limit, parts.adaptive) {
+            (Some(config), Some(limit)) => {
+                limit.reconfigure(config)?;
+                Some(limit)
+            }
+            (Some(config), None) => {
+                let (clock, observer) = (self.clock.clone(), Arc::clone(&self.observer));
+                Some(AdaptiveLimit::observed(full, config, clock, observer)?)
+            }
+            (None, _) => None,
+        };
         let pipeline = Pipeline::builder()
             .clock(self.clock.clone())
             .wait_with(self.sleeper.clone())
@@ -538,11 +572,23 @@ impl<S: Clone> Shared<S> {
             .then(parts.dependency.breaker().clone())
             .then_if(rate.clone())
             .then_if(bulkhead.clone())
+            .then_if(adaptive.clone())
             .then(parts.attempt.clone())
             .build()
             .expect("the chain of an endpoint is in order, and all on one clock");
         let Parts { total, retry, dependency, attempt, .. } = parts;
-        Ok(Endpoint { service, name, dependency, total, retry, rate, bulkhead, attempt, pipeline })
+        Ok(Endpoint {
+            service,
+            name,
+            dependency,
+            total,
+            retry,
+            rate,
+            bulkhead,
+            adaptive,
+            attempt,
+            pipeline,
+        })
     }
 }
 
@@ -553,6 +599,7 @@ struct Parts {
     dependency: Dependency,
     rate: Option<RateLimiter>,
     bulkhead: Option<Bulkhead>,
+    adaptive: Option<AdaptiveLimit>,
     attempt: Timeout,
 }
 

@@ -148,10 +148,12 @@ pub enum Reason {
     },
     /// The deadline passed before the call could start.
     DeadlinePassed,
-    /// More keys than the limiter may hold, all of them in use.
+    /// A new key, while all keys that the part of the limiter it falls into may hold are in use.
     TooManyKeys {
-        /// The bound on keys.
+        /// The bound on keys in all.
         limit: u64,
+        /// The bound on keys of one part; other parts may have room.
+        part: u64,
     },
     /// The policy was closed for shutdown.
     Closed,
@@ -226,9 +228,11 @@ impl fmt::Display for Reason {
                 write!(f, "it refuses {refused_percent} % of the calls by itself")
             }
             Reason::DeadlinePassed => f.write_str("the deadline has passed"),
-            Reason::TooManyKeys { limit } => {
-                write!(f, "all {limit} keys are in use")
-            }
+            Reason::TooManyKeys { limit, part } => write!(
+                f,
+                "the part that the new key falls into is full, all {part} of its keys are in use \
+                 (it holds {limit} keys in all parts)"
+            ),
             Reason::Closed => f.write_str("it is shut down"),
             Reason::Panicked => f.write_str("the handler of the job panicked"),
             Reason::Injected => f.write_str("a fault was injected"),
@@ -328,7 +332,7 @@ impl Reason {
             Reason::ShareExceeded { share } => (Code::ShareExceeded, [share, 0]),
             Reason::Throttled { refused_percent } => (Code::Throttled, [refused_percent.into(), 0]),
             Reason::DeadlinePassed => (Code::DeadlinePassed, [0; 2]),
-            Reason::TooManyKeys { limit } => (Code::TooManyKeys, [limit, 0]),
+            Reason::TooManyKeys { limit, part } => (Code::TooManyKeys, [limit, part]),
             Reason::Closed => (Code::Closed, [0; 2]),
             Reason::Panicked => (Code::Panicked, [0; 2]),
             Reason::Injected => (Code::Injected, [0; 2]),
@@ -354,7 +358,7 @@ impl Reason {
             Code::ShareExceeded => Reason::ShareExceeded { share: first },
             Code::Throttled => Reason::Throttled { refused_percent: first as u32 },
             Code::DeadlinePassed => Reason::DeadlinePassed,
-            Code::TooManyKeys => Reason::TooManyKeys { limit: first },
+            Code::TooManyKeys => Reason::TooManyKeys { limit: first, part: second },
             Code::Closed => Reason::Closed,
             Code::Panicked => Reason::Panicked,
             Code::Injected => Reason::Injected,
@@ -488,7 +492,7 @@ mod tests {
             Reason::ShareExceeded { share: 5 },
             Reason::Throttled { refused_percent: 40 },
             Reason::DeadlinePassed,
-            Reason::TooManyKeys { limit: 16 },
+            Reason::TooManyKeys { limit: 32, part: 2 },
             Reason::Closed,
             Reason::Panicked,
             Reason::Injected,

@@ -292,7 +292,8 @@ fn each_level_has_its_effect_on_searches_and_writes() {
 #[test]
 fn each_level_looks_at_its_share_of_the_candidates() {
     let server = Running::start();
-    let document = |n| json!({"id": n.to_string(), "body": format!("zebra {n}"), "language": "en"});
+    let document =
+        |n: u32| json!({"id": n.to_string(), "body": format!("zebra {n}"), "language": "en"});
     let documents: Vec<Value> = (0..150).map(document).collect();
     let seq = server.put("/collections/default/documents", &json!(documents)).json()["seq"].clone();
     let docs = server.db.collection("default").unwrap();

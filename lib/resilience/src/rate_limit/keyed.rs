@@ -1,13 +1,17 @@
 //! One rate limit per key, with a hard bound on keys.
 
-use super::{Meter, RateConfig, RuleCell, rejection};
+use super::turns::{self, TakesTurns, Turn};
+use super::{Meter, RateConfig, Refusal, Rule, RuleCell, rejection};
+use crate::attempt::Attempt;
 use crate::bounded_map::BoundedMap;
-use crate::clock::{Clock, Precision, Tick};
+use crate::clock::{Clock, Precision, Tick, nanos};
 use crate::config_error::{ConfigError, check_range};
+use crate::context::CallerKey;
 use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
+use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
 use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use std::collections::hash_map::RandomState;
@@ -28,7 +32,8 @@ pub enum WhenFull {
     /// The least recently used key is forgotten. Its caller starts with a fresh limit.
     #[default]
     Forget,
-    /// The new key is refused. Right where anyone can make up keys.
+    /// The new key is refused. Right where anyone can make up keys. That happens when its part is
+    /// full, see [`keys_max`](KeyedConfig::keys_max).
     Refuse,
 }
 
@@ -40,7 +45,9 @@ pub enum WhenFull {
 pub struct KeyedConfig {
     /// The limit of each key.
     pub rate: RateConfig,
-    /// Keys in all, 16 to 16 777 216; rounded up to a multiple of 16. Default 10 000.
+    /// Keys in all, 16 to 16 777 216; rounded up to a multiple of 16. Default 10 000. Keys fall into
+    /// 16 parts by their hash, each with a sixteenth of the bound: a part may be full a little before
+    /// all of them are, with the default at some 9 300 keys.
     #[cfg_attr(feature = "serde", serde(default = "keys_max_default"))]
     pub keys_max: u32,
     /// A key that was not used for this long is forgotten first, 1 s to 1 day. Default 10 min, at
@@ -111,6 +118,10 @@ struct Entry {
 /// For tenants, API keys or addresses, of which there may be any number. Not for a handful of fixed
 /// names: a [`RateLimiter`](crate::RateLimiter) each is quicker. Parameters: [`KeyedConfig`].
 ///
+/// In a chain the key is the call's [`caller`](crate::Context::caller), as
+/// [`Context::caller_key`](crate::Context::caller_key) writes it. Calls without a caller share the
+/// limit of the empty key: leaving the caller out makes nobody free.
+///
 /// # Cost
 /// A hash, one of 16 locks and what the algorithm costs; an allocation for a key that is new.
 ///
@@ -131,6 +142,7 @@ struct Shared {
     /// Copies of what every call needs of the configuration.
     rule: RuleCell,
     precise: AtomicU64,
+    wait_nanos: AtomicU64,
     /// Of all shards: a key is hashed once, for its shard and for its place there.
     hasher: RandomState,
     shards: [OwnLine<Shard>; SHARDS],
@@ -187,6 +199,7 @@ impl KeyedRateLimiter {
             config: Mutex::new(config),
             rule: RuleCell::new(config.rate.rule()),
             precise: AtomicU64::new(u64::from(config.rate.precision() == Precision::Precise)),
+            wait_nanos: AtomicU64::new(nanos(config.rate.wait_max)),
             shards: std::array::from_fn(|_| OwnLine(shard())),
             hasher,
             refused: Events::none(),
@@ -199,8 +212,26 @@ impl KeyedRateLimiter {
     /// # Errors
     /// The refusal, with the time after which there is enough.
     pub fn try_acquire(&self, key: &str, cost: u32) -> Result<(), Rejection> {
+        let (rule, now) = (self.0.rule.load(), self.0.now());
+        let take = |meter: &mut Meter| meter.take_alone(&rule, u64::from(cost), now);
+        match self.with_meter(key, now, take)? {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.refuse(&rule, cost, refusal),
+        }
+    }
+
+    /// Looks up the meter of `key`, or makes it, and asks it.
+    ///
+    /// # Errors
+    /// The refusal of a new key.
+    #[inline]
+    fn with_meter<R>(
+        &self,
+        key: &str,
+        now: Tick,
+        ask: impl FnOnce(&mut Meter) -> R,
+    ) -> Result<R, Rejection> {
         let shared = &*self.0;
-        let (rule, now) = (shared.rule.load(), shared.now());
         let hash = shared.hasher.hash_one(key);
         let mut shard = lock(shared.shard(hash));
         let entry = match shard.touch_hashed(hash, key) {
@@ -210,8 +241,10 @@ impl KeyedRateLimiter {
                 let config = self.config();
                 if !make_room(&mut shard, &config, now) {
                     drop(shard);
-                    let limit = u64::from(config.keys_max);
-                    let reason = Reason::TooManyKeys { limit };
+                    let reason = Reason::TooManyKeys {
+                        limit: (keys_of_shard(&config) * SHARDS) as u64,
+                        part: keys_of_shard(&config) as u64,
+                    };
                     let kind = PolicyKind::RateLimiter;
                     return shared.refuse(Rejection::by(&shared.name, kind, reason, None));
                 }
@@ -220,12 +253,12 @@ impl KeyedRateLimiter {
             }
         };
         entry.used_at = now;
-        let taken = entry.meter.take_alone(&rule, u64::from(cost), now);
-        drop(shard);
-        match taken {
-            Ok(()) => Ok(()),
-            Err(refusal) => shared.refuse(rejection(&shared.name, &rule, u64::from(cost), refusal)),
-        }
+        Ok(ask(&mut entry.meter))
+    }
+
+    #[inline]
+    fn refuse<R>(&self, rule: &Rule, cost: u32, refusal: Refusal) -> Result<R, Rejection> {
+        self.0.refuse(rejection(&self.0.name, rule, u64::from(cost), refusal))
     }
 
     /// Keys remembered now, at most the bound.
@@ -239,8 +272,9 @@ impl KeyedRateLimiter {
     pub fn available(&self, key: &str) -> u64 {
         let (rule, now) = (self.0.rule.load(), self.0.now());
         let hash = self.0.hasher.hash_one(key);
-        let mut shard = lock(self.0.shard(hash));
-        shard.touch_hashed(hash, key).map_or(rule.burst, |entry| entry.meter.available(&rule, now))
+        // Asking is no use: the order of use stays the order in which keys become idle.
+        let shard = lock(self.0.shard(hash));
+        shard.peek_hashed(hash, key).map_or(rule.burst, |entry| entry.meter.available(&rule, now))
     }
 
     /// The name.
@@ -288,6 +322,7 @@ impl KeyedRateLimiter {
             self.0.rule.store(changed.rate.rule());
             let precise = changed.rate.precision() == Precision::Precise;
             self.0.precise.store(u64::from(precise), Ordering::Relaxed);
+            self.0.wait_nanos.store(nanos(changed.rate.wait_max), Ordering::Relaxed);
         }
         for shard in &self.0.shards {
             lock(shard).set_capacity(keys_of_shard(&changed));
@@ -328,7 +363,7 @@ impl Shared {
     }
 
     #[inline]
-    fn refuse(&self, rejection: Rejection) -> Result<(), Rejection> {
+    fn refuse<R>(&self, rejection: Rejection) -> Result<R, Rejection> {
         self.refused.happened();
         let refused = Err(rejection);
         self.listeners.hear_refusal(&refused);
@@ -339,5 +374,56 @@ impl Shared {
 impl fmt::Debug for KeyedRateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyedRateLimiter({})", self.0.name)
+    }
+}
+
+impl TakesTurns for KeyedRateLimiter {
+    fn turn_of(&self, attempt: &Attempt, end: Tick) -> Result<Turn, Rejection> {
+        let (key, now, cost) = (CallerKey::of(attempt.caller), attempt.began(), attempt.cost);
+        let rule = self.0.rule.load();
+        let wait_max = nanos(end.since(now));
+        let take = |meter: &mut Meter| meter.take(&rule, u64::from(cost), now, wait_max);
+        match self.with_meter(&key, now, take)? {
+            Ok(0) => Ok(Turn::Now),
+            Ok(wait) => Ok(Turn::Booked(Duration::from_nanos(wait))),
+            // A window books nothing; who may wait long enough asks again.
+            Err(Refusal::Later(wait)) if now.after(Duration::from_nanos(wait)) <= end => {
+                Ok(Turn::Again(Duration::from_nanos(wait)))
+            }
+            Err(refusal) => self.refuse(&rule, cost, refusal),
+        }
+    }
+
+    fn wait_max(&self) -> Duration {
+        Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed))
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for KeyedRateLimiter {
+    #[inline]
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        turns::execute(self, attempt, next)
+    }
+}
+
+impl<T, E> BlockingStrategy<T, E> for KeyedRateLimiter {
+    #[inline]
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
+        turns::execute_blocking(self, attempt, next)
+    }
+}
+
+impl Describe for KeyedRateLimiter {
+    fn part(&self) -> Part {
+        let config = self.config();
+        let text = format!("{} for each caller, up to {}", config.rate.text(), config.keys_max);
+        Part::new(PolicyKind::RateLimiter, self.0.name.shared(), text)
+            .sharing(&self.0)
+            .on_clock(&self.0.clock)
+            .precise(config.rate.precision() == Precision::Precise)
     }
 }

@@ -1,16 +1,32 @@
 //! One shared limit per key, with a hard bound on keys.
 
-use super::{LeasedLimiter, QuotaSource, WithoutSource};
+use super::turns::{self, TakesTurns, Turn};
+use super::{LeasedLimiter, QuotaSource, RateConfig, WithoutSource, lease};
+use crate::attempt::Attempt;
 use crate::bounded_map::BoundedMap;
-use crate::clock::Clock;
+use crate::clock::{Clock, Precision, Tick, nanos};
 use crate::config_error::{ConfigError, check_range};
+use crate::context::CallerKey;
 use crate::event::{Listeners, Observer};
-use crate::rejection::Rejection;
-use crate::sync::{Mutex, lock};
+use crate::human_duration::check_duration;
+use crate::rejection::{PolicyKind, Rejection};
+use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a key is remembered without use, unless it is said or the local limit's period is longer.
+const IDLE_AFTER: Duration = Duration::from_secs(600);
 
 /// One [`LeasedLimiter`] per key, the least recently used forgotten first. Clones share the keys.
+///
+/// A key that was not used for [`idle_after`](Self::idle_after) is forgotten, so that no quota is leased
+/// for callers who are gone. What was leased for it and not spent lapses.
+///
+/// In a chain the key is the call's [`caller`](crate::Context::caller), as
+/// [`Context::caller_key`](crate::Context::caller_key) writes it, the same in every instance. Calls
+/// without a caller share the quota of the empty key.
 ///
 /// The store sees the quota of a key as `name/key`. A background task calls
 /// [`refill`](Self::refill) on a timer; requests only ever touch local memory.
@@ -37,8 +53,15 @@ struct Shared {
     portion: u32,
     without: WithoutSource,
     clock: Clock,
-    limiters: Mutex<BoundedMap<Arc<str>, LeasedLimiter>>,
+    keys_max: u32,
+    idle_nanos: AtomicU64,
+    limiters: Mutex<BoundedMap<Arc<str>, Entry>>,
     listeners: Listeners,
+}
+
+struct Entry {
+    limiter: LeasedLimiter,
+    used_at: Tick,
 }
 
 impl KeyedLeasedLimiter {
@@ -85,7 +108,9 @@ impl KeyedLeasedLimiter {
         // The limiters of the keys are made later; what is wrong with them is told now.
         LeasedLimiter::new(Arc::clone(&name), portion, without, clock.clone())?;
         let limiters = Mutex::new(BoundedMap::new(keys_max as usize));
-        let shared = Shared { name, portion, without, clock, limiters, listeners };
+        let idle_nanos = AtomicU64::new(nanos(IDLE_AFTER.max(period(without))));
+        let shared =
+            Shared { name, portion, without, clock, keys_max, idle_nanos, limiters, listeners };
         Ok(KeyedLeasedLimiter(Arc::new(shared)))
     }
 
@@ -94,13 +119,32 @@ impl KeyedLeasedLimiter {
     /// # Errors
     /// The refusal, when the lease is spent or has expired.
     pub fn try_acquire(&self, key: &str, cost: u32) -> Result<(), Rejection> {
-        self.limiter(key).try_acquire(cost)
+        self.limiter(key, self.0.clock.coarse()).try_acquire(cost)
+    }
+
+    /// How long a key is remembered without use. Default 10 min, at least the period of the local
+    /// limit.
+    #[must_use]
+    pub fn idle_after(&self) -> Duration {
+        Duration::from_nanos(self.0.idle_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Changes how long a key is remembered without use: 1 s to 1 day, and at least the period of the
+    /// local limit, which forgetting would renew.
+    ///
+    /// # Errors
+    /// The value that is out of its range; then nothing changes.
+    pub fn set_idle_after(&self, idle_after: Duration) -> Result<(), ConfigError> {
+        let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        check_duration("idle_after", idle_after, second.max(period(self.0.without)), day)?;
+        self.0.idle_nanos.store(nanos(idle_after), Ordering::Relaxed);
+        Ok(())
     }
 
     /// What may be spent now for `key`; 0 for a key that is not remembered.
     #[must_use]
     pub fn left(&self, key: &str) -> u64 {
-        lock(&self.0.limiters).touch(key).map_or(0, |limiter| limiter.left())
+        lock(&self.0.limiters).peek(key).map_or(0, |entry| entry.limiter.left())
     }
 
     /// Keys remembered now, at most the bound.
@@ -112,39 +156,118 @@ impl KeyedLeasedLimiter {
     /// The keys whose lease is nearly spent, in no particular order.
     #[must_use]
     pub fn low(&self) -> Vec<Arc<str>> {
-        let limiters = lock(&self.0.limiters);
-        let low = limiters.iter().filter(|(_, limiter)| limiter.is_low());
-        low.map(|(key, _)| Arc::clone(key)).collect()
+        self.low_ones().into_iter().map(|(key, _)| key).collect()
     }
 
-    /// Refills every key that is low, one after the other; how many were.
+    fn low_ones(&self) -> Vec<(Arc<str>, LeasedLimiter)> {
+        let now = self.0.clock.coarse();
+        let mut limiters = lock(&self.0.limiters);
+        self.forget_idle(&mut limiters, now, usize::MAX);
+        let low = limiters.iter().filter(|(_, entry)| entry.limiter.is_low());
+        low.map(|(key, entry)| (Arc::clone(key), entry.limiter.clone())).collect()
+    }
+
+    /// Refills every key that is low and not idle, one after the other; how many were. That is no use
+    /// of a key: it may become idle all the same.
     ///
     /// # Errors
     /// The store's first error; the keys behind it keep what they have.
     pub async fn refill<S: QuotaSource>(&self, source: &S) -> Result<usize, S::Error> {
-        let low = self.low();
-        for key in &low {
-            self.limiter(key).refill(source).await?;
+        let low = self.low_ones();
+        for (_, limiter) in &low {
+            limiter.refill(source).await?;
         }
         Ok(low.len())
     }
 
-    fn limiter(&self, key: &str) -> LeasedLimiter {
+    /// Forgets up to `most` keys that are idle, the longest first.
+    fn forget_idle(&self, limiters: &mut BoundedMap<Arc<str>, Entry>, now: Tick, most: usize) {
+        let idle_after = self.idle_after();
+        for _ in 0..most {
+            let oldest = limiters.oldest().map(|(_, entry)| entry.used_at);
+            if oldest.is_none_or(|used| now.since(used) < idle_after) {
+                break;
+            }
+            limiters.remove_oldest();
+        }
+    }
+
+    fn limiter(&self, key: &str, now: Tick) -> LeasedLimiter {
         let shared = &*self.0;
         let mut limiters = lock(&shared.limiters);
-        if let Some(limiter) = limiters.touch(key) {
-            return limiter.clone();
+        if let Some(entry) = limiters.touch(key) {
+            entry.used_at = now;
+            return entry.limiter.clone();
         }
+        // Two at a time: idle keys go faster than new ones come.
+        self.forget_idle(&mut limiters, now, 2);
         let name = format!("{}/{key}", shared.name).into();
         let (clock, listeners) = (shared.clock.clone(), shared.listeners.clone());
         let made = LeasedLimiter::build(name, shared.portion, shared.without, clock, listeners)
             .expect("the same portion and fallback were checked when this was built");
-        limiters.insert(key.into(), made).clone()
+        limiters.insert(key.into(), Entry { limiter: made.clone(), used_at: now });
+        made
     }
 }
 
 impl fmt::Debug for KeyedLeasedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyedLeasedLimiter({}, {} keys)", self.0.name, self.keys())
+    }
+}
+
+/// The local limit, if there is one.
+fn local(without: WithoutSource) -> Option<RateConfig> {
+    match without {
+        WithoutSource::LimitLocally(rate) => Some(rate),
+        WithoutSource::Refuse => None,
+    }
+}
+
+/// In which time the local limit renews itself.
+fn period(without: WithoutSource) -> Duration {
+    local(without).map_or(Duration::ZERO, |rate| rate.period)
+}
+
+impl TakesTurns for KeyedLeasedLimiter {
+    fn turn_of(&self, attempt: &Attempt, end: Tick) -> Result<Turn, Rejection> {
+        let limiter = self.limiter(&CallerKey::of(attempt.caller), attempt.began());
+        limiter.turn_of(attempt, end)
+    }
+
+    fn wait_max(&self) -> Duration {
+        local(self.0.without).map_or(Duration::ZERO, |rate| rate.wait_max)
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for KeyedLeasedLimiter {
+    #[inline]
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        turns::execute(self, attempt, next)
+    }
+}
+
+impl<T, E> BlockingStrategy<T, E> for KeyedLeasedLimiter {
+    #[inline]
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
+        turns::execute_blocking(self, attempt, next)
+    }
+}
+
+impl Describe for KeyedLeasedLimiter {
+    fn part(&self) -> Part {
+        let shared = &*self.0;
+        let local = local(shared.without);
+        let (portion, keys_max) = (shared.portion, shared.keys_max);
+        let without = lease::without(local.as_ref());
+        let text = format!("leases of {portion}{without} for each caller, up to {keys_max}");
+        Part::new(PolicyKind::RateLimiter, Arc::clone(&shared.name), text)
+            .sharing(&self.0)
+            .on_clock(&shared.clock)
+            .precise(local.is_some_and(|rate| rate.precision() == Precision::Precise))
     }
 }

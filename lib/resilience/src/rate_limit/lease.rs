@@ -4,11 +4,14 @@
 //! Invariants: every portion is spent within its own validity; an instance never spends more than
 //! it was granted, plus its local limit while the store is away.
 
+use super::turns::{self, TakesTurns, Turn};
 use super::{RateConfig, RateLimiter};
-use crate::clock::{Clock, Tick};
+use crate::attempt::Attempt;
+use crate::clock::{Clock, Precision, Tick};
 use crate::config_error::{ConfigError, check_range};
 use crate::event::{Listeners, Observer};
 use crate::rejection::{PolicyKind, Reason, Rejection};
+use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
 use crate::sync::{Mutex, lock};
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +58,9 @@ pub enum WithoutSource {
 /// # For, and not for
 /// For a quota of somebody else that all instances together must keep. Not where each instance has
 /// a quota of its own: a [`RateLimiter`] is exact and asks nobody.
+///
+/// In a chain a call spends its [`cost`](crate::Context::cost). It waits for nobody but the local limit,
+/// as long as that limit's `wait_max` says: when a lease is refilled no policy knows.
 ///
 /// # Cost
 /// One coarse clock reading and a short lock per call; one remote call per portion.
@@ -196,17 +202,28 @@ impl LeasedLimiter {
     /// # Errors
     /// The refusal, when the lease is spent or has expired.
     pub fn try_acquire(&self, cost: u32) -> Result<(), Rejection> {
+        self.spend(cost, self.0.clock.coarse(), (), |local| local.try_acquire_cost(cost))
+    }
+
+    /// Spends `cost` of the lease, or else asks the local limit if it is its time.
+    #[inline]
+    fn spend<R>(
+        &self,
+        cost: u32,
+        now: Tick,
+        spent: R,
+        alone: impl FnOnce(&RateLimiter) -> Result<R, Rejection>,
+    ) -> Result<R, Rejection> {
         let shared = &*self.0;
-        let now = shared.clock.coarse();
         let (away, valid_for) = {
             let mut purse = lock(&shared.purse);
             if purse.spend(u64::from(cost), now) {
-                return Ok(());
+                return Ok(spent);
             }
             (purse.away, purse.is_valid(now).then(|| purse.valid_for(now)))
         };
         let refused = match &shared.local {
-            Some(local) if away && valid_for.is_none() => local.try_acquire_cost(cost),
+            Some(local) if away && valid_for.is_none() => alone(local),
             local => {
                 let reason = Reason::LeaseSpent { portion: u64::from(shared.portion) };
                 // When the store answers again nobody knows; when the local limit begins is known.
@@ -280,4 +297,50 @@ impl fmt::Debug for LeasedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LeasedLimiter({}, {} left)", self.0.name, self.left())
     }
+}
+
+impl TakesTurns for LeasedLimiter {
+    fn turn_of(&self, attempt: &Attempt, end: Tick) -> Result<Turn, Rejection> {
+        let (cost, now) = (attempt.cost, attempt.began());
+        self.spend(cost, now, Turn::Now, |local| local.turn(cost, now, end))
+    }
+
+    fn wait_max(&self) -> Duration {
+        self.0.local.as_ref().map_or(Duration::ZERO, RateLimiter::wait_max)
+    }
+}
+
+impl<T: Send, E: Send> Strategy<T, E> for LeasedLimiter {
+    #[inline]
+    fn execute<N: Next<T, E>>(
+        &self,
+        attempt: Attempt,
+        next: N,
+    ) -> impl Future<Output = Done<T, E>> + Send {
+        turns::execute(self, attempt, next)
+    }
+}
+
+impl<T, E> BlockingStrategy<T, E> for LeasedLimiter {
+    #[inline]
+    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
+        turns::execute_blocking(self, attempt, next)
+    }
+}
+
+impl Describe for LeasedLimiter {
+    fn part(&self) -> Part {
+        let shared = &*self.0;
+        let local = shared.local.as_ref().map(RateLimiter::config);
+        let text = format!("leases of {}{}", shared.portion, without(local.as_ref()));
+        Part::new(PolicyKind::RateLimiter, Arc::clone(&shared.name), text)
+            .sharing(&self.0)
+            .on_clock(&shared.clock)
+            .precise(local.is_some_and(|rate| rate.precision() == Precision::Precise))
+    }
+}
+
+/// What a chain shows of a limit that stands in while the store is away.
+pub(super) fn without(local: Option<&RateConfig>) -> String {
+    local.map_or(String::new(), |rate| format!(", alone {}", rate.text()))
 }

@@ -1,6 +1,7 @@
 //! Pipelines as configured: defaults, services, endpoints; and as resolved for one endpoint.
 
 use super::environment::as_variable;
+use crate::adaptive_limit::AdaptiveConfig;
 use crate::backoff::{Backoff, Jitter};
 use crate::breaker::BreakerConfig;
 use crate::budget::BudgetConfig;
@@ -29,14 +30,24 @@ pub struct Overrides {
     pub total_timeout: Option<Duration>,
     /// Attempts in all, 1 to 100.
     pub attempts: Option<u32>,
-    /// The wait before the second attempt, 1 ms to 1 h; doubled each time.
+    /// The wait before the second attempt, 1 ms to 1 h.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
     pub backoff_base: Option<Duration>,
     /// The longest wait, `backoff_base` to 1 h.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
     pub backoff_max: Option<Duration>,
+    /// What each wait is multiplied by, 1 to 100, default 2. With 1 every wait is `backoff_base`.
+    pub backoff_factor: Option<f64>,
     /// How waits are scattered.
     pub jitter: Option<Jitter>,
+    /// A Retry-After of more than this ends the call instead of being waited for, 0 to 1 h, default
+    /// 1 min.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub retry_after_max: Option<Duration>,
+    /// No further attempt is started with less than this left of the deadline, 0 to 1 h, default 0; the
+    /// median of successful attempts seen so far counts as well.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
+    pub attempt_time_min: Option<Duration>,
     /// The whole breaker, in place of the level above's.
     pub breaker: Option<BreakerConfig>,
     /// Consecutive failures that open the breaker, 1 to 1 000 000.
@@ -48,6 +59,10 @@ pub struct Overrides {
     pub bulkhead: Option<BulkheadConfig>,
     /// Calls per time. Without it there is no rate limit.
     pub rate: Option<RateConfig>,
+    /// Calls at a time, as many as the dependency turns out to bear, beside a bulkhead's fixed number.
+    /// Without it there is no adaptive limit. A reload keeps the limit it has found, within the new
+    /// bounds.
+    pub adaptive_limit: Option<AdaptiveConfig>,
 }
 
 /// A service: overrides for all of it and for its endpoints.
@@ -100,6 +115,7 @@ pub(super) struct Settings {
     pub(super) breaker: BreakerConfig,
     pub(super) bulkhead: Option<BulkheadConfig>,
     pub(super) rate: Option<RateConfig>,
+    pub(super) adaptive_limit: Option<AdaptiveConfig>,
 }
 
 impl PipelinesConfig {
@@ -192,7 +208,14 @@ impl PipelinesConfig {
         let total_timeout = said(levels, |o| o.total_timeout).unwrap_or(total_default);
         check_duration("total_timeout", total_timeout, ms, day)?;
 
-        let retry = RetryConfig { attempts, backoff: backoff(levels)?, ..preset };
+        let retry = RetryConfig {
+            attempts,
+            backoff: backoff(levels)?,
+            retry_after_max: said(levels, |o| o.retry_after_max).unwrap_or(preset.retry_after_max),
+            attempt_time_min: said(levels, |o| o.attempt_time_min)
+                .unwrap_or(preset.attempt_time_min),
+            ..preset
+        };
         retry.validate()?;
 
         let bulkhead = said(levels, |o| o.bulkhead);
@@ -203,8 +226,12 @@ impl PipelinesConfig {
         if let Some(rate) = &rate {
             rate.validate().map_err(|error| error.within("rate"))?;
         }
+        let adaptive_limit = said(levels, |o| o.adaptive_limit);
+        if let Some(adaptive_limit) = &adaptive_limit {
+            adaptive_limit.validate().map_err(|error| error.within("adaptive_limit"))?;
+        }
         let breaker = breaker(levels, timeout)?;
-        Ok(Settings { timeout, total_timeout, retry, breaker, bulkhead, rate })
+        Ok(Settings { timeout, total_timeout, retry, breaker, bulkhead, rate, adaptive_limit })
     }
 }
 
@@ -226,11 +253,13 @@ fn backoff(levels: [Option<&Overrides>; 3]) -> Result<Backoff, ConfigError> {
         check_duration("backoff_base", base, ms, max.max(ms))?;
     }
     check_duration("backoff_max", max, base, hour)?;
+    let factor = said(levels, |o| o.backoff_factor).unwrap_or(2.0);
+    check_range("backoff_factor", factor, 1.0, 100.0)?;
     let jitter = said(levels, |o| o.jitter).unwrap_or(Jitter::Proportional(0.1));
     if let Jitter::Proportional(share) = jitter {
         check_range("jitter.proportional", share, 0.0, 1.0)?;
     }
-    Ok(Backoff::exponential(base, max).with_jitter(jitter))
+    Ok(Backoff::Exponential { first: base, factor, max, jitter })
 }
 
 fn breaker(

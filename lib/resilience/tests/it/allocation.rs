@@ -2,9 +2,9 @@
 
 use crate::{ms, secs};
 use mainstay_resilience::{
-    AdaptiveConfig, AdaptiveLimit, Algorithm, Bulkhead, BulkheadConfig, CircuitBreaker, Context,
-    ErrorKind, KeyedConfig, KeyedRateLimiter, Pipeline, RateConfig, RateLimiter, Retry,
-    RetryBudget, Timeout, TokioSleeper, Window,
+    AdaptiveConfig, AdaptiveLimit, Algorithm, Bulkhead, BulkheadConfig, CircuitBreaker, Clock,
+    Context, ErrorKind, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter, Pipeline,
+    RateConfig, RateLimiter, Retry, RetryBudget, Timeout, TokioSleeper, Window, WithoutSource,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -92,6 +92,24 @@ fn b6_a_pipeline_of_five_policies_allocates_nothing_blocking_or_awaited() {
         }
         assert_eq!(COUNT.get() - before, 0);
     });
+}
+
+#[test]
+fn b6_limits_by_caller_and_by_lease_allocate_nothing_in_a_chain() {
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 10_000_000);
+    let alone = WithoutSource::LimitLocally(rate);
+    let clock = Clock::system();
+    let pipeline = Pipeline::builder()
+        .then(KeyedRateLimiter::new("k", KeyedConfig::new(rate)).unwrap())
+        .then(LeasedLimiter::new("l", 10, alone, clock.clone()).unwrap())
+        .then(KeyedLeasedLimiter::new("b", 10, 100, alone, clock).unwrap())
+        .build()
+        .unwrap();
+    let context = Context::default().caller("tenant-7").cost(2);
+    let call = || pipeline.run_within(context, |_| Ok::<_, ErrorKind>(())).unwrap();
+    // The first call of a caller makes its place.
+    call();
+    assert_eq!(allocations(call), 0);
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod bad_input;
 #[cfg(not(resilience_loom))]
 mod breaker;
 #[cfg(not(resilience_loom))]
+mod chained_limits;
+#[cfg(not(resilience_loom))]
 mod concurrency;
 #[cfg(not(resilience_loom))]
 mod defects;

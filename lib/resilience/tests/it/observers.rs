@@ -2,11 +2,11 @@
 
 use crate::{ms, secs};
 use mainstay_resilience::{
-    Algorithm, BulkheadConfig, CircuitBreaker, Clock, Context, Criticality, Deadline, Dependency,
-    DependencyKind, ErrorKind, Event, KeyedLeasedLimiter, LeasedLimiter, ManualClock,
-    MetricsObserver, NoSleeper, Observer, Pipeline, Pipelines, PipelinesConfig, QueueConfig,
-    RateConfig, RateLimiter, Reason, Retry, State, Timeout, TracingObserver, WithoutSource,
-    WorkQueue,
+    AdaptiveConfig, Algorithm, BulkheadConfig, CircuitBreaker, Clock, Context, Criticality,
+    Deadline, Dependency, DependencyKind, ErrorKind, Event, KeyedLeasedLimiter, LeasedLimiter,
+    ManualClock, MetricsObserver, NoSleeper, Observer, Pipeline, Pipelines, PipelinesConfig,
+    QueueConfig, RateConfig, RateLimiter, Reason, Retry, State, Timeout, TracingObserver,
+    WithoutSource, WorkQueue,
 };
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -145,6 +145,7 @@ fn b7_the_error_rate_of_a_closed_breaker_is_exported() {
         let mut config = PipelinesConfig::default();
         config.defaults.attempts = Some(1);
         config.defaults.bulkhead = Some(BulkheadConfig::new(3));
+        config.defaults.adaptive_limit = Some(AdaptiveConfig::default());
         config.defaults.rate = Some(RateConfig::per_second(Algorithm::TokenBucket, 50));
         let clock = ManualClock::new();
         let observer: Arc<dyn Observer> = Arc::new(MetricsObserver);
@@ -167,12 +168,37 @@ fn b7_the_error_rate_of_a_closed_breaker_is_exported() {
         ("resilience_breaker_state name=s/e", 0.0),
         ("resilience_breaker_state name=bm25", 0.0),
         ("resilience_retry_budget name=s/e", 20.0),
+        ("resilience_limit name=s/e", 20.0),
         ("resilience_rate_available name=s/e", 40.0),
         ("resilience_bulkhead_in_use name=s/e", 0.0),
         ("resilience_bulkhead_waiting name=s/e", 0.0),
     ] {
         assert_eq!(heard.of(name), Some(value), "{name}");
     }
+}
+
+#[test]
+fn r7_all_calls_are_exported_by_their_attempts_also_those_that_succeed_at_once() {
+    let heard = Heard::default();
+    metrics::with_local_recorder(&heard, || {
+        let clock = ManualClock::new();
+        let mut config = PipelinesConfig::default();
+        config.defaults.attempts = Some(3);
+        let pipelines = Pipelines::with(config, clock.clock(), NoSleeper, observer()).unwrap();
+        // Attempts after which each call succeeds; the last never does.
+        for needed in [1, 1, 1, 2, 3, 4] {
+            let _ = pipelines.run("s", "e", Context::default(), |attempt| {
+                if attempt.number() < needed { Err(ErrorKind::Connection) } else { Ok(()) }
+            });
+        }
+        // Exported twice, counted once.
+        (0..2).for_each(|_| pipelines.export_metrics());
+    });
+    for (attempts, calls) in [("1", 3.0), ("2", 1.0), ("3", 2.0), ("4", 0.0), ("10", 0.0)] {
+        let name = format!("resilience_retry_calls_total name=s/e attempts={attempts}");
+        assert_eq!(heard.of(&name), Some(calls), "{name}");
+    }
+    assert_eq!(heard.of("resilience_retry_success_total name=s/e"), Some(2.0));
 }
 
 #[test]

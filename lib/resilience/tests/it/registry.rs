@@ -3,9 +3,9 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    Algorithm, BulkheadConfig, CircuitBreaker, Context, Criticality, Dependency, DependencyKind,
-    ErrorKind, Event, Jitter, ManualClock, NoSleeper, Observer, Overrides, Pipelines,
-    PipelinesConfig, RateConfig, State,
+    AdaptiveConfig, Algorithm, BulkheadConfig, CircuitBreaker, Context, Criticality, Deadline,
+    Dependency, DependencyKind, ErrorKind, Event, Jitter, ManualClock, NoSleeper, Observer,
+    Overrides, Pipelines, PipelinesConfig, Priority, RateConfig, State,
 };
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +15,12 @@ fn nobody() -> Arc<dyn Observer> {
 
 fn on(clock: &ManualClock, config: PipelinesConfig) -> Pipelines {
     Pipelines::with(config, clock.clock(), NoSleeper, nobody()).unwrap()
+}
+
+fn adaptive(min: u32, max: u32) -> AdaptiveConfig {
+    let mut config = AdaptiveConfig::default();
+    (config.min, config.max) = (min, max);
+    config
 }
 
 fn vars<const N: usize>(vars: [(&str, &str); N]) -> Vec<(String, String)> {
@@ -338,7 +344,7 @@ fn an_observer_may_ask_the_registry_while_it_is_reloaded() {
 #[test]
 fn what_is_out_of_range_is_named_by_the_key_that_was_written() {
     type Write = fn(&mut PipelinesConfig);
-    let cases: [(Write, &str); 8] = [
+    let cases: [(Write, &str); 13] = [
         (
             |c| c.defaults.breaker_open = Some(secs(0)),
             "defaults.breaker_open: 0s is not allowed, use 1ms to 1d",
@@ -369,6 +375,30 @@ fn what_is_out_of_range_is_named_by_the_key_that_was_written() {
         (
             |c| c.defaults.total_timeout = Some(secs(0)),
             "defaults.total_timeout: 0s is not allowed, use 1ms to 1d",
+        ),
+        (
+            |c| c.defaults.backoff_factor = Some(0.5),
+            "defaults.backoff_factor: 0.5 is not allowed, use 1 to 100",
+        ),
+        (
+            |c| c.defaults.retry_after_max = Some(secs(3_601)),
+            "defaults.retry_after_max: 3601s is not allowed, use 0s to 1h",
+        ),
+        (
+            |c| {
+                let service = c.services.entry("s".into()).or_default();
+                let endpoint = service.endpoints.entry("e".into()).or_default();
+                endpoint.attempt_time_min = Some(secs(3_601));
+            },
+            "services.s.endpoints.e.attempt_time_min: 3601s is not allowed, use 0s to 1h",
+        ),
+        (
+            |c| c.defaults.adaptive_limit = Some(adaptive(6, 5)),
+            "defaults.adaptive_limit.max: 5 is not allowed, use 6 to 1000000",
+        ),
+        (
+            |c| c.defaults.adaptive_limit = Some(adaptive(30, 40)),
+            "defaults.adaptive_limit.initial: 20 is not allowed, use 30 to 40",
         ),
         (|c| c.budget.ratio = 2.0, "budget.ratio: 2 is not allowed, use 0 to 1"),
     ];
@@ -484,4 +514,109 @@ fn a_dependency_is_declared_once_and_shows_how_its_calls_went() {
     assert_eq!(pipelines.dependencies().len(), 2);
     assert!(pipelines.withdraw("docs/bm25") && !pipelines.withdraw("docs/bm25"));
     assert!(pipelines.dependency("docs/bm25").is_none());
+}
+
+#[test]
+fn r1_r2_r3_the_waits_of_an_endpoint_are_configured() {
+    let text = r#"{
+        "defaults": { "attempts": 4, "backoff_base": "100ms", "jitter": "none", "backoff_factor": 3 },
+        "services": {
+            "fixed": { "all": { "backoff_factor": 1, "retry_after_max": "5s" } },
+            "late": { "all": { "attempt_time_min": "2s" } }
+        }
+    }"#;
+    let config: PipelinesConfig = serde_json::from_str(text).unwrap();
+    let written = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<PipelinesConfig>(&written).unwrap(), config);
+    let clock = ManualClock::new();
+    let pipelines = on(&clock, config);
+    let waited = |service: &str, kind: ErrorKind| {
+        let began = clock.now();
+        let _ = pipelines.run(service, "e", Context::default(), |_| Err::<(), _>(kind));
+        clock.now().since(began)
+    };
+    let failed = ErrorKind::Connection;
+    assert_eq!(waited("grows", failed), ms(100 + 300 + 900));
+    assert_eq!(waited("fixed", failed), ms(100 + 100 + 100));
+    let retry = |service| pipelines.endpoint(service, "e").retry().config();
+    assert_eq!([retry("fixed"), retry("grows")].map(|r| r.retry_after_max), [secs(5), secs(60)]);
+    let soon = || Deadline::after(&clock.clock(), secs(1));
+    let attempts = |service: &str| {
+        let made = std::cell::Cell::new(0);
+        let _ = pipelines.run(service, "x", Context::within(soon()), |attempt| {
+            made.set(attempt.number());
+            Err::<(), _>(failed)
+        });
+        made.get()
+    };
+    assert_eq!((attempts("fixed"), attempts("late")), (4, 1), "two seconds are not left of one");
+    let mut changed = pipelines.config();
+    changed.defaults.backoff_factor = Some(1.0);
+    pipelines.reload(changed).unwrap();
+    // Four more failures would open it.
+    pipelines.breaker("grows/e").unwrap().reset();
+    assert_eq!(waited("grows", failed), ms(300), "a reload changes it");
+}
+
+#[test]
+fn o5_an_endpoint_finds_its_concurrency_and_a_reload_keeps_what_it_found() {
+    let text = r#"{"defaults": { "attempts": 1, "adaptive_limit": { "min": 2, "max": 40 } }}"#;
+    let mut config: PipelinesConfig = serde_json::from_str(text).unwrap();
+    config.defaults.breaker_failures = Some(1_000);
+    let clock = ManualClock::new();
+    let pipelines = on(&clock, config.clone());
+    let _ = pipelines.endpoint("s", "e");
+    let described = pipelines.list()[0].pipeline.clone();
+    assert!(
+        described
+            .contains("(closed) → adaptive_limit s/e (Gradient2, 2 to 40 at a time) → timeout"),
+        "{described}"
+    );
+    let overload = || {
+        for _ in 0..10 {
+            let slow = |_| {
+                clock.advance(ms(20));
+                Err::<(), _>(ErrorKind::RateLimit)
+            };
+            let _ = pipelines.run("s", "e", Context::default(), slow);
+        }
+    };
+    overload();
+    let (found, in_use, refused) = pipelines.list()[0].adaptive_limit.unwrap();
+    assert!(found < 20 && in_use == 0 && refused == 0, "{found}");
+    let mut changed = config.clone();
+    changed.defaults.adaptive_limit = Some(adaptive(1, 100));
+    pipelines.reload(changed.clone()).unwrap();
+    assert_eq!(pipelines.list()[0].adaptive_limit, Some((found, 0, 0)), "kept");
+    let limit = pipelines.endpoint("s", "e").adaptive_limit().unwrap().clone();
+    let held: Vec<_> =
+        (0..found).map(|_| limit.try_acquire(Context::from(Priority::Critical)).unwrap()).collect();
+    let full = pipelines.run("s", "e", Context::default(), |_| Ok::<_, ErrorKind>(()));
+    assert!(full.unwrap_err().to_string().contains("adaptive_limit s/e refused the call"));
+    drop(held);
+    changed.defaults.adaptive_limit = None;
+    pipelines.reload(changed).unwrap();
+    assert_eq!(pipelines.list()[0].adaptive_limit, None);
+    pipelines.reload(config).unwrap();
+    assert_eq!(pipelines.list()[0].adaptive_limit, Some((20, 0, 0)), "a new one begins anew");
+    let unknown = r#"{"defaults": { "adaptive_limit": { "mni": 2 } }}"#;
+    let unknown = serde_json::from_str::<PipelinesConfig>(unknown).unwrap_err().to_string();
+    assert!(unknown.contains("unknown field `mni`"), "{unknown}");
+}
+
+#[test]
+fn the_number_of_declared_services_is_bounded() {
+    let pipelines = on(&ManualClock::new(), PipelinesConfig::default());
+    let declare = |service: &str| {
+        pipelines.declare_service(service, DependencyKind::Datastore, Criticality::Critical);
+    };
+    let kind = |service: &str| pipelines.endpoint(service, "e").dependency().kind();
+    declare("first");
+    declare("second");
+    (2..10_000).for_each(|number| declare(&format!("s{number}")));
+    declare("first");
+    declare("one more");
+    assert_eq!(kind("first"), DependencyKind::Datastore, "declared again of late");
+    assert_ne!(kind("second"), DependencyKind::Datastore, "declared longest ago");
+    assert_eq!(kind("one more"), DependencyKind::Datastore);
 }

@@ -1,0 +1,313 @@
+//! Rate limits in chains: what a call costs, whose limit it takes from, how long it waits.
+
+use crate::{ms, secs};
+use mainstay_resilience::testing::{VirtualSleeper, VirtualTime};
+use mainstay_resilience::{
+    Algorithm, Backoff, Bare, BlockingStrategy, Clock, Context, Deadline, Describe, Error,
+    ErrorKind, Event, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, Lease, LeasedLimiter,
+    ManualClock, Pipeline, PipelineBuilder, Pipelines, PipelinesConfig, QuotaSource, RateConfig,
+    RateLimiter, Reason, Rejection, Retry, Strategy, WhenFull, WithoutSource,
+};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+fn chain(time: &VirtualTime) -> PipelineBuilder<Bare, VirtualSleeper> {
+    Pipeline::builder().clock(time.clock()).sleeper(time.sleeper())
+}
+
+fn bucket(limit: u32) -> RateConfig {
+    RateConfig::per_second(Algorithm::TokenBucket, limit)
+}
+
+fn caller(name: &str) -> Context {
+    Context::default().caller(name)
+}
+
+/// One call, blocking or awaited, and why it was refused.
+fn call<C>(
+    time: &VirtualTime,
+    pipeline: &Pipeline<C, VirtualSleeper>,
+    awaited: bool,
+    context: Context,
+) -> Result<(), Rejection>
+where
+    C: Strategy<(), ErrorKind> + BlockingStrategy<(), ErrorKind>,
+{
+    let result = match awaited {
+        true => time.block_on(pipeline.call_within(context, |_| async { Ok(()) })),
+        false => pipeline.run_within(context, |_| Ok(())),
+    };
+    result.map_err(|error| match error {
+        Error::Rejected(rejection) => rejection,
+        other => panic!("expected a refusal, found {other:?}"),
+    })
+}
+
+#[test]
+fn o4_a_call_in_a_chain_costs_what_its_context_says() {
+    for awaited in [false, true] {
+        let time = VirtualTime::new();
+        let limiter = RateLimiter::with_clock("l", bucket(10), time.clock()).unwrap();
+        let pipeline = chain(&time).then(limiter.clone()).build().unwrap();
+        for (context, left) in [
+            (Context::default(), 9),
+            (Context::default().cost(4), 5),
+            (Context::default().cost(0), 4),
+            (Context::default().cost(7).cost(1), 3),
+        ] {
+            call(&time, &pipeline, awaited, context).unwrap();
+            assert_eq!(limiter.available(), left, "{context:?}, awaited: {awaited}");
+        }
+        let refused = call(&time, &pipeline, awaited, Context::default().cost(4)).unwrap_err();
+        assert_eq!(refused.reason(), Reason::RateExceeded { limit: 10, period: secs(1) });
+        assert!(refused.retry_after().unwrap() > ms(90) && limiter.available() == 3);
+        let never = call(&time, &pipeline, awaited, Context::default().cost(11)).unwrap_err();
+        assert_eq!(never.reason(), Reason::CostAboveLimit { cost: 11, limit: 10 });
+        assert_eq!(never.retry_after(), None);
+    }
+}
+
+#[test]
+fn o4_each_attempt_pays_the_cost_and_the_operation_is_told_it() {
+    let time = VirtualTime::new();
+    let limiter = RateLimiter::with_clock("l", bucket(10), time.clock()).unwrap();
+    let pipeline = chain(&time)
+        .then(Retry::builder("r").backoff(Backoff::none()).build().unwrap())
+        .then(limiter.clone())
+        .build()
+        .unwrap();
+    let answer = pipeline.run_within(Context::default().cost(3), |attempt| {
+        assert_eq!(attempt.cost(), 3);
+        if attempt.number() == 3 { Ok(()) } else { Err(ErrorKind::Connection) }
+    });
+    assert_eq!((answer, limiter.available()), (Ok(()), 1), "three attempts of three");
+}
+
+#[test]
+fn o4_an_endpoints_rate_is_taken_by_cost() {
+    let time = VirtualTime::new();
+    let mut config = PipelinesConfig::default();
+    config.defaults.rate = Some(bucket(10));
+    let nobody = Arc::new(|_: &Event<'_>| ());
+    let pipelines = Pipelines::with(config, time.clock(), time.sleeper(), nobody).unwrap();
+    let context = Context::default().cost(4);
+    pipelines.run("s", "e", context, |_| Ok::<_, ErrorKind>(())).unwrap();
+    let awaited = pipelines.call("s", "e", context, |_| async { Ok::<_, ErrorKind>(()) });
+    time.block_on(awaited).unwrap();
+    assert_eq!(pipelines.list()[0].rate, Some((2, 0)));
+}
+
+#[test]
+fn o4_each_caller_has_a_limit_of_its_own_in_a_chain_and_calls_without_one_share_theirs() {
+    for awaited in [false, true] {
+        let time = VirtualTime::new();
+        let config = KeyedConfig::new(bucket(5));
+        let limiter = KeyedRateLimiter::with_clock("tenant", config, time.clock()).unwrap();
+        let pipeline = chain(&time).then(limiter.clone()).build().unwrap();
+        let call = |context| call(&time, &pipeline, awaited, context);
+        call(caller("a").cost(5)).unwrap();
+        let refused = call(caller("a")).unwrap_err();
+        assert_eq!(refused.reason(), Reason::RateExceeded { limit: 5, period: secs(1) });
+        assert_eq!(limiter.refused(), 1);
+        call(caller("b").cost(2)).unwrap();
+        assert_eq!(limiter.available(&caller("b").caller_key()), 3);
+        call(Context::default().cost(3)).unwrap();
+        assert_eq!((limiter.available(""), limiter.keys()), (2, 3));
+        assert!(call(Context::default().cost(3)).is_err());
+        assert_eq!(&*Context::default().caller_key(), "");
+        // FNV-1a of "a", from the function's published test vectors.
+        assert_eq!(caller("a").caller_key().to_string(), "af63dc4c8601ec8c");
+    }
+}
+
+#[test]
+fn o4_a_keyed_limit_in_a_chain_lets_calls_wait_as_long_as_it_says() {
+    for algorithm in [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow] {
+        for awaited in [false, true] {
+            let time = VirtualTime::new();
+            let rate = RateConfig::per_second(algorithm, 1).with_wait_max(secs(1));
+            let config = KeyedConfig::new(rate);
+            let limiter = KeyedRateLimiter::with_clock("k", config, time.clock()).unwrap();
+            let pipeline = chain(&time).then(limiter.clone()).build().unwrap();
+            let call = |context| call(&time, &pipeline, awaited, context);
+            let began = time.clock().now();
+            call(caller("a")).unwrap();
+            call(caller("a")).unwrap();
+            let waited = time.clock().now().since(began);
+            assert!((ms(900)..=ms(1_000)).contains(&waited), "{algorithm:?}: {waited:?}");
+            assert_eq!(limiter.refused(), 0, "who waits is not refused");
+            let soon = Context::within(Deadline::after(&time.clock(), ms(500))).caller("a");
+            assert!(call(soon).is_err());
+            let mut config = limiter.config();
+            config.rate.wait_max = Duration::ZERO;
+            limiter.reconfigure(config).unwrap();
+            assert!(call(caller("a")).is_err());
+            assert_eq!(limiter.refused(), 2);
+        }
+    }
+}
+
+/// A store that grants everything and remembers who asked.
+#[derive(Default)]
+struct Grants(Mutex<Vec<String>>);
+
+impl QuotaSource for Grants {
+    type Error = Infallible;
+
+    async fn lease(&self, key: &str, want: u32) -> Result<Lease, Infallible> {
+        self.0.lock().unwrap().push(key.to_owned());
+        Ok(Lease { granted: want, valid_for: secs(3_600) })
+    }
+}
+
+impl Grants {
+    fn asked(&self) -> Vec<String> {
+        let mut asked = std::mem::take(&mut *self.0.lock().unwrap());
+        asked.sort();
+        asked
+    }
+}
+
+#[test]
+fn o4_leased_limits_stand_in_chains_and_spend_by_cost_and_by_caller() {
+    for awaited in [false, true] {
+        let (time, store) = (VirtualTime::new(), Grants::default());
+        let refuse = WithoutSource::Refuse;
+        let leased = LeasedLimiter::new("quota", 10, refuse, time.clock()).unwrap();
+        let keyed = KeyedLeasedLimiter::new("tenant", 10, 100, refuse, time.clock()).unwrap();
+        let pipeline = chain(&time).then(leased.clone()).build().unwrap();
+        let by_caller = chain(&time).then(keyed.clone()).build().unwrap();
+        let spent = Reason::LeaseSpent { portion: 10 };
+        let first = call(&time, &pipeline, awaited, Context::default()).unwrap_err();
+        assert_eq!(first.reason(), spent, "nothing is leased yet");
+        time.block_on(leased.refill(&store)).unwrap();
+        call(&time, &pipeline, awaited, Context::default().cost(7)).unwrap();
+        assert_eq!(leased.left(), 3);
+        let over = call(&time, &pipeline, awaited, Context::default().cost(4)).unwrap_err();
+        assert_eq!(over.reason(), spent);
+
+        store.asked();
+        for context in [caller("a"), caller("b"), Context::default()] {
+            let refused = call(&time, &by_caller, awaited, context).unwrap_err();
+            assert_eq!(refused.name(), format!("tenant/{}", context.caller_key()));
+        }
+        time.block_on(keyed.refill(&store)).unwrap();
+        let (a, b) = (caller("a").caller_key(), caller("b").caller_key());
+        assert_eq!(
+            store.asked(),
+            ["tenant/".to_owned(), format!("tenant/{a}"), format!("tenant/{b}")]
+        );
+        call(&time, &by_caller, awaited, caller("a").cost(9)).unwrap();
+        assert_eq!([keyed.left(&a), keyed.left(&b), keyed.left("")], [1, 10, 10]);
+        assert_eq!(
+            call(&time, &by_caller, awaited, caller("a").cost(2)).unwrap_err().reason(),
+            spent
+        );
+    }
+}
+
+#[test]
+fn o4_without_its_store_a_leased_limit_in_a_chain_waits_for_the_local_one() {
+    let time = VirtualTime::new();
+    let alone = WithoutSource::LimitLocally(bucket(1).with_wait_max(secs(1)));
+    let leased = LeasedLimiter::new("quota", 10, alone, time.clock()).unwrap();
+    let keyed = KeyedLeasedLimiter::new("tenant", 10, 100, alone, time.clock()).unwrap();
+    let pipeline = chain(&time).then(leased).then(keyed).build().unwrap();
+    let began = time.clock().now();
+    call(&time, &pipeline, true, Context::default()).unwrap();
+    call(&time, &pipeline, false, Context::default()).unwrap();
+    assert!(time.clock().now().since(began) >= ms(900), "its turn came a second later");
+}
+
+#[test]
+fn limits_by_key_and_by_lease_are_described_and_ordered_as_a_rate_limit_is() {
+    let clock = ManualClock::new().clock();
+    let rate = RateConfig::new(Algorithm::TokenBucket, 50, secs(60));
+    let keyed = KeyedRateLimiter::with_clock("k", KeyedConfig::new(rate), clock.clone()).unwrap();
+    let alone = WithoutSource::LimitLocally(rate);
+    let leased = LeasedLimiter::new("l", 10, alone, clock.clone()).unwrap();
+    let refuse = WithoutSource::Refuse;
+    let both = KeyedLeasedLimiter::new("b", 10, 99, refuse, clock.clone()).unwrap();
+    let pipeline = Pipeline::builder()
+        .clock(clock.clone())
+        .then(keyed.clone())
+        .then(leased.clone())
+        .then(both.clone())
+        .build()
+        .unwrap();
+    assert_eq!(
+        pipeline.describe(),
+        "rate_limiter k (50 per 1m for each caller, up to 10000) → \
+         rate_limiter l (leases of 10, alone 50 per 1m) → \
+         rate_limiter b (leases of 10 for each caller, up to 99)"
+    );
+    fn refused(clock: &Clock, limit: impl Describe + Clone) {
+        let own = || Pipeline::builder().clock(clock.clone()).then(limit.clone());
+        let twice = own().then(limit.clone()).build().unwrap_err().to_string();
+        assert!(twice.contains("stands in the chain twice"), "{twice}");
+        let other = Pipeline::builder().clock(ManualClock::new().clock()).then(limit.clone());
+        let other = other.build().unwrap_err().to_string();
+        assert!(other.contains("runs on another clock"), "{other}");
+    }
+    refused(&clock, keyed);
+    refused(&clock, leased);
+    refused(&clock, both);
+}
+
+#[test]
+fn o4_leases_of_callers_who_are_gone_are_forgotten_and_not_asked_for() {
+    let (time, manual, store) = (VirtualTime::new(), ManualClock::new(), Grants::default());
+    let refuse = WithoutSource::Refuse;
+    let keyed = KeyedLeasedLimiter::new("t", 10, 100, refuse, manual.clock()).unwrap();
+    assert_eq!(keyed.idle_after(), secs(600));
+    for (wrong, allowed) in [(ms(999), "999ms"), (secs(86_401), "86401s")] {
+        let refused = keyed.set_idle_after(wrong).unwrap_err().to_string();
+        assert_eq!(refused, format!("idle_after: {allowed} is not allowed, use 1s to 1d"));
+    }
+    keyed.set_idle_after(secs(60)).unwrap();
+    let _ = (keyed.try_acquire("gone", 1), keyed.try_acquire("here", 1));
+    assert_eq!(time.block_on(keyed.refill(&store)), Ok(2));
+    assert_eq!(store.asked(), ["t/gone", "t/here"]);
+    manual.advance(secs(30));
+    keyed.try_acquire("here", 10).unwrap();
+    manual.advance(secs(29));
+    assert_eq!(keyed.left("gone"), 10, "asking is no use");
+    time.block_on(keyed.refill(&store)).unwrap();
+    assert_eq!((store.asked(), keyed.keys()), (vec!["t/here".to_owned()], 2));
+    manual.advance(secs(1));
+    assert_eq!(time.block_on(keyed.refill(&store)), Ok(0));
+    assert_eq!((keyed.keys(), keyed.left("gone"), keyed.left("here")), (1, 0, 10));
+    manual.advance(secs(60));
+    let _ = keyed.try_acquire("new", 1);
+    assert_eq!(keyed.keys(), 1, "a new key takes the place of idle ones");
+    let daily =
+        WithoutSource::LimitLocally(RateConfig::new(Algorithm::FixedWindow, 5, secs(3_600)));
+    let keyed = KeyedLeasedLimiter::new("t", 10, 100, daily, manual.clock()).unwrap();
+    assert_eq!(keyed.idle_after(), secs(3_600), "forgetting earlier would renew the local limit");
+    assert!(keyed.set_idle_after(secs(3_599)).is_err());
+}
+
+#[test]
+fn o4_a_refusal_for_want_of_room_says_what_is_full() {
+    let clock = ManualClock::new();
+    let mut config = KeyedConfig::new(bucket(1));
+    config.keys_max = 60;
+    config.when_full = WhenFull::Refuse;
+    let keyed = KeyedRateLimiter::with_clock("tenant", config, clock.clock()).unwrap();
+    let refused = (0..).find_map(|key| keyed.try_acquire(&format!("key-{key}"), 1).err()).unwrap();
+    // 60 rounded up to sixteen parts of four.
+    assert_eq!(refused.reason(), Reason::TooManyKeys { limit: 64, part: 4 });
+    assert_eq!(
+        refused.to_string(),
+        "rate_limiter tenant refused the call: the part that the new key falls into is full, all 4 \
+         of its keys are in use (it holds 64 keys in all parts)"
+    );
+    assert!(keyed.keys() < 64, "which is why it does not say that all 64 are in use");
+    (0..10_000).for_each(|key| drop(keyed.try_acquire(&format!("key-{key}"), 1)));
+    assert_eq!(keyed.keys(), 64);
+    clock.advance(secs(600));
+    // Whoever looks at limits keeps no idle key in its place.
+    assert!((0..10_000).all(|key| keyed.available(&format!("key-{key}")) == 1));
+    assert!((0..16).all(|key| keyed.try_acquire(&format!("new-{key}"), 1).is_ok()));
+}
