@@ -569,7 +569,7 @@ fn o5_an_endpoint_finds_its_concurrency_and_a_reload_keeps_what_it_found() {
     let described = pipelines.list()[0].pipeline.clone();
     assert!(
         described
-            .contains("(closed) → adaptive_limit s/e (Gradient2, 2 to 40 at a time) → timeout"),
+            .contains("; closed) → adaptive_limit s/e (Gradient2, 2 to 40 at a time) → timeout"),
         "{described}"
     );
     let overload = || {
