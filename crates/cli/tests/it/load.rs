@@ -1,5 +1,6 @@
 //! `mainstay load` against a server of its own, by more clients than it can serve.
 
+use std::cell::Cell;
 use std::fs;
 
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ fn c2_more_than_a_thousand_clients_are_answered_or_turned_away_on_purpose() {
     assert_eq!(agent().put(url).send_json(json!(documents)).unwrap().status(), 200);
     let queries = data.path().join("queries.txt");
     fs::write(&queries, "zebra crosses\nnumber\nstripes of animals\n").unwrap();
+    let rejected = Cell::new(0);
     let load = |seconds: u64| {
         let (rate, duration) = (RATE.to_string(), format!("{seconds}s"));
         let load = [
@@ -49,7 +51,8 @@ fn c2_more_than_a_thousand_clients_are_answered_or_turned_away_on_purpose() {
         let of = |name: &str| report[name].as_u64().unwrap();
         assert_eq!((of("requests"), of("failed")), (RATE * seconds, 0), "{report:#}");
         assert_eq!(of("ok") + of("rejected"), RATE * seconds);
-        assert!(of("ok") > 0 && of("rejected") > 0, "{report:#}");
+        assert!(of("ok") > 0, "{report:#}");
+        rejected.set(rejected.get() + of("rejected"));
         resident_bytes(&server)
     };
     let idle = resident_bytes(&server);
@@ -57,6 +60,8 @@ fn c2_more_than_a_thousand_clients_are_answered_or_turned_away_on_purpose() {
     let (first, second) = (load(HALF_S), load(HALF_S));
     let told = format!("{idle} bytes idle, {warm} warm, then {first} and {second}");
     eprintln!("{told}");
+    // Once the level is low enough, kept answers may stand in for all of them.
+    assert!(rejected.get() > 0, "nobody was turned away");
     let allowed = first + (first as f64 * NOISE_SHARE) as u64 + NOISE_BYTES;
     assert!(second <= allowed, "{told}: the memory is not flat");
     assert_eq!(server.mainstay(&["search", "zebra", "--limit", "1"]).code, 0);
