@@ -10,8 +10,8 @@ use crate::text;
 
 /// More clients than the server has slots and places in its queue.
 const CLIENTS: &str = "1200";
-/// Searches a second and seconds of one half of the load. A leak of 4 KiB for each is 47 MiB in a half.
-const RATE: u64 = 2_000;
+/// Searches a second and seconds of one half of the load. A leak of 8 KiB for each is 47 MiB in a half.
+const RATE: u64 = 1_000;
 const HALF_S: u64 = 6;
 /// What the second half may end above the first: what an allocator and the kernel make of the same
 /// load from one time to the next.
