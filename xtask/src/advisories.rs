@@ -58,7 +58,11 @@ pub(crate) fn run() -> Result<(), String> {
         }
     }
     if !faults.is_empty() {
-        return Err(format!("known vulnerabilities:\n  {}", faults.join("\n  ")));
+        return Err(format!(
+            "known vulnerabilities:\n  {}\nraise the versions (cargo update -p NAME), or accept an id with \
+             its reason in xtask/src/advisories.rs",
+            faults.join("\n  ")
+        ));
     }
     println!("audit: {packages} packages have none of {known} known vulnerabilities (of {date})");
     Ok(())

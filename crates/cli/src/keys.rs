@@ -27,15 +27,8 @@ pub(crate) struct Arguments {
     /// The data directory; without it a running server is asked
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The address of the running server
-    #[arg(
-        long,
-        global = true,
-        env = "MAINSTAY_URL",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:8080"
-    )]
-    url: String,
+    #[command(flatten)]
+    remote: Remote,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -95,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             let alone = config.listen.ip().is_loopback() && catalogue.url.is_none();
             on_disk(arguments, &keys, alone)
         }
-        None => remotely(arguments, &Remote { url: arguments.url.clone() }),
+        None => remotely(arguments, &arguments.remote),
     }
 }
 

@@ -19,6 +19,7 @@ use mainstay_search::view::{Merged, ViewError};
 
 use crate::driven::RefusedSeq;
 use crate::engine::Engine;
+use crate::large_records::{LargeRecords, Turn};
 
 use crate::panics::panic_message;
 use crate::record::Change;
@@ -129,8 +130,12 @@ impl Driver {
             return Ok(if held.foreign.is_some() { Step::Foreign } else { Step::Absent });
         }
         self.finish_merge(&mut held)?;
-        let advanced = self.advance(&mut held)?;
+        // Until what a large record needed is written.
+        let large_records = self.inner.runtime.large_records.clone();
+        let mut turn = None;
+        let advanced = self.advance(&mut held, &large_records, &mut turn)?;
         self.checkpoint_when_due(&mut held, !advanced)?;
+        drop(turn);
         self.start_merge(&held);
         drop(held);
         if advanced {
@@ -140,10 +145,20 @@ impl Driver {
     }
 
     /// Applies the next batch; answers whether there was one.
-    fn advance(&mut self, held: &mut Held) -> Result<bool, Fault> {
+    fn advance<'t>(
+        &mut self,
+        held: &mut Held,
+        large_records: &'t LargeRecords,
+        turn: &mut Option<Turn<'t>>,
+    ) -> Result<bool, Fault> {
         let Some(driven) = held.driven.as_mut() else { return Ok(false) };
         let from = driven.through() + 1;
-        let batch = self.inner.log.read_batch(from, BATCH_BYTES).map_err(Fault::Log)?;
+        let batch;
+        let is_short = self.inner.runtime.memory_is_short();
+        let is_ending = || self.inner.stopper.is_set();
+        (batch, *turn) = large_records
+            .read(&self.inner.log, from, BATCH_BYTES, is_short, is_ending)
+            .map_err(Fault::Log)?;
         let (mut entries, mut last) = (batch.entries, batch.next_seq - 1);
         if last < from {
             return Ok(false);

@@ -33,6 +33,7 @@ mod error;
 mod files;
 mod hits;
 mod lanes;
+mod large_records;
 mod maintenance;
 mod open_view;
 mod options;

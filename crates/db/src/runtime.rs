@@ -12,11 +12,13 @@ use mainstay_resilience::{Criticality, DependencyKind, Pipelines};
 
 use crate::error::DbError;
 use crate::lanes::{LaneFigures, Lanes, cores};
+use crate::large_records::LargeRecords;
 use crate::options::Options;
 
 /// The threads and models that all collections share.
 pub(crate) struct Runtime {
     pub(crate) lanes: Lanes,
+    pub(crate) large_records: LargeRecords,
     settings: PoolSettings,
     /// For models that compute here. Each remote provider has a pool of its own, so that threads
     /// which wait for the network are not missed by local models.
@@ -59,6 +61,7 @@ impl Runtime {
         );
         Ok(Self {
             lanes,
+            large_records: LargeRecords::new(),
             settings,
             pool,
             models: Mutex::new(HashMap::new()),

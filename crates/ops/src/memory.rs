@@ -5,14 +5,15 @@
 //! | step | from (default) | what happens |
 //! |---|---|---|
 //! | normal | | nothing |
-//! | warn | 70 % | it is logged and shown |
+//! | warn | 70 % | it is logged and shown; the allocator gives pages back as soon as they are free |
 //! | shrink | 80 % | caches are asked to halve, background work is refused |
-//! | return | 82 % | the allocator gives free pages back to the kernel |
+//! | return | 82 % | the allocator gives back what it holds already |
 //! | reject | 85 % | caches are emptied, work below high priority is refused |
 //! | emergency | 93 % | everything but control calls is refused |
 //!
 //! Steps are entered at once and left one at a time, each only after the use stayed a margin below
-//! its threshold for a while. Each request [reserves](Budget::try_reserve) what it will need before
+//! its threshold for a while. When work is refused for want of room, the allocator gives its free
+//! pages back at any step. Each request [reserves](Budget::try_reserve) what it will need before
 //! it begins, so that what is on its way counts before it shows in any figure.
 //!
 //! | metric | kind | labels |

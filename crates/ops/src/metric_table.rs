@@ -457,7 +457,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "mainstay_spans_dropped_total",
         "Spans that were lost, by why",
-        &[Label::one_of("reason", &["queue_full", "export_failed", "rejected", "shutdown"])],
+        &[Label::one_of("reason", &["queue_full", "export_failed", "rejected"])],
     ),
     Metric::counter(
         "mainstay_correlation_ids_replaced_total",

@@ -38,9 +38,15 @@ pub(crate) fn reserve_body(bytes: u64) -> Result<(), Problem> {
     reserved.unwrap_or(Ok(())).map_err(|refusal| Problem::from(&*refusal))
 }
 
-/// Gives back what is reserved for the body: it lies in memory no more.
-pub(crate) fn release_body() {
-    let _ = BODY.try_with(RefCell::take);
+/// Hands out what is reserved for the body, to go along with work that may outlive the request; it
+/// is given back when it is dropped.
+pub(crate) fn take_body() -> Option<Reservation> {
+    BODY.try_with(RefCell::take).ok().flatten()
+}
+
+/// Keeps it again for the rest of the request.
+pub(crate) fn keep_body(reserved: Option<Reservation>) {
+    let _ = BODY.try_with(|body| body.replace(reserved));
 }
 
 impl From<&Refusal> for Problem {

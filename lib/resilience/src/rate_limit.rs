@@ -31,7 +31,7 @@ use crate::human_duration::check_duration;
 use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::sleeper::Sleeper;
-use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::strategy::{Describe, Part};
 use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use fixed_window::FixedWindow;
@@ -598,24 +598,6 @@ impl TakesTurns for RateLimiter {
     #[inline]
     fn wait_max(&self) -> Duration {
         Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed))
-    }
-}
-
-impl<T: Send, E: Send> Strategy<T, E> for RateLimiter {
-    #[inline]
-    fn execute<N: Next<T, E>>(
-        &self,
-        attempt: Attempt,
-        next: N,
-    ) -> impl Future<Output = Done<T, E>> + Send {
-        turns::execute(self, attempt, next)
-    }
-}
-
-impl<T, E> BlockingStrategy<T, E> for RateLimiter {
-    #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        turns::execute_blocking(self, attempt, next)
     }
 }
 

@@ -1,5 +1,6 @@
 //! O2: a process with a hard limit of memory, driven to its edge.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ const LIMIT_BYTES: u64 = 400 << 20;
 /// A document of which a dozen at a time, with their copies, fill that.
 const BODY_BYTES: usize = 16 << 20;
 const WRITERS: usize = 40;
-const WRITES: usize = 160;
+/// The load ends when so many are stored, however often writers had to come again.
+const STORED: usize = 8;
 
 /// A control group of its own; removed when dropped.
 struct Group(PathBuf);
@@ -90,6 +92,21 @@ fn the_drill_counts_a_process_that_the_kernel_kills() {
     assert!(group.kills() >= Some(1), "{:?}", group.kills());
 }
 
+/// What can be known of a server that does not come back.
+fn standing(server: &Server, group: Option<&Group>) -> String {
+    let level = server.mainstay(&["level"]);
+    let process = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
+    let part = |line: &&str| ["State", "VmRSS", "Threads"].iter().any(|key| line.starts_with(key));
+    let process: Vec<_> = process.iter().flat_map(|text| text.lines()).filter(part).collect();
+    let kills = group.and_then(Group::kills);
+    format!(
+        "{}{}\nprocess: {process:?}; killed by the kernel: {kills:?}\n{}",
+        level.out,
+        level.err,
+        server.said()
+    )
+}
+
 /// O2: no OOM kill, refusals that say what they are, and full service after release.
 #[test]
 fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
@@ -107,19 +124,25 @@ fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
         }
     };
     assert!(group.as_ref().is_none_or(|group| group.holds(server.child.id())));
-    let (next, statuses) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, stored) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let statuses = Mutex::new(BTreeMap::new());
+    let deadline = Instant::now() + PATIENCE;
     let text = "memory is short and the night is long ".repeat(BODY_BYTES / 38);
+    let body = json!({ "body": text }).to_string();
     std::thread::scope(|scope| {
         for _ in 0..WRITERS {
             scope.spawn(|| {
                 let agent = agent();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= WRITES {
+                    let done = stored.load(Ordering::Relaxed) >= STORED;
+                    if done || Instant::now() > deadline {
                         return;
                     }
                     let url = format!("{}/collections/default/documents/{number}", server.url);
-                    let sent = agent.put(url).send_json(json!({ "body": text }));
+                    // Whoever is refused is told so before the body is on its way.
+                    let asked = agent.put(url).header("expect", "100-continue");
+                    let sent = asked.content_type("application/json").send(&body);
                     let told = match sent {
                         Ok(mut answer) => {
                             let problem = answer.body_mut().read_to_string().unwrap_or_default();
@@ -128,21 +151,22 @@ fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
                         // A refused body may be cut off before its answer is read.
                         Err(error) => (0, error.to_string()),
                     };
-                    statuses.lock().unwrap().push(told);
+                    stored.fetch_add(usize::from(told.0 == 200), Ordering::Relaxed);
+                    *statuses.lock().unwrap().entry(told).or_insert(0) += 1;
                 }
             });
         }
     });
     let statuses = statuses.into_inner().unwrap();
-    let of = |wanted: u16| statuses.iter().filter(|(status, _)| *status == wanted).count();
-    let (stored, refused) = (of(200) + of(201), of(503));
-    assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
-    for (status, told) in &statuses {
-        assert!([0, 200, 201, 503].contains(status), "{status}: {told}");
+    assert!(stored.into_inner() >= STORED, "{statuses:?}; {}", standing(&server, group.as_ref()));
+    for (status, told) in statuses.keys() {
+        assert!([0, 200, 503].contains(status), "{status}: {told}");
         if *status == 503 {
             assert!(told.contains("memory") || told.contains("overloaded"), "{told}");
         }
     }
+    let refused = statuses.keys().any(|(_, told)| told.contains("bytes of memory are needed"));
+    assert!(refused, "{statuses:?}");
     let deadline = Instant::now() + PATIENCE;
     let calm = || {
         let shown = server.mainstay(&["level", "--json"]);
@@ -150,20 +174,30 @@ fn driven_to_the_edge_of_its_memory_the_server_refuses_work_and_lives() {
         shown["standing"]["level"] == "full"
     };
     while !calm() {
-        assert!(Instant::now() < deadline, "{}", server.mainstay(&["level"]).out);
+        assert!(Instant::now() < deadline, "{}", standing(&server, group.as_ref()));
     }
+    // Views are still at work on what was stored: for a moment memory may be short again.
     let url = format!("{}/collections/default/documents/last", server.url);
-    let last = agent().put(url).send_json(json!({"body": "zebra"})).unwrap();
-    assert_eq!(last.status(), 200);
-    let body = json!({"query": "night", "limit": 1, "timeout_ms": 30_000, "lines": 0});
-    let mut found = agent().post(format!("{}/search", server.url)).send_json(&body).unwrap();
-    assert_eq!(found.status(), 200);
-    let found: Value = found.body_mut().read_json().unwrap();
+    let seq = loop {
+        let mut last = agent().put(&url).send_json(json!({"body": "zebra"})).unwrap();
+        if last.status() == 200 {
+            break last.body_mut().read_json::<Value>().unwrap()["seq"].clone();
+        }
+        assert!(Instant::now() < deadline, "{}", standing(&server, group.as_ref()));
+    };
+    let query =
+        json!({"query": "night", "limit": 1, "lines": 0, "min_seq": seq, "timeout_ms": 30_000});
+    let deadline = Instant::now() + PATIENCE;
+    let found = loop {
+        let mut found = agent().post(format!("{}/search", server.url)).send_json(&query).unwrap();
+        assert_eq!(found.status(), 200);
+        let found: Value = found.body_mut().read_json().unwrap();
+        if found["complete"] == true {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "{found}; {}", standing(&server, group.as_ref()));
+    };
     assert_eq!(found["results"].as_array().map(Vec::len), Some(1));
-    let audit = server.mainstay(&["audit", "-n", "1000"]).ok().out;
-    assert!(audit.contains("memory.step"), "{audit}");
-    let history = server.mainstay(&["level"]).ok().out;
-    assert!(history.contains("memory is at step"), "{history}");
     if let Some(group) = &group {
         assert!(group.holds(server.child.id()), "it is the process that was started");
         assert_eq!(group.kills(), Some(0), "the kernel killed it");

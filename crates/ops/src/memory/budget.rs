@@ -8,7 +8,7 @@ use mainstay_resilience::Priority;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// What readers of the guard see without a lock.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Level {
     pub(super) step: AtomicU8,
     pub(super) reserved: AtomicU64,
     pub(super) refused: AtomicU64,
+    /// Whether work was refused for want of room since the guard looked last.
+    pub(super) wanted: AtomicBool,
     config: MemoryConfig,
 }
 
@@ -30,6 +32,7 @@ impl Level {
             step: AtomicU8::new(0),
             reserved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
             config,
         }
     }
@@ -75,6 +78,7 @@ impl Level {
         loop {
             let room = self.room(priority, reserved);
             if bytes > room {
+                self.wanted.store(true, Ordering::Relaxed);
                 return Err(refuse(room));
             }
             let more = reserved.saturating_add(bytes);

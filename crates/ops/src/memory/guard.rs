@@ -35,6 +35,8 @@ pub trait Allocator: Send + Sync {
     fn stats(&self) -> AllocatorStats;
     /// Gives free pages back to the kernel.
     fn purge(&self);
+    /// From now on gives pages back as soon as they are free, or (false) keeps some for speed again.
+    fn set_thrifty(&self, thrifty: bool);
 }
 
 /// Something that can do with less memory.
@@ -74,6 +76,14 @@ struct Position {
     low_since: Option<Tick>,
     reclaimed: Option<Tick>,
     changes: u64,
+}
+
+/// What is given back at one time.
+struct Reclaim {
+    /// The share of their content that caches keep.
+    keep: f64,
+    /// Whether the allocator gives back what nobody uses.
+    purge: bool,
 }
 
 type Caches = BTreeMap<String, Arc<dyn Shrinker>>;
@@ -145,8 +155,8 @@ impl MemoryGuard {
         let reading = read(&self.files, self.config.limit_bytes);
         let now = self.clock.now();
         let (step, reclaim) = self.decide(reading, now);
-        if reclaim {
-            self.reclaim(step);
+        if let Some(reclaim) = reclaim {
+            self.reclaim(step, &reclaim);
         }
         self.show();
         step
@@ -169,8 +179,8 @@ impl MemoryGuard {
         }
     }
 
-    /// The step now, and whether memory is to be reclaimed.
-    fn decide(&self, reading: Option<Reading>, now: Tick) -> (Step, bool) {
+    /// The step now, and what is to be reclaimed.
+    fn decide(&self, reading: Option<Reading>, now: Tick) -> (Step, Option<Reclaim>) {
         let mut position = lock(&self.position);
         let before = position.step;
         position.reading = reading;
@@ -185,15 +195,29 @@ impl MemoryGuard {
         }
         if position.step != before {
             position.changes += 1;
+            if let Some(allocator) = &self.allocator {
+                allocator.set_thrifty(position.step > Step::Normal);
+            }
             let (from, to) = (before.as_str(), position.step.as_str());
             tracing::warn!(from, to, ratio, "memory step changed");
         }
         let since =
             |last: Tick| now.since(last) >= Duration::from_millis(self.config.reclaim_every_ms);
-        // On the way down nothing more is taken from the caches: only above the threshold itself.
-        let reclaim = reached >= Step::Shrink && position.reclaimed.is_none_or(since);
-        if reclaim {
+        // On the way down nothing more is taken from the caches: only above the threshold itself. Work
+        // that was refused asks for what the allocator holds and nobody uses.
+        let wanted = self.level.wanted.load(Ordering::Relaxed);
+        let due = position.reclaimed.is_none_or(since) && (wanted || reached >= Step::Shrink);
+        let reclaim = due.then_some(Reclaim {
+            keep: match position.step {
+                _ if reached < Step::Shrink => 1.0,
+                step if step >= Step::Reject => 0.0,
+                _ => KEEP_AT_SHRINK,
+            },
+            purge: wanted || position.step >= Step::Return,
+        });
+        if due {
             position.reclaimed = Some(now);
+            self.level.wanted.store(false, Ordering::Relaxed);
         }
         self.level.step.store(position.step as u8, Ordering::Relaxed);
         if let Some(reading) = reading {
@@ -226,17 +250,17 @@ impl MemoryGuard {
         }
     }
 
-    fn reclaim(&self, step: Step) {
-        let keep = if step >= Step::Reject { 0.0 } else { KEEP_AT_SHRINK };
-        let caches = lock(&self.caches).clone();
+    fn reclaim(&self, step: Step, wanted: &Reclaim) {
+        let shrinking = wanted.keep < 1.0;
+        let caches = if shrinking { lock(&self.caches).clone() } else { Caches::new() };
         let mut freed_bytes = 0u64;
         for (name, cache) in caches {
-            let freed = cache.shrink(keep);
+            let freed = cache.shrink(wanted.keep);
             freed_bytes = freed_bytes.saturating_add(freed);
             metrics::counter!("mainstay_memory_shrunk_bytes_total", "cache" => name)
                 .increment(freed);
         }
-        let purge = self.allocator.as_ref().filter(|_| step >= Step::Return);
+        let purge = self.allocator.as_ref().filter(|_| wanted.purge);
         if let Some(allocator) = purge {
             allocator.purge();
             metrics::counter!("mainstay_memory_purges_total").increment(1);

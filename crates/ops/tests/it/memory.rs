@@ -7,7 +7,7 @@ use mainstay_ops::memory::{
 use mainstay_resilience::{ManualClock, Priority};
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -168,6 +168,7 @@ fn this_machine_can_be_read() {
 struct Cache {
     bytes: AtomicU64,
     purges: AtomicU64,
+    thrifty: AtomicBool,
 }
 
 impl Shrinker for Cache {
@@ -189,6 +190,10 @@ impl Allocator for Cache {
 
     fn purge(&self) {
         self.purges.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn set_thrifty(&self, thrifty: bool) {
+        self.thrifty.store(thrifty, Ordering::SeqCst);
     }
 }
 
@@ -243,6 +248,7 @@ fn each_threshold_enters_its_step_at_once() {
 fn steps_are_left_one_at_a_time_after_the_margin_and_the_hold() {
     let guarded = guarded();
     assert_eq!(guarded.at(940), Step::Emergency);
+    assert!(guarded.cache.thrifty.load(Ordering::SeqCst));
     // Below the threshold but within the margin: nothing changes, however long.
     for _ in 0..100 {
         assert_eq!(guarded.at(905), Step::Emergency);
@@ -258,6 +264,7 @@ fn steps_are_left_one_at_a_time_after_the_margin_and_the_hold() {
     expected.reverse();
     assert_eq!(steps, expected);
     assert_eq!(guarded.guard.report().changes, 6);
+    assert!(!guarded.cache.thrifty.load(Ordering::SeqCst));
 }
 
 // O2
@@ -295,6 +302,29 @@ fn caches_halve_then_empty_and_the_allocator_purges() {
     guarded.clock.advance(Duration::from_millis(1_500));
     assert_eq!(guarded.at(790), Step::Reject);
     assert_eq!(guarded.cache.bytes(), 1_000);
+}
+
+// O2
+#[test]
+fn work_that_was_refused_for_want_of_room_makes_the_allocator_give_back_and_spares_the_caches() {
+    let guarded = guarded();
+    let purges = || guarded.cache.purges.load(Ordering::SeqCst);
+    guarded.cache.bytes.store(1_000, Ordering::SeqCst);
+    guarded.at(500);
+    assert!(guarded.guard.budget().try_reserve(400 << 20, Priority::Normal).is_err());
+    guarded.at(500);
+    guarded.at(500);
+    assert_eq!((purges(), guarded.cache.bytes()), (1, 1_000));
+    // No more often than memory is reclaimed at all, and not for nothing.
+    assert!(guarded.guard.budget().try_reserve(400 << 20, Priority::Normal).is_err());
+    guarded.at(500);
+    assert_eq!(purges(), 1);
+    guarded.clock.advance(Duration::from_secs(1));
+    guarded.at(500);
+    assert_eq!(purges(), 2);
+    guarded.clock.advance(Duration::from_secs(1));
+    guarded.at(500);
+    assert_eq!(purges(), 2);
 }
 
 // O2

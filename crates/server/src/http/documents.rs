@@ -3,7 +3,7 @@
 use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mainstay_db::{Collection, DOCUMENT_LINE_BYTES_MAX, Db, Document, Written};
+use mainstay_db::{Collection, DOCUMENT_LINE_BYTES_MAX, Db, DbError, Document, Written};
 use mainstay_ops::admission::{Load, write_bytes, write_units};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -90,9 +90,20 @@ pub(crate) async fn put(
     bulk.finish().await.map(Json)
 }
 
-/// What a write costs, from its bytes.
-fn written_load(bytes: u64) -> Load {
-    Load { cost: write_units(bytes), bytes: write_bytes(bytes), ..Load::default() }
+/// Writes documents of so many bytes. The memory that was reserved for the request's body is theirs;
+/// only what is missing is reserved beside it.
+async fn write<T: Send + 'static>(
+    state: &State,
+    bytes: u64,
+    run: impl FnOnce() -> Result<T, DbError> + Send + 'static,
+) -> Result<T, Problem> {
+    ticket::reserve_body(write_bytes(bytes))?;
+    let memory = ticket::take_body();
+    let load = Load { cost: write_units(bytes), ..Load::default() };
+    let run = move |_: &Db, _| Ok((run()?, memory));
+    let (written, memory) = state.weighed(Work::Write, load, |_| true, run).await?;
+    ticket::keep_body(memory);
+    Ok(written)
 }
 
 #[derive(Deserialize)]
@@ -198,11 +209,10 @@ impl Bulk {
         let bytes = std::mem::take(&mut self.batch_bytes) as u64;
         let ids: Vec<String> = batch.iter().map(|document| document.id.clone()).collect();
         let collection = self.collection.clone();
-        let load = written_load(bytes);
-        let put = move |_: &Db, _| collection.put(batch);
-        let written = self.state.weighed(Work::Write, load, |_| true, put).await;
+        let written = write(&self.state, bytes, move || collection.put(batch)).await;
         if std::mem::take(&mut self.gathered) > 0 {
-            ticket::release_body();
+            // Of a stream nothing is left in memory.
+            drop(ticket::take_body());
         }
         let Written { seq, documents } = written.map_err(|problem| self.broken(problem))?;
         self.written.seq = self.written.seq.max(seq);
@@ -358,9 +368,8 @@ pub(crate) async fn put_one(
     }
     let document = Document::try_from(json).map_err(Problem::bad_request)?;
     let collection = state.collection(&name)?;
-    let load = written_load((document.body.len() + document.title.len()) as u64);
-    let put = move |_: &Db, _| collection.put_one(document);
-    let seq = state.weighed(Work::Write, load, |_| true, put).await?;
+    let bytes = (document.body.len() + document.title.len()) as u64;
+    let seq = write(&state, bytes, move || collection.put_one(document)).await?;
     Ok(Json(WrittenJson { stored: 1, seq, failed: Vec::new(), failed_total: 0 }))
 }
 

@@ -302,6 +302,28 @@ fn until_given_back(guard: &MemoryGuard) {
     }
 }
 
+/// O2: the memory of a body is that of its write, too: nothing is counted twice, so that whoever was
+/// let in with a body is not turned away when all of it has come.
+#[test]
+fn o2_a_write_whose_body_fits_is_stored() {
+    let server = Running::start();
+    // Room for five times the body: four copies are reserved, as in all of its life.
+    let guard = small_memory(64 << 20);
+    server.control().admission().guard_memory(guard.budget());
+    let text = "x".repeat((64 << 20) * 85 / 100 / 5);
+    let one = format!("{{\"id\": \"1\", \"body\": \"{text}\"}}");
+    let json = "application/json";
+    for (path, body) in [
+        ("/collections/default/documents/1", one.clone()),
+        ("/collections/default/documents", one.clone()),
+        ("/collections/default/documents", format!("[{one}]")),
+    ] {
+        let answer = server.send("PUT", path, json, body.as_bytes());
+        assert_eq!(answer.status, 200, "{path}: {:.500}", answer.body);
+        until_given_back(&guard);
+    }
+}
+
 /// O2: a long stream is written in parts and never holds more than one of them.
 #[test]
 fn o2_a_stream_longer_than_the_memory_is_written_in_parts() {

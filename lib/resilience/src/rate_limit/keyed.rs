@@ -1,6 +1,6 @@
 //! One rate limit per key, with a hard bound on keys.
 
-use super::turns::{self, TakesTurns, Turn};
+use super::turns::{TakesTurns, Turn};
 use super::{Meter, RateConfig, Refusal, Rule, RuleCell, rejection};
 use crate::attempt::Attempt;
 use crate::bounded_map::BoundedMap;
@@ -11,7 +11,7 @@ use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::name::Name;
 use crate::rejection::{PolicyKind, Reason, Rejection};
-use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::strategy::{Describe, Part};
 use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use std::collections::hash_map::RandomState;
@@ -396,24 +396,6 @@ impl TakesTurns for KeyedRateLimiter {
 
     fn wait_max(&self) -> Duration {
         Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed))
-    }
-}
-
-impl<T: Send, E: Send> Strategy<T, E> for KeyedRateLimiter {
-    #[inline]
-    fn execute<N: Next<T, E>>(
-        &self,
-        attempt: Attempt,
-        next: N,
-    ) -> impl Future<Output = Done<T, E>> + Send {
-        turns::execute(self, attempt, next)
-    }
-}
-
-impl<T, E> BlockingStrategy<T, E> for KeyedRateLimiter {
-    #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        turns::execute_blocking(self, attempt, next)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One shared limit per key, with a hard bound on keys.
 
-use super::turns::{self, TakesTurns, Turn};
+use super::turns::{TakesTurns, Turn};
 use super::{LeasedLimiter, QuotaSource, RateConfig, WithoutSource, lease};
 use crate::attempt::Attempt;
 use crate::bounded_map::BoundedMap;
@@ -10,7 +10,7 @@ use crate::context::CallerKey;
 use crate::event::{Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Rejection};
-use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::strategy::{Describe, Part};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::fmt;
 use std::sync::Arc;
@@ -237,24 +237,6 @@ impl TakesTurns for KeyedLeasedLimiter {
 
     fn wait_max(&self) -> Duration {
         local(self.0.without).map_or(Duration::ZERO, |rate| rate.wait_max)
-    }
-}
-
-impl<T: Send, E: Send> Strategy<T, E> for KeyedLeasedLimiter {
-    #[inline]
-    fn execute<N: Next<T, E>>(
-        &self,
-        attempt: Attempt,
-        next: N,
-    ) -> impl Future<Output = Done<T, E>> + Send {
-        turns::execute(self, attempt, next)
-    }
-}
-
-impl<T, E> BlockingStrategy<T, E> for KeyedLeasedLimiter {
-    #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        turns::execute_blocking(self, attempt, next)
     }
 }
 

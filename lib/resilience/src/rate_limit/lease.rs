@@ -4,14 +4,14 @@
 //! Invariants: every portion is spent within its own validity; an instance never spends more than
 //! it was granted, plus its local limit while the store is away.
 
-use super::turns::{self, TakesTurns, Turn};
+use super::turns::{TakesTurns, Turn};
 use super::{RateConfig, RateLimiter};
 use crate::attempt::Attempt;
 use crate::clock::{Clock, Precision, Tick};
 use crate::config_error::{ConfigError, check_range};
 use crate::event::{Listeners, Observer};
 use crate::rejection::{PolicyKind, Reason, Rejection};
-use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::strategy::{Describe, Part};
 use crate::sync::{Mutex, lock};
 use std::fmt;
 use std::sync::Arc;
@@ -307,24 +307,6 @@ impl TakesTurns for LeasedLimiter {
 
     fn wait_max(&self) -> Duration {
         self.0.local.as_ref().map_or(Duration::ZERO, RateLimiter::wait_max)
-    }
-}
-
-impl<T: Send, E: Send> Strategy<T, E> for LeasedLimiter {
-    #[inline]
-    fn execute<N: Next<T, E>>(
-        &self,
-        attempt: Attempt,
-        next: N,
-    ) -> impl Future<Output = Done<T, E>> + Send {
-        turns::execute(self, attempt, next)
-    }
-}
-
-impl<T, E> BlockingStrategy<T, E> for LeasedLimiter {
-    #[inline]
-    fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
-        turns::execute_blocking(self, attempt, next)
     }
 }
 

@@ -3,11 +3,12 @@
 //! Invariants: an attempt waits no longer than the limit's own wait, counted from when it came, and
 //! never beyond its deadline; what was booked is not asked for again.
 
+use super::{KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter, RateLimiter};
 use crate::attempt::Attempt;
 use crate::clock::Tick;
 use crate::rejection::Rejection;
 use crate::sleeper::Sleeper;
-use crate::strategy::{BlockingNext, Done, Next};
+use crate::strategy::{BlockingNext, BlockingStrategy, Done, Next, Strategy};
 use std::time::Duration;
 
 /// What a waiting caller does next.
@@ -38,7 +39,7 @@ fn end_of_wait(limiter: &impl TakesTurns, attempt: &Attempt) -> Tick {
 /// Waits for the turn of `attempt`, then runs the rest of the chain.
 #[inline]
 #[expect(clippy::manual_async_fn, reason = "an `async fn` moves its arguments once more")]
-pub(super) fn execute<T: Send, E: Send, N: Next<T, E>>(
+fn execute<T: Send, E: Send, N: Next<T, E>>(
     limiter: &impl TakesTurns,
     mut attempt: Attempt,
     next: N,
@@ -66,7 +67,7 @@ pub(super) fn execute<T: Send, E: Send, N: Next<T, E>>(
 
 /// As [`execute`], blocking.
 #[inline]
-pub(super) fn execute_blocking<T, E, N: BlockingNext<T, E>>(
+fn execute_blocking<T, E, N: BlockingNext<T, E>>(
     limiter: &impl TakesTurns,
     mut attempt: Attempt,
     next: N,
@@ -87,3 +88,33 @@ pub(super) fn execute_blocking<T, E, N: BlockingNext<T, E>>(
     }
     next.run(attempt)
 }
+
+/// Lets limits that take turns stand in chains. One by one, so that each type's page says so and the
+/// trait above stays inside.
+macro_rules! stand_in_chains {
+    ($($limit:ty),*) => {$(
+        impl<T: Send, E: Send> Strategy<T, E> for $limit {
+            #[inline]
+            fn execute<N: Next<T, E>>(
+                &self,
+                attempt: Attempt,
+                next: N,
+            ) -> impl Future<Output = Done<T, E>> + Send {
+                execute(self, attempt, next)
+            }
+        }
+
+        impl<T, E> BlockingStrategy<T, E> for $limit {
+            #[inline]
+            fn execute_blocking<N: BlockingNext<T, E>>(
+                &self,
+                attempt: Attempt,
+                next: N,
+            ) -> Done<T, E> {
+                execute_blocking(self, attempt, next)
+            }
+        }
+    )*};
+}
+
+stand_in_chains!(RateLimiter, KeyedRateLimiter, LeasedLimiter, KeyedLeasedLimiter);
