@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_next_turn_begins_when_one_ends_and_the_end_waits_for_none() {
         let records = LargeRecords::new();
-        let first = records.wait(|| false).unwrap();
+        let first = records.wait(|| false).expect("nobody has a turn");
         assert!(records.wait(|| true).is_none());
         let had_turn = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ mod tests {
             }
             assert!(!had_turn.load(Ordering::SeqCst));
             drop(first);
-            next.join().unwrap();
+            next.join().expect("it does not panic");
         });
         assert!(had_turn.load(Ordering::SeqCst));
     }
