@@ -131,9 +131,9 @@ impl Driver {
         }
         self.finish_merge(&mut held)?;
         // Until what a large record needed is written.
-        let large_records = self.inner.runtime.large_records.clone();
+        let turns = self.inner.runtime.large_records.clone();
         let mut turn = None;
-        let advanced = self.advance(&mut held, &large_records, &mut turn)?;
+        let advanced = self.advance(&mut held, &turns, &mut turn)?;
         self.checkpoint_when_due(&mut held, !advanced)?;
         drop(turn);
         self.start_merge(&held);
@@ -148,17 +148,13 @@ impl Driver {
     fn advance<'t>(
         &mut self,
         held: &mut Held,
-        large_records: &'t LargeRecords,
+        turns: &'t LargeRecords,
         turn: &mut Option<Turn<'t>>,
     ) -> Result<bool, Fault> {
         let Some(driven) = held.driven.as_mut() else { return Ok(false) };
         let from = driven.through() + 1;
         let batch;
-        let is_short = self.inner.runtime.memory_is_short();
-        let is_ending = || self.inner.stopper.is_set();
-        (batch, *turn) = large_records
-            .read(&self.inner.log, from, BATCH_BYTES, is_short, is_ending)
-            .map_err(Fault::Log)?;
+        (batch, *turn) = self.inner.read_in_turn(turns, from, BATCH_BYTES).map_err(Fault::Log)?;
         let (mut entries, mut last) = (batch.entries, batch.next_seq - 1);
         if last < from {
             return Ok(false);

@@ -13,11 +13,13 @@ use mainstay_search::method::Method;
 use mainstay_search::request::Stop;
 use mainstay_search::view::ViewError;
 use mainstay_storage::fs::FileSystem;
-use mainstay_storage::{Directory, Log};
+use mainstay_storage::log::Batch;
+use mainstay_storage::{Directory, Log, LogError};
 
 use crate::driven::{Driven, Readers, ViewKind, number_of};
 use crate::embedding::Embedding;
 use crate::error::DbError;
+use crate::large_records::{LargeRecords, Turn};
 use crate::maintenance::Maintenance;
 use crate::open_view;
 use crate::options::Options;
@@ -84,6 +86,17 @@ impl Engine {
 
     pub(crate) fn set_embedding(&self, embedding: Arc<Embedding>) {
         *self.embedding.write().unwrap_or_else(PoisonError::into_inner) = embedding;
+    }
+
+    /// Reads the next batch of the log, in turn with other views where it is large.
+    pub(crate) fn read_in_turn<'t>(
+        &self,
+        turns: &'t LargeRecords,
+        from_seq: u64,
+        bytes_max: u64,
+    ) -> Result<(Batch, Option<Turn<'t>>), LogError> {
+        let is_short = self.runtime.memory_is_short();
+        turns.read(&self.log, from_seq, bytes_max, is_short, &self.stopper)
     }
 
     /// The documents as readers see them.

@@ -10,6 +10,8 @@ use mainstay_resilience::{Bulkhead, BulkheadConfig, BulkheadPermit, Priority, Qu
 use mainstay_storage::log::Batch;
 use mainstay_storage::{Log, LogError};
 
+use crate::stopper::Stopper;
+
 /// From this many bytes on a record is large; so is a batch while memory is short.
 const LARGE_BYTES: usize = 4 << 20;
 /// How long a view waits for its turn at most.
@@ -38,16 +40,16 @@ impl LargeRecords {
         log: &Log,
         from_seq: u64,
         bytes_max: u64,
-        is_short: bool,
-        is_ending: impl Fn() -> bool,
+        memory_is_short: bool,
+        stopper: &Stopper,
     ) -> Result<(Batch, Option<Turn<'_>>), LogError> {
         let batch = log.read_batch(from_seq, bytes_max)?;
-        if !is_large(&batch, is_short) {
+        if !is_large(&batch, memory_is_short) {
             return Ok((batch, None));
         }
         // Nothing is held while others have their turn.
         drop(batch);
-        let turn = self.wait(is_ending);
+        let turn = self.wait(|| stopper.is_set());
         Ok((log.read_batch(from_seq, bytes_max)?, turn))
     }
 

@@ -178,15 +178,8 @@ impl Rebuild<'_> {
     /// Applies the next batch; answers whether there was one.
     fn advance(&mut self) -> Result<bool, DbError> {
         let from = (self.driven.through() + 1).max(self.inner.log.first_seq());
-        let runtime = &self.inner.runtime;
-        let is_ending = || self.inner.stopper.is_set();
-        let (batch, _turn) = runtime.large_records.read(
-            &self.inner.log,
-            from,
-            BATCH_BYTES,
-            runtime.memory_is_short(),
-            is_ending,
-        )?;
+        let turns = &self.inner.runtime.large_records;
+        let (batch, _turn) = self.inner.read_in_turn(turns, from, BATCH_BYTES)?;
         let (mut entries, mut last) = (batch.entries, batch.next_seq - 1);
         if last < from {
             return Ok(false);
