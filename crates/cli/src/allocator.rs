@@ -51,6 +51,8 @@ impl Allocator for Mimalloc {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     /// Resident bytes of this process that no file backs.
