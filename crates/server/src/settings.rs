@@ -815,7 +815,8 @@ mod tests {
 
     #[test]
     fn the_reference_page_is_the_one_that_is_checked_in() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let here = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+        let path = &format!("{here}/../../docs/configuration.md");
         if std::env::var_os("MAINSTAY_UPDATE").is_some() {
             std::fs::write(path, reference()).unwrap();
         }

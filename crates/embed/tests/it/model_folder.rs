@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::contract::{self, Tolerance};
 
 fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models")
 }
 
 /// A folder in the layout of sentence-transformers with the built-in MiniLM in it.
@@ -160,7 +160,7 @@ fn settings_that_would_be_ignored_are_refused_by_name() {
 }
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/it/fixtures")
 }
 
 /// Compares with what `models/reproduce/tiny_bert.py` computed without this crate.

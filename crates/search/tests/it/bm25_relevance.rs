@@ -52,7 +52,8 @@ struct Collection {
 }
 
 fn datasets() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets");
+    let beside =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../../shared/datasets");
     let folder = std::env::var_os("MAINSTAY_DATASETS").map_or(beside, PathBuf::from);
     folder.is_dir().then_some(folder)
 }

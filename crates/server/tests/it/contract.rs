@@ -7,7 +7,8 @@ use crate::Running;
 /// the tests with `MAINSTAY_UPDATE=1`.
 #[test]
 fn the_openapi_document_that_is_checked_in_is_the_one_that_is_served() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../api/openapi.json");
+    let path =
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../api/openapi.json");
     let derived = mainstay_server::openapi();
     if std::env::var_os("MAINSTAY_UPDATE").is_some() {
         fs::write(&path, &derived).unwrap();

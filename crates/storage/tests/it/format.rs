@@ -15,7 +15,7 @@ use mainstay_storage::sim::{Random, SimFs};
 const DIR: &str = "/log";
 
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/log-v1")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/data/log-v1")
 }
 
 /// Options under which the same calls write the same bytes.
