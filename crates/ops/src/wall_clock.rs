@@ -41,6 +41,19 @@ impl WallClock {
             Source::Manual(hand) => hand.load(Ordering::SeqCst),
         }
     }
+
+    /// The same from the system's last tick: up to 10 ms old, for a quarter of the time that reading
+    /// the clock takes. For what is asked many times a request.
+    #[must_use]
+    pub fn unix_ms_coarse(&self) -> u64 {
+        #[cfg(target_os = "linux")]
+        if let Source::System = self.0 {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+            let ms = time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000);
+            return u64::try_from(ms).unwrap_or(0);
+        }
+        self.unix_ms()
+    }
 }
 
 impl fmt::Debug for WallClock {
@@ -190,6 +203,14 @@ mod tests {
         }
         assert_eq!(parse_rfc3339("2000-02-29T14:00:00+02:00"), Some(951_825_600_000));
         assert_eq!(parse_rfc3339("2000-02-29T07:30:00.5-04:30"), Some(951_825_600_500));
+    }
+
+    #[test]
+    fn the_time_of_the_last_tick_is_that_of_the_clock() {
+        let clock = WallClock::system();
+        let (before, coarse) = (clock.unix_ms(), clock.unix_ms_coarse());
+        assert!(coarse.abs_diff(before) < 60_000, "{coarse} and {before}");
+        assert_eq!(ManualWallClock::at(7).clock().unix_ms_coarse(), 7);
     }
 
     #[test]

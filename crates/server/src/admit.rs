@@ -4,7 +4,7 @@
 //! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::extract::{MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use axum::middleware::Next;
@@ -35,16 +35,16 @@ const URGENCY_MAX: u8 = 7;
 
 /// Refuses what is not begun now; everything else runs under its ticket.
 pub(crate) async fn apply(
-    Shared(state): Shared<State>,
-    caller: Caller,
+    state: &State,
+    caller: &Caller,
     request: Request,
     next: Next,
 ) -> Response {
     let Some(group) = group(request.method(), request.uri().path()) else {
-        return control(&state, request, next).await;
+        return control(state, request, next).await;
     };
     if request.extensions().get::<Spare>().is_some() {
-        return no_connection(&state, group).into_response();
+        return no_connection(state, group).into_response();
     }
     let (parts, body) = request.into_parts();
     let (class, key) = (class_of(&parts), caller.key());
@@ -68,7 +68,7 @@ pub(crate) async fn apply(
     let headers = response.headers_mut();
     show_rates(headers, &state.admission().policies_at(route, group, &key));
     if let Some(collection) = collection {
-        show_write_queue(headers, &state, collection);
+        show_write_queue(headers, state, collection);
     }
     response
 }

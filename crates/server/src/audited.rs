@@ -5,9 +5,8 @@
 //! never ended: with both every request that changes something leaves one entry. Who is not let in is
 //! counted and leaves none, or a guesser could push the trail out of its file.
 
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::extract::{MatchedPath, Request};
 use axum::http::StatusCode;
-use axum::middleware::Next;
 use axum::response::Response;
 use mainstay_ops::audit::{Action, Outcome};
 
@@ -34,29 +33,35 @@ pub(crate) const ACTIONS: &[(&str, &str, &str)] = &[
     ("POST", "/admin/config/reload", "config.reload"),
 ];
 
-/// Records a change that was refused or failed.
-pub(crate) async fn apply(
-    Shared(state): Shared<State>,
-    caller: Caller,
-    request: Request,
-    next: Next,
-) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let known = ACTIONS
-        .iter()
-        .find(|(verb, path, _)| request.method().as_str() == *verb && route == Some(*path));
-    let Some((_, path, name)) = known else { return next.run(request).await };
-    let target = target(path, request.uri().path());
-    let response = next.run(request).await;
-    if let Some(outcome) = outcome(response.status()) {
+/// A change that a request asks for.
+pub(crate) struct Change {
+    name: &'static str,
+    target: String,
+}
+
+impl Change {
+    /// What it asks for; nothing where it changes nothing.
+    pub(crate) fn of(request: &Request) -> Option<Self> {
+        let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let verb = request.method().as_str();
+        let known = ACTIONS.iter().find(|(known, path, _)| verb == *known && route == Some(*path));
+        known.map(|(_, path, name)| Self { name, target: target(path, request.uri().path()) })
+    }
+
+    /// What to record of it; nothing when it was made.
+    pub(crate) fn came_to_nothing(self, caller: &Caller, response: &Response) -> Option<Action> {
+        let outcome = outcome(response.status())?;
         let told = response.extensions().get::<Told>().map(|told| told.0.clone());
         let why = told.unwrap_or_else(|| format!("status {}", response.status().as_u16()));
-        let action = Action::new(caller.name(), name, &target).ended(outcome).because(&why);
-        let audit = state.operations().audit.clone();
-        // It waits for the disk.
-        let _ = tokio::task::spawn_blocking(move || audit.record(action)).await;
+        let action = Action::new(caller.name(), self.name, &self.target);
+        Some(action.ended(outcome).because(&why))
     }
-    response
+}
+
+/// Records it, waiting for the disk.
+pub(crate) async fn record(state: &State, action: Action) {
+    let audit = state.operations().audit.clone();
+    let _ = tokio::task::spawn_blocking(move || audit.record(action)).await;
 }
 
 /// What an answer says of a change; nothing when it was made.

@@ -5,9 +5,8 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use mainstay_ops::keys::{Identity, Scope};
 
@@ -65,22 +64,8 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
     text(API_KEY).map(str::trim)
 }
 
-/// Lets a request through that may pass, with who sent it.
-pub(crate) async fn apply(
-    Shared(state): Shared<State>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    match check(&state, &request) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(refused) => refused,
-    }
-}
-
-fn check(state: &State, request: &Request) -> Result<Caller, Response> {
+/// Who sent a request that may pass; else what to answer.
+pub(crate) fn check(state: &State, request: &Request) -> Result<Caller, Response> {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let path = request.uri().path();
     let needs = needs(request.method(), path);

@@ -1,9 +1,7 @@
 //! Answers that end their connection, so that the next request looks for another place.
 
-use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::state::State;
 
@@ -11,13 +9,21 @@ use crate::state::State;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spare;
 
-/// Says `Connection: close` on a spare connection, and on every one once the server is about to end:
-/// whoever keeps a connection comes again elsewhere.
-pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
-    let spare = request.extensions().get::<Spare>().is_some();
-    let mut response = next.run(request).await;
-    if spare || state.is_draining() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// Whether an answer ends its connection.
+pub(crate) struct Leaving {
+    spare: bool,
+}
+
+impl Leaving {
+    pub(crate) fn of(request: &Request) -> Self {
+        Self { spare: request.extensions().get::<Spare>().is_some() }
     }
-    response
+
+    /// Says `Connection: close` on a spare connection, and on every one once the server is about to
+    /// end: whoever keeps a connection comes again elsewhere.
+    pub(crate) fn add(&self, state: &State, headers: &mut HeaderMap) {
+        if self.spare || state.is_draining() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
 }

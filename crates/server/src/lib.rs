@@ -25,6 +25,7 @@ mod answers;
 mod audited;
 mod authenticate;
 mod caller;
+mod front;
 mod gauges;
 mod http;
 mod leaving;

@@ -1,4 +1,4 @@
-//! The outermost layer of every request: its correlation id and its place in a trace, its span, its
+//! The outermost part of every request: its correlation id and its place in a trace, its span, its
 //! figures, and the level of service on its answer.
 //!
 //! What the span begins follows the request through every thread that enters it; see
@@ -6,17 +6,16 @@
 
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
-use axum::middleware::Next;
 use axum::response::Response;
 use mainstay_ops::correlation::{
     CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
     is_correlation_id, random_id, with_current,
 };
 use mainstay_ops::levels::{Level, Standing};
+use tracing::Span;
 use tracing::field::Empty;
-use tracing::{Instrument, Span};
 
 use crate::problem::TurnedAway;
 use crate::route_kind::RouteKind;
@@ -32,67 +31,92 @@ const REASON_CHARS_MAX: usize = 200;
 /// The route of a request that no path of ours matches; its own path would be an unbounded label.
 const UNMATCHED: &str = "unmatched";
 
-/// Answers a request inside its span, and measures it.
-pub(crate) async fn observe(
-    Shared(state): Shared<State>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let begun = Instant::now();
-    let headers = request.headers();
-    let given = text(headers, CORRELATION_HEADER);
-    let ids = Ids::of_request(Incoming {
-        correlation: given,
-        traceparent: text(headers, TRACEPARENT_HEADER),
-        tracestate: text(headers, TRACESTATE_HEADER),
-    });
-    let malformed =
-        headers.contains_key(CORRELATION_HEADER) && !given.is_some_and(is_correlation_id);
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str).to_string();
-    let method = known_method(request.method());
-    let correlation = HeaderValue::from_str(&ids.correlation);
-    let fallback = ids.clone();
-    let span = begin(ids, || span(method, &route));
-    let traceparent = span.in_scope(|| {
-        if malformed {
-            metrics::counter!("mainstay_correlation_ids_replaced_total").increment(1);
-            tracing::warn!(
-                "malformed X-Correlation-ID replaced; it has at most 64 letters, digits and -"
-            );
+/// A request that is being answered.
+pub(crate) struct Observed {
+    begun: Instant,
+    span: Span,
+    method: &'static str,
+    route: String,
+    is_search: bool,
+    correlation: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
+    in_flight: InFlight,
+}
+
+impl Observed {
+    pub(crate) fn begin(request: &Request) -> Self {
+        let begun = Instant::now();
+        let headers = request.headers();
+        let given = text(headers, CORRELATION_HEADER);
+        let ids = Ids::of_request(Incoming {
+            correlation: given,
+            traceparent: text(headers, TRACEPARENT_HEADER),
+            tracestate: text(headers, TRACESTATE_HEADER),
+        });
+        let malformed =
+            headers.contains_key(CORRELATION_HEADER) && !given.is_some_and(is_correlation_id);
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map_or(UNMATCHED, MatchedPath::as_str).to_string();
+        let method = known_method(request.method());
+        // Both are of digits, letters and hyphens by construction.
+        let correlation = HeaderValue::from_str(&ids.correlation).ok();
+        let fallback = ids.clone();
+        let span = begin(ids, || span(method, &route));
+        let traceparent = span.in_scope(|| {
+            if malformed {
+                metrics::counter!("mainstay_correlation_ids_replaced_total").increment(1);
+                tracing::warn!(
+                    "malformed X-Correlation-ID replaced; it has at most 64 letters, digits and -"
+                );
+            }
+            with_current(|ids, span_id| ids.traceparent(span_id))
+        });
+        let traceparent = traceparent.unwrap_or_else(|| fallback.traceparent(random_id()));
+        Self {
+            begun,
+            span,
+            method,
+            route,
+            is_search: RouteKind::of(request.method(), request.uri().path()) == RouteKind::Search,
+            correlation,
+            traceparent: HeaderValue::from_str(&traceparent).ok(),
+            in_flight: InFlight::begin(),
         }
-        with_current(|ids, span_id| ids.traceparent(span_id))
-    });
-    let traceparent = traceparent.unwrap_or_else(|| fallback.traceparent(random_id()));
-    let is_search = RouteKind::of(request.method(), request.uri().path()) == RouteKind::Search;
-    let in_flight = InFlight::begin();
-    let mut response = next.run(request).instrument(span.clone()).await;
-    drop(in_flight);
-    let standing = state.operations().levels.standing();
-    let ended = Ended {
-        status: response.status().as_u16(),
-        turned_away: response.extensions().get::<TurnedAway>().is_some(),
-        begun,
-    };
-    span.in_scope(|| measure(&span, method, route, &ended, &standing));
-    // Requests that were shed on purpose, and those whose work panicked: to who asks they are no
-    // answer. Who is not let in has asked for nothing, and who goes beyond a rate chose to.
-    if is_search && !matches!(ended.status, 401 | 403 | 429) {
-        state.operations().slo.request(ended.status >= 500, begun.elapsed());
     }
-    let headers = response.headers_mut();
-    headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));
-    if standing.level != Level::Full {
-        headers.insert(LEVEL_REASON, in_a_header(&standing.reason));
+
+    /// What the request's work runs in.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
     }
-    // Both are of digits, letters and hyphens by construction.
-    if let Ok(correlation) = correlation {
-        headers.insert(HeaderName::from_static(CORRELATION_HEADER), correlation);
+
+    /// Measures the answer, and says on it what it belongs to.
+    pub(crate) fn end(self, state: &State, response: &mut Response) {
+        drop(self.in_flight);
+        let standing = state.operations().levels.standing();
+        let ended = Ended {
+            status: response.status().as_u16(),
+            turned_away: response.extensions().get::<TurnedAway>().is_some(),
+            begun: self.begun,
+        };
+        self.span.in_scope(|| measure(&self.span, self.method, self.route, &ended, &standing));
+        // Requests that were shed on purpose, and those whose work panicked: to who asks they are no
+        // answer. Who is not let in has asked for nothing, and who goes beyond a rate chose to.
+        if self.is_search && !matches!(ended.status, 401 | 403 | 429) {
+            state.operations().slo.request(ended.status >= 500, self.begun.elapsed());
+        }
+        let headers = response.headers_mut();
+        headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));
+        if standing.level != Level::Full {
+            headers.insert(LEVEL_REASON, in_a_header(&standing.reason));
+        }
+        for (name, value) in
+            [(CORRELATION_HEADER, self.correlation), (TRACEPARENT_HEADER, self.traceparent)]
+        {
+            if let Some(value) = value {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
     }
-    if let Ok(traceparent) = HeaderValue::from_str(&traceparent) {
-        headers.insert(HeaderName::from_static(TRACEPARENT_HEADER), traceparent);
-    }
-    response
 }
 
 /// A text whose characters a header can hold: any other becomes a question mark.

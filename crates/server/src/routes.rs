@@ -4,29 +4,20 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 
-use crate::admit;
+use crate::front;
 use crate::http::{
     admin, admission, catalogue, collections, config, dependencies, documents, flags, health, keys,
     levels, search, slo,
 };
 use crate::problem::Problem;
 use crate::state::State;
-use crate::{audited, authenticate, leaving, observe, security_headers, standing};
 
-/// Every path behind the layers that each request goes through, the outermost last.
+/// Every path behind what each request goes through.
 pub(crate) fn routes(state: State) -> Router {
     handlers()
-        .layer(axum::middleware::from_fn_with_state(state.clone(), admit::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), standing::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), audited::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), authenticate::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), security_headers::apply))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), leaving::apply))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), observe::observe))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), front::apply))
         .with_state(state)
 }
 
@@ -161,20 +152,4 @@ async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) ->
         "method_not_allowed",
         format!("{path} does not answer to {method}; GET /openapi.json lists what it answers to"),
     )
-}
-
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let message = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message");
-    metrics::counter!("mainstay_http_panics_total").increment(1);
-    tracing::error!(panic = message, "a handler panicked");
-    Problem::new(
-        axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "the request met a fault of the server; it is in the log",
-    )
-    .into_response()
 }

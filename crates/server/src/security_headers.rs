@@ -1,9 +1,7 @@
 //! Headers that tell browsers to do as little as possible with an answer.
 
-use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::state::State;
 
@@ -21,25 +19,35 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Adds them.
-pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
-    let control = request.uri().path().starts_with("/admin");
-    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    if chunked {
-        // A length beside it may have been dropped by now, and then what follows may be a smuggled
-        // request: nothing behind a chunked body is believed (RFC 9112, 6.1).
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// Which of them an answer needs.
+pub(crate) struct SecurityHeaders {
+    control: bool,
+    chunked: bool,
+}
+
+impl SecurityHeaders {
+    pub(crate) fn of(request: &Request) -> Self {
+        Self {
+            control: request.uri().path().starts_with("/admin"),
+            chunked: request.headers().contains_key(header::TRANSFER_ENCODING),
+        }
     }
-    for (name, value) in ALWAYS {
-        headers.entry(name).or_insert(value);
+
+    /// Adds them.
+    pub(crate) fn add(&self, state: &State, headers: &mut HeaderMap) {
+        if self.chunked {
+            // A length beside it may have been dropped by now, and then what follows may be a smuggled
+            // request: nothing behind a chunked body is believed (RFC 9112, 6.1).
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        for (name, value) in ALWAYS {
+            headers.entry(name).or_insert(value);
+        }
+        if self.control {
+            headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
+        }
+        if state.has_tls() {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+        }
     }
-    if control {
-        headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
-    }
-    if state.has_tls() {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
-    }
-    response
 }

@@ -1,9 +1,7 @@
 //! What the present level of service and the flags mean for a request.
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::Request;
 use axum::http::{Method as Verb, StatusCode};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use mainstay_db::search_answer::Level as AnswerLevel;
 use mainstay_db::{Method, Service};
 use mainstay_ops::flags::Subject;
@@ -57,33 +55,24 @@ pub(crate) fn gives_stale(operations: &Operations, caller: &Caller) -> bool {
     operations.flags.bool(flag_names::STALE_ANSWERS, true, &Subject::user(caller.name())).value
 }
 
-/// Refuses what the level or a flag refuses.
-pub(crate) async fn apply(
-    Shared(state): Shared<State>,
-    caller: Caller,
-    request: Request,
-    next: Next,
-) -> Response {
+/// What the level or a flag refuses.
+pub(crate) fn refused(state: &State, caller: &Caller, request: &Request) -> Option<Problem> {
     let operations = state.operations();
     let standing = operations.levels.standing();
     let kind = RouteKind::of(request.method(), request.uri().path());
     let reads = matches!(kind, RouteKind::Search | RouteKind::Read);
     let changes = matches!(kind, RouteKind::Write | RouteKind::Manage);
     let removes = *request.method() == Verb::DELETE;
-    let refused = match () {
+    match () {
         () if reads && !standing.effects.reads => Some(closed("closed", &standing)),
         // Removals as well: at level maintenance nothing changes.
         () if changes && !standing.effects.writes => Some(closed("read_only", &standing)),
-        () if changes && !removes && !writes(operations, &caller) => {
+        () if changes && !removes && !writes(operations, caller) => {
             let detail = "storing is switched off by the flag `writes`; removing is not";
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "read_only", detail);
             Some(Problem { retry_after_ms: Some(CLOSED_RETRY_MS), ..problem })
         }
         () => None,
-    };
-    match refused {
-        Some(problem) => problem.into_response(),
-        None => next.run(request).await,
     }
 }
 

@@ -136,7 +136,7 @@ impl Table {
             return (flag.off, Reason::Disabled);
         }
         if let Some((from, until)) = flag.schedule
-            && !(from..until).contains(&wall.unix_ms())
+            && !(from..until).contains(&wall.unix_ms_coarse())
         {
             return (flag.off, Reason::Schedule);
         }
