@@ -93,6 +93,11 @@ impl Catalogue {
         &self.0.location
     }
 
+    /// Sets the figures of its policies, for whoever answers a scrape.
+    pub fn export_metrics(&self) {
+        self.0.pipelines.export_metrics();
+    }
+
     /// What the process depends on: breaker, figures and fault point, to be declared in its registry.
     #[must_use]
     pub fn dependency(&self) -> &Dependency {

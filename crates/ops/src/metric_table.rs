@@ -261,6 +261,14 @@ pub const METRICS: &[Metric] = &[
         &[NAME],
     )
     .recorded_as("resilience_breaker_error_rate"),
+    Metric::gauge(
+        "mainstay_circuit_breaker_slow_rate",
+        "Share of calls in the window that were slow, from 0 to 1",
+        &[NAME],
+    )
+    .recorded_as("resilience_breaker_slow_rate"),
+    Metric::gauge("mainstay_circuit_breaker_calls", "Calls in the window", &[NAME])
+        .recorded_as("resilience_breaker_calls"),
     Metric::counter(
         "mainstay_circuit_breaker_transitions_total",
         "Changes of state, by the new state and its cause",
@@ -348,6 +356,32 @@ pub const METRICS: &[Metric] = &[
     )
     .recorded_as("resilience_retry_success_total")
     .after("a retry has succeeded"),
+    Metric::counter(
+        "mainstay_retry_calls_total",
+        "Calls of an endpoint that allows retries, by the attempts they needed; 10 stands for more too",
+        &[
+            NAME,
+            Label::one_of("attempts", &["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]),
+        ],
+    )
+    .recorded_as("resilience_retry_calls_total")
+    .after("an endpoint is in use"),
+    Metric::gauge(
+        "mainstay_retry_budget",
+        "Retries, hedges and fallbacks that may be made at once now",
+        &[NAME],
+    )
+    .recorded_as("resilience_retry_budget")
+    .after("an endpoint is in use"),
+    Metric::gauge("mainstay_rate_available", "Calls that a rate limit allows at once now", &[NAME])
+        .recorded_as("resilience_rate_available")
+        .after("an endpoint with a rate limit is in use"),
+    Metric::gauge("mainstay_bulkhead_in_use", "Calls that a bulkhead has under way", &[NAME])
+        .recorded_as("resilience_bulkhead_in_use")
+        .after("an endpoint with a bulkhead is in use"),
+    Metric::gauge("mainstay_bulkhead_waiting", "Calls that wait for a bulkhead", &[NAME])
+        .recorded_as("resilience_bulkhead_waiting")
+        .after("an endpoint with a bulkhead is in use"),
     Metric::counter("mainstay_timeouts_total", "Calls that a timeout stopped", &[NAME])
         .recorded_as("resilience_timeouts_total")
         .after("a timeout has stopped a call"),

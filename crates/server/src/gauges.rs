@@ -13,7 +13,7 @@ pub(crate) fn record(db: &Db) {
     for collection in db.collections() {
         of_collection(&collection);
     }
-    of_breakers(db);
+    of_policies(db);
     of_threads(db);
     of_process(&KernelFiles::default());
 }
@@ -48,15 +48,12 @@ fn of_collection(collection: &Collection) {
     }
 }
 
-/// Of every dependency, from its beginning on.
-fn of_breakers(db: &Db) {
-    for dependency in db.pipelines().dependencies() {
-        let breaker = dependency.breaker().snapshot();
-        let name = dependency.name().to_string();
-        metrics::gauge!("mainstay_circuit_breaker_state", "name" => name.clone())
-            .set(breaker.state.as_gauge());
-        metrics::gauge!("mainstay_circuit_breaker_error_rate", "name" => name.clone())
-            .set(breaker.error_rate);
+/// Of every dependency, from its beginning on, and of every endpoint that is in use.
+fn of_policies(db: &Db) {
+    db.pipelines().export_metrics();
+    for breaker in db.pipelines().breakers() {
+        let breaker = breaker.snapshot();
+        let name = breaker.name.to_string();
         metrics::counter!("mainstay_circuit_breaker_rejected_total", "name" => name)
             .absolute(breaker.rejected);
     }

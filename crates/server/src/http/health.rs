@@ -116,6 +116,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>, headers: HeaderMap) ->
     let text = tokio::task::spawn_blocking(move || {
         state.admission().show();
         crate::gauges::record(state.db());
+        state.operations().sharing.catalogue().export_metrics();
         metrics::gauge!("mainstay_cache_size_bytes", "cache" => "answers")
             .set(state.answers().bytes() as f64);
         state.meter().map(|meter| meter.render(exposition)).unwrap_or_default()

@@ -330,6 +330,8 @@ fn what_a_server_exports_is_declared_and_what_is_declared_is_exported() {
         // A dependency that has never changed its state is shown all the same.
         "mainstay_circuit_breaker_state{name=\"catalogue/sqlite\"} 0",
         "mainstay_circuit_breaker_error_rate{name=\"catalogue/sqlite\"} ",
+        "mainstay_retry_calls_total{name=\"catalogue/sqlite\",attempts=\"1\"} ",
+        "mainstay_retry_budget{name=\"catalogue/sqlite\"} ",
         "mainstay_index_operations_total{operation=\"delete\"} ",
         "mainstay_http_requests_total{route=\"unmatched\",method=\"GET\",status_class=\"4xx\"}",
         "mainstay_search_duration_seconds_bucket{le=\"0.05\"} ",
