@@ -594,6 +594,11 @@ fn o5_an_endpoint_finds_its_concurrency_and_a_reload_keeps_what_it_found() {
     let full = pipelines.run("s", "e", Context::default(), |_| Ok::<_, ErrorKind>(()));
     assert!(full.unwrap_err().to_string().contains("adaptive_limit s/e refused the call"));
     drop(held);
+    let mut lower = adaptive(1, 2);
+    lower.initial = 2;
+    changed.defaults.adaptive_limit = Some(lower);
+    pipelines.reload(changed.clone()).unwrap();
+    assert_eq!(pipelines.list()[0].adaptive_limit.unwrap().0, 2, "within the new bounds at once");
     changed.defaults.adaptive_limit = None;
     pipelines.reload(changed).unwrap();
     assert_eq!(pipelines.list()[0].adaptive_limit, None);

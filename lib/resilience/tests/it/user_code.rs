@@ -230,3 +230,52 @@ fn o5_jobs_are_answered_before_an_observer_that_panics_hears_of_them() {
         drop((queue, workers));
     });
 }
+
+/// A waker that breaks.
+struct Breaking;
+
+impl std::task::Wake for Breaking {
+    fn wake(self: Arc<Self>) {
+        panic!("in a waker");
+    }
+}
+
+#[test]
+fn o5_a_queue_that_closes_answers_every_job_whatever_wakers_drops_and_observers_do() {
+    ends(|| {
+        let mut config = QueueConfig::default();
+        (config.workers, config.capacity) = (1, 4);
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let work = move |_: Dropping| drop(gate.lock().unwrap().recv());
+        let heard = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&heard);
+        let observer: Arc<dyn Observer> = Arc::new(move |_: &Event<'_>| {
+            *count.lock().unwrap() += 1;
+            panic!("the observer broke");
+        });
+        let started = WorkQueue::observed("q", config, Clock::system(), work, observer);
+        let (queue, workers) = started.unwrap();
+        let submit = |job| queue.submit(job, Priority::Normal).unwrap();
+        let running = submit(quiet());
+        while queue.pressure().depth > 0 {
+            std::thread::yield_now();
+        }
+        let mut woken = submit(quiet());
+        let waker = std::task::Waker::from(Arc::new(Breaking));
+        let polled =
+            std::pin::Pin::new(&mut woken).poll(&mut std::task::Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        let dropped = submit(Dropping(Box::new(|| panic!("in a drop"))));
+        let last = submit(quiet());
+        let closing = std::thread::spawn(move || drop(workers));
+        for handle in [woken, dropped, last] {
+            assert_eq!(handle.wait().unwrap_err().reason(), Reason::Closed);
+        }
+        drop(open);
+        closing.join().expect("no panic of theirs leaves");
+        assert_eq!(*heard.lock().unwrap(), 3, "the observer hears of each");
+        assert_eq!(running.wait(), Ok(()));
+        drop(queue);
+    });
+}
