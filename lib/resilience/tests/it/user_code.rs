@@ -247,7 +247,9 @@ fn o5_a_queue_that_closes_answers_every_job_whatever_wakers_drops_and_observers_
         (config.workers, config.capacity) = (1, 4);
         let (open, gate) = mpsc::channel::<()>();
         let gate = Mutex::new(gate);
-        let work = move |_: Dropping| drop(gate.lock().unwrap().recv());
+        let work = move |_: Dropping| {
+            let _ = gate.lock().unwrap().recv();
+        };
         let heard = Arc::new(Mutex::new(0));
         let count = Arc::clone(&heard);
         let observer: Arc<dyn Observer> = Arc::new(move |_: &Event<'_>| {
