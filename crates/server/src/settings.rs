@@ -391,6 +391,12 @@ fn apply(overrides: &mut Overrides, name: &str, value: &Value) {
         ("dependency.backoff_base", Value::Duration(wait)) => {
             overrides.backoff_base = Some(*wait);
         }
+        ("dependency.retry_after_max", Value::Duration(wait)) => {
+            overrides.retry_after_max = Some(*wait);
+        }
+        ("dependency.attempt_time_min", Value::Duration(time)) => {
+            overrides.attempt_time_min = Some(*time);
+        }
         ("dependency.breaker_failures", Value::Count(number)) => {
             overrides.breaker_failures = Some(count(*number));
         }
@@ -785,7 +791,8 @@ mod tests {
     /// R6: the names that services use everywhere, with a service's name in front for that service.
     #[test]
     fn dependencies_are_configured_for_all_and_for_one_service() {
-        let toml = "[dependency]\ntimeout = \"7s\"\n[service.openai]\nattempts = 9\n";
+        let toml = "[dependency]\ntimeout = \"7s\"\nattempt_time_min = \"20ms\"\n\
+                    [service.openai]\nattempts = 9\nretry_after_max = \"5s\"\n";
         let variables = [("HTTP_TIMEOUT_SEC", "8"), ("OPENAI_HTTP_BACKOFF_BASE_MS", "250")];
         let settings = load(toml, &variables, &[("service.openai.breaker_open", "3s")]).unwrap();
         let config = settings.pipelines();
@@ -796,6 +803,8 @@ mod tests {
         assert_eq!((openai.attempts, openai.timeout), (Some(9), None));
         assert_eq!(openai.backoff_base, Some(Duration::from_millis(250)));
         assert_eq!(openai.breaker_open, Some(Duration::from_secs(3)));
+        assert_eq!(openai.retry_after_max, Some(Duration::from_secs(5)));
+        assert_eq!(config.defaults.attempt_time_min, Some(Duration::from_millis(20)));
         let shown = to_text(&settings, true);
         assert!(
             shown.contains("[service.\"openai\"]") && shown.contains("attempts = 9"),

@@ -362,6 +362,18 @@ pub const SETTINGS: &[Setting] = &[
             "The wait before the second attempt; it doubles with each further one.",
         )
     },
+    live(
+        "dependency.retry_after_max",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        "1m",
+        "The longest wait that a dependency may ask for with `Retry-After`; when it asks for more, the call ends instead. 0s ends it whenever it asks.",
+    ),
+    live(
+        "dependency.attempt_time_min",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        "0s",
+        "A further attempt is begun only when this much of the call's time is left, and what attempts usually take; 0s: the latter alone.",
+    ),
     Setting {
         also: &["CB_FAIL_THRESHOLD"],
         ..live(
