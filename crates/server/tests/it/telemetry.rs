@@ -109,7 +109,8 @@ fn every_line_of_a_request_names_it_also_on_other_threads() {
     agent()
         .post(server.url("/search"))
         .header("x-correlation-id", id)
-        .send_json(json!({"query": "x"}))
+        // A panic prints its stack, which may take a while.
+        .send_json(json!({"query": "x", "timeout_ms": 30_000}))
         .unwrap();
     let of_request: Vec<Value> =
         lines().into_iter().filter(|line| line["correlation_id"] == id).collect();
