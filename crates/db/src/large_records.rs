@@ -59,7 +59,15 @@ impl LargeRecords {
             if let Ok(turn) = self.0.acquire_blocking(Priority::Normal) {
                 return Some(turn);
             }
-            if since.elapsed() >= WAIT_MAX || is_ending() {
+            if is_ending() {
+                return None;
+            }
+            if since.elapsed() >= WAIT_MAX {
+                tracing::warn!(
+                    waited_s = WAIT_MAX.as_secs(),
+                    "a large record is applied without its turn: another view has not ended its own; \
+                     mainstay_view_lag_records shows which"
+                );
                 return None;
             }
         }
