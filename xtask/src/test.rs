@@ -12,6 +12,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
     ("initdb", "postgresql"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 /// What is tested: the workspace, and the toolkit's places for other crates' errors, which are behind

@@ -24,15 +24,14 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// All flags (the default)
-    List,
+    /// All flags (the default), with what a user gets
+    List(Whom),
     /// What a user gets of a flag, and why
     Show {
         /// The flag
         name: String,
-        /// The user or API key
-        #[arg(long)]
-        user: Option<String>,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Switch a flag on
     On(Change),
@@ -47,6 +46,28 @@ enum Command {
     },
     /// Bring back the definition that the program declares
     Remove(Change),
+}
+
+/// For whom flags are evaluated
+#[derive(clap::Args, Default)]
+struct Whom {
+    /// The user or API key; nobody in particular when absent
+    #[arg(long)]
+    user: Option<String>,
+    /// The collection
+    #[arg(long)]
+    collection: Option<String>,
+}
+
+impl Whom {
+    fn query(&self) -> String {
+        let parts = [("user", &self.user), ("collection", &self.collection)];
+        let given = |(name, value): (&str, &Option<String>)| {
+            value.as_ref().map(|value| format!("{name}={}", path_of(value)))
+        };
+        let given: Vec<_> = parts.into_iter().filter_map(given).collect();
+        if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+    }
 }
 
 #[derive(clap::Args)]
@@ -68,12 +89,15 @@ impl Change {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let remote = &arguments.remote;
     let put = |change: &Change, body: &Value| remote.json("PUT", &change.path(), Some(body));
+    let list = |whom: &Whom| {
+        let flags = remote.json("GET", &format!("/admin/flags{}", whom.query()), None);
+        flags.map(|mut answer| answer["flags"].take())
+    };
     let shown = match &arguments.command {
-        None | Some(Command::List) => remote.json("GET", "/admin/flags", None)?["flags"].take(),
-        Some(Command::Show { name, user }) => {
-            let user =
-                user.as_ref().map_or(String::new(), |user| format!("?user={}", path_of(user)));
-            remote.json("GET", &format!("/admin/flags/{}{user}", path_of(name)), None)?
+        None => list(&Whom::default())?,
+        Some(Command::List(whom)) => list(whom)?,
+        Some(Command::Show { name, whom }) => {
+            remote.json("GET", &format!("/admin/flags/{}{}", path_of(name), whom.query()), None)?
         }
         Some(Command::On(change)) => put(change, &json!({ "enabled": true }))?,
         Some(Command::Off(change)) => put(change, &json!({ "enabled": false }))?,

@@ -64,11 +64,13 @@ pub struct Flags(Arc<Kept>);
 pub struct FlagReport {
     /// Its name.
     pub name: String,
+    /// Whether the program declares it, so that it is there without an administrator too.
+    pub declared: bool,
     /// Whether an administrator's definition stands in place of the declared one.
     pub overridden: bool,
     /// The definition that counts.
     pub definition: Definition,
-    /// What a subject of whom nothing is known gets now.
+    /// What the subject gets now.
     pub value: FlagValue,
     /// The variant it came from.
     pub variant: String,
@@ -233,28 +235,42 @@ impl Flags {
         })
     }
 
-    /// All flags, by name.
+    /// All flags by name, each with what `subject` gets of it.
     #[must_use]
-    pub fn list(&self) -> Vec<FlagReport> {
+    pub fn list(&self, subject: &Subject<'_>) -> Vec<FlagReport> {
         let overrides = lock(&self.0.overrides).clone();
-        let table = self.0.table.load();
-        let nobody = Subject::default();
         let mut names: Vec<&String> = self.0.declared.keys().chain(overrides.keys()).collect();
         names.sort();
         names.dedup();
-        let report = |name: &String| {
-            let definition = overrides.get(name).or_else(|| self.0.declared.get(name))?;
-            let (variant, reason) = table.choose(table.find(name)?, &nobody, &self.0.wall);
-            Some(FlagReport {
-                name: name.clone(),
-                overridden: overrides.contains_key(name),
-                definition: definition.clone(),
-                value: variant.value.clone(),
-                variant: variant.name.to_string(),
-                reason,
-            })
-        };
-        names.into_iter().filter_map(report).collect()
+        names.into_iter().filter_map(|name| self.report(name, &overrides, subject)).collect()
+    }
+
+    /// One flag, with what `subject` gets of it; nothing when there is none of this name.
+    #[must_use]
+    pub fn get(&self, name: &str, subject: &Subject<'_>) -> Option<FlagReport> {
+        let overrides = lock(&self.0.overrides).clone();
+        self.report(name, &overrides, subject)
+    }
+
+    fn report(
+        &self,
+        name: &str,
+        overrides: &Definitions,
+        subject: &Subject<'_>,
+    ) -> Option<FlagReport> {
+        let (declared, overridden) = (self.0.declared.get(name), overrides.get(name));
+        let definition = overridden.or(declared)?;
+        let table = self.0.table.load();
+        let (variant, reason) = table.choose(table.find(name)?, subject, &self.0.wall);
+        Some(FlagReport {
+            name: name.to_owned(),
+            declared: declared.is_some(),
+            overridden: overridden.is_some(),
+            definition: definition.clone(),
+            value: variant.value.clone(),
+            variant: variant.name.to_string(),
+            reason,
+        })
     }
 
     /// Validates, saves, publishes and records, in this order.

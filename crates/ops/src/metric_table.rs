@@ -530,7 +530,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "mainstay_auth_failures_total",
         "Requests without a key that lets them in",
-        &[Label::one_of("reason", &["missing", "unknown", "expired", "forbidden"])],
+        &[Label::one_of("reason", &["missing", "unknown", "expired", "forbidden", "other_site"])],
     ),
     Metric::counter(
         "mainstay_tls_reloads_total",

@@ -1,7 +1,8 @@
 //! Who may do what: keys are recognised, and each path has its scope.
 //!
-//! Invariants: a path that no rule names needs a key; what is refused says neither whether a key
-//! exists nor why it does not fit; a peer that presents wrong keys is slowed down.
+//! Invariants: a path that no rule names needs a key; a page of another site gets nothing without one;
+//! what is refused says neither whether a key exists nor why it does not fit; a peer that presents
+//! wrong keys is slowed down.
 
 use std::net::IpAddr;
 
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use mainstay_ops::keys::{Identity, Scope};
 
 use crate::caller::{Caller, Peer};
+use crate::other_site;
 use crate::problem::Problem;
 use crate::route_kind::RouteKind;
 use crate::state::State;
@@ -74,11 +76,16 @@ pub(crate) fn check(state: &State, request: &Request) -> Result<Caller, Response
     let key = presented(request.headers());
     let open =
         !required || needs == Needs::Nothing || needs == Needs::Metrics && access.metrics_open;
+    let local = !required && !access.never;
+    let keyless = || match other_site::refusal(request.headers(), local) {
+        Some(why) if needs != Needs::Nothing => Err(from_elsewhere(why)),
+        _ => Ok(Caller::of_peer(peer)),
+    };
     let identity = match key {
-        None if open => return Ok(Caller::of_peer(peer)),
+        None if open => return keyless(),
         None => return Err(unauthorised(state, peer, "missing")),
         // Without keys of ours any key is as good as none.
-        Some(_) if !required => return Ok(Caller::of_peer(peer)),
+        Some(_) if !required => return keyless(),
         Some(key) => match access.keys.recognise(key) {
             Ok(identity) => identity,
             Err(_) if needs == Needs::Nothing => return Ok(Caller::of_peer(peer)),
@@ -132,6 +139,15 @@ fn forbidden(identity: &Identity, why: &str) -> Response {
     metrics::counter!("mainstay_auth_failures_total", "reason" => reason).increment(1);
     let detail = format!("key {} may not do this: {why}", identity.id);
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+}
+
+fn from_elsewhere(why: &str) -> Response {
+    metrics::counter!("mainstay_auth_failures_total", "reason" => "other_site").increment(1);
+    let detail = format!(
+        "{why}, and this server has no keys by which to tell who asks: ask it at 127.0.0.1 or localhost, or make \
+         a key with `mainstay keys create` and send it"
+    );
+    Problem::new(StatusCode::FORBIDDEN, "other_site", detail).into_response()
 }
 
 /// Refuses a collection that a body names and the caller may not touch.

@@ -6,6 +6,7 @@ mod body;
 pub(crate) mod catalogue;
 pub(crate) mod collections;
 pub(crate) mod config;
+pub(crate) mod console;
 pub(crate) mod dependencies;
 pub(crate) mod documents;
 pub(crate) mod flags;

@@ -34,6 +34,7 @@ mod listener;
 mod nearest;
 mod observe;
 mod operations;
+mod other_site;
 mod reload;
 mod route_kind;
 mod routes;

@@ -67,6 +67,13 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
+    /// There is nothing at this path.
+    pub(crate) fn no_route(path: &str) -> Self {
+        let detail =
+            format!("there is nothing at {path:.128}; GET /openapi.json lists what there is");
+        Self::new(StatusCode::NOT_FOUND, "route_not_found", detail)
+    }
+
     /// The server is at a bound; try again.
     pub fn busy(detail: impl Into<String>, retry_after_ms: u64) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail);

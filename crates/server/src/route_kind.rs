@@ -5,7 +5,8 @@ use axum::http::Method as Verb;
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteKind {
-    /// Health and the contract: what load balancers and new users ask.
+    /// Health, the contract and the console's pages, which hold no data: what load balancers and new
+    /// users ask.
     Open,
     /// Metrics.
     Metrics,
@@ -30,7 +31,7 @@ impl RouteKind {
         let reads = verb == Verb::GET || verb == Verb::HEAD;
         let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
         match (parts.next().unwrap_or_default(), parts.next(), parts.next(), parts.next()) {
-            ("health", ..) | ("openapi.json", None, ..) => Self::Open,
+            ("health" | "console", ..) | ("openapi.json", None, ..) => Self::Open,
             ("metrics", None, ..) => Self::Metrics,
             ("admin", ..) => Self::Admin,
             ("search", None, ..) => Self::Search,
@@ -66,6 +67,8 @@ mod tests {
             (Verb::GET, "/health", RouteKind::Open),
             (Verb::GET, "/health/live", RouteKind::Open),
             (Verb::GET, "/healthy", RouteKind::Unknown),
+            (Verb::GET, "/console/flags", RouteKind::Open),
+            (Verb::GET, "/consoles", RouteKind::Unknown),
             (Verb::GET, "/metrics", RouteKind::Metrics),
             (Verb::GET, "/metrics/x", RouteKind::Unknown),
             (Verb::GET, "/searching", RouteKind::Unknown),

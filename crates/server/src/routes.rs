@@ -8,8 +8,8 @@ use utoipa::OpenApi;
 
 use crate::front;
 use crate::http::{
-    admin, admission, catalogue, collections, config, dependencies, documents, flags, health, keys,
-    levels, search, slo,
+    admin, admission, catalogue, collections, config, console, dependencies, documents, flags,
+    health, keys, levels, search, slo,
 };
 use crate::problem::Problem;
 use crate::state::State;
@@ -65,6 +65,8 @@ fn handlers() -> Router<State> {
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi_json))
+        .route("/console", get(console::start))
+        .route("/console/{file}", get(console::file))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
 }
@@ -137,12 +139,7 @@ async fn openapi_json() -> impl IntoResponse {
 }
 
 async fn not_found(uri: axum::http::Uri) -> Problem {
-    let path: String = uri.path().chars().take(128).collect();
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "route_not_found",
-        format!("there is nothing at {path}; GET /openapi.json lists what there is"),
-    )
+    Problem::no_route(uri.path())
 }
 
 async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Problem {

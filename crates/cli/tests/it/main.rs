@@ -1,7 +1,9 @@
 //! The program as its users run it: one binary, one module a theme.
 #![allow(clippy::unwrap_used)]
 
+mod browser;
 mod config;
+mod console;
 mod embedder;
 mod eval;
 mod index;

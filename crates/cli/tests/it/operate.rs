@@ -166,10 +166,18 @@ fn dependencies_flags_objectives_and_audit_are_printed_for_people() {
     assert_eq!(wrong.code, 2);
     assert!(wrong.err.contains("there is no dependency nobody"), "{}", wrong.err);
     assert!(server.mainstay(&["flags"]).ok().out.contains("search.refine"));
+    const FLAG: &str = r#"{"variants": {"a": 1, "b": 2}, "default": "a", "off": "b",
+        "rules": [{"when": {"collection": ["a b"]}, "variant": "b"}]}"#;
     let file = data.path().join("flag.json");
-    fs::write(&file, r#"{"variants": {"a": 1, "b": 2}, "default": "a", "off": "b"}"#).unwrap();
+    fs::write(&file, FLAG).unwrap();
     server.mainstay(&["flags", "set", "shape", text(&file)]).ok();
     assert!(server.mainstay(&["flags", "show", "shape", "--user", "ada"]).ok().out.contains('1'));
+    let of = |collection: &str| {
+        let list = server.mainstay(&["flags", "list", "--collection", collection, "--json"]);
+        let list = list.ok().json();
+        list.as_array().unwrap().iter().find(|flag| flag["name"] == "shape").unwrap().clone()
+    };
+    assert_eq!((&of("a b")["value"], &of("docs")["value"]), (&json!(2), &json!(1)));
     server.mainstay(&["flags", "off", "shape"]).ok();
     let broken = server.mainstay(&["flags", "set", "shape", "/nowhere.json"]);
     assert!(broken.code == 2 && broken.err.contains("/nowhere.json"), "{}", broken.err);

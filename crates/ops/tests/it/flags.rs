@@ -162,7 +162,7 @@ fn flags_that_require_each_other_in_a_circle_are_refused() {
         refused,
         r#"flags.c.requires[0].flag: "nope" is not allowed, use a flag that is defined"#
     );
-    assert_eq!(world.flags.list().len(), 2);
+    assert_eq!(world.flags.list(&Subject::default()).len(), 2);
 }
 
 // D1
@@ -198,7 +198,7 @@ fn a_change_counts_at_once_and_after_a_restart_and_is_audited() {
 
     let restarted = open(definitions(&declared), &world.store, &world.wall, &world.audit).unwrap();
     assert!(is_on(&restarted, "rerank", &NOBODY));
-    assert!(restarted.list()[0].overridden);
+    assert!(restarted.list(&Subject::default())[0].overridden);
     restarted.enable("rerank", false, "ann", "enough").unwrap();
     assert_eq!(restarted.bool("rerank", true, &NOBODY).reason, Reason::Disabled);
     restarted.remove("rerank", "ann", "back").unwrap();

@@ -2,8 +2,8 @@
 
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
-use mainstay_ops::flags::{Definition, FlagError, FlagValue, Subject};
-use serde::Deserialize;
+use mainstay_ops::flags::{Definition, FlagError, FlagReport, Subject};
+use serde::{Deserialize, Serialize};
 
 use super::levels::WhyQuery;
 use super::{Json, Path, Query};
@@ -36,20 +36,38 @@ fn refused(error: FlagError) -> Problem {
     Problem::new(status, code, error.to_string())
 }
 
-fn shown(state: &State, name: &str) -> Result<Json<serde_json::Value>, Problem> {
-    let flags = state.operations().flags.list();
-    let found = flags.into_iter().find(|flag| flag.name == name);
-    let flag = found.ok_or_else(|| refused(FlagError::NotFound { name: name.to_string() }))?;
-    Ok(Json(serde_json::to_value(flag).unwrap_or_default()))
+/// All flags, each written as it is when it is asked for alone.
+#[derive(Serialize)]
+pub(crate) struct FlagList {
+    flags: Vec<FlagReport>,
+}
+
+impl EvaluateQuery {
+    /// Answers what `ask` does with the subject.
+    fn subject<T>(&self, ask: impl FnOnce(&Subject<'_>) -> T) -> T {
+        let collection = self.collection.as_deref().map(|name| ("collection", name));
+        ask(&Subject { user: self.user.as_deref(), attributes: collection.as_slice() })
+    }
+}
+
+fn shown(state: &State, name: &str, query: &EvaluateQuery) -> Result<Json<FlagReport>, Problem> {
+    let found = query.subject(|subject| state.operations().flags.get(name, subject));
+    found.map(Json).ok_or_else(|| refused(FlagError::NotFound { name: name.to_string() }))
 }
 
 /// All feature flags
 #[utoipa::path(
-    get, path = "/admin/flags", operation_id = "list_flags", tag = "admin",
-    responses((status = 200, description = "Each with its definition and what nobody in particular gets", body = serde_json::Value))
+    get, path = "/admin/flags", operation_id = "list_flags", tag = "admin", params(EvaluateQuery),
+    responses(
+        (status = 200, description = "Each with its definition, and what this user gets: value, variant and reason (as OpenFeature names them)", body = serde_json::Value),
+        (status = "4XX", description = "The query is not understood", body = Problem, content_type = "application/problem+json"),
+    )
 )]
-pub(crate) async fn list(Shared(state): Shared<State>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "flags": state.operations().flags.list() }))
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    Query(query): Query<EvaluateQuery>,
+) -> Json<FlagList> {
+    Json(FlagList { flags: query.subject(|subject| state.operations().flags.list(subject)) })
 }
 
 /// What one user gets of a flag, and why
@@ -66,35 +84,8 @@ pub(crate) async fn evaluate(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
     Query(query): Query<EvaluateQuery>,
-) -> Result<Json<serde_json::Value>, Problem> {
-    let Json(mut flag) = shown(&state, &name)?;
-    let flags = &state.operations().flags;
-    let collection = query.collection.unwrap_or_default();
-    let attributes = [("collection", collection.as_str())];
-    let subject = Subject { user: query.user.as_deref(), attributes: &attributes };
-    let variants = flag["definition"]["variants"].clone();
-    let of = |value: Option<&serde_json::Value>| value.cloned();
-    let kind = variants.as_object().and_then(|variants| of(variants.values().next()));
-    let evaluated = match kind.and_then(|value| serde_json::from_value::<FlagValue>(value).ok()) {
-        Some(FlagValue::Bool(_)) => serde_json::to_value(flags.bool(&name, false, &subject)),
-        Some(FlagValue::Int(_)) => serde_json::to_value(flags.int(&name, 0, &subject)),
-        Some(FlagValue::Float(_)) => serde_json::to_value(flags.float(&name, 0.0, &subject)),
-        _ => {
-            let found = flags.string(&name, "", &subject);
-            Ok(serde_json::json!({
-                "value": &*found.value,
-                "variant": found.variant.as_deref(),
-                "reason": found.reason,
-                "error": found.error,
-            }))
-        }
-    };
-    if let (Ok(serde_json::Value::Object(evaluated)), Some(flag)) =
-        (evaluated, flag.as_object_mut())
-    {
-        flag.extend(evaluated);
-    }
-    Ok(Json(flag))
+) -> Result<Json<FlagReport>, Problem> {
+    shown(&state, &name, &query)
 }
 
 /// Switch a flag on or off, or give it another definition
@@ -116,7 +107,7 @@ pub(crate) async fn set(
     Path(name): Path<String>,
     Query(query): Query<WhyQuery>,
     Json(json): Json<serde_json::Value>,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Json<FlagReport>, Problem> {
     let flags = state.operations().flags.clone();
     let (named, why) = (name.clone(), query.why);
     let only_switch = json.as_object().is_some_and(|fields| {
@@ -132,7 +123,7 @@ pub(crate) async fn set(
         state.shared_change(move || flags.set(&named, definition, caller.name(), &why)).await?
     };
     changed.map_err(refused)?;
-    shown(&state, &name)
+    shown(&state, &name, &EvaluateQuery::default())
 }
 
 /// Take an override back; the flag as the program declares it counts again

@@ -58,6 +58,60 @@ fn the_first_key_closes_the_door_behind_it() {
     assert!(keys.body.contains("\"root\"") && !keys.body.contains(secret), "{}", keys.body);
 }
 
+/// C5: without keys the machine alone comes in, and no page that a browser on it shows.
+#[test]
+fn c5_pages_of_other_sites_get_nothing_from_a_server_without_keys() {
+    let server = with_documents();
+    let ask = |path: &str, name: &str, value: &str| {
+        let request = ureq::http::Request::builder().method("POST").uri(server.url(path));
+        Answer::of(agent().run(request.header(name, value).body(r#"{"query": "zebra"}"#).unwrap()))
+    };
+    for (name, value) in
+        [("sec-fetch-site", "cross-site"), ("origin", "http://x.example"), ("host", "x.example")]
+    {
+        for path in ["/search", "/admin/config/reload"] {
+            let refused = ask(path, name, value);
+            assert_eq!((refused.status, refused.problem().as_str()), (403, "other_site"), "{name}");
+            assert!(refused.body.contains("mainstay keys create"), "{}", refused.body);
+        }
+    }
+    assert_eq!(ask("/search", "sec-fetch-site", "same-origin").status, 200);
+    let counted = "mainstay_auth_failures_total{reason=\"other_site\"} 6";
+    assert!(server.get("/metrics").body.contains(counted));
+    let key = key_of(&create(&server, None, &json!({"name": "root", "scopes": ["admin"]})));
+    let bearer = format!("Bearer {key}");
+    assert_eq!(ask("/search", "authorization", &bearer).status, 200);
+    let request = ureq::http::Request::builder().uri(server.url("/admin/level"));
+    let request = request.header("authorization", &bearer).header("host", "search.example.com");
+    let named = Answer::of(agent().run(request.body(String::new()).unwrap()));
+    assert_eq!(named.status, 200, "who has a key may call the server what they like");
+}
+
+/// D1: pages hold no data and need no key; a browser may run nothing in them but their own scripts.
+#[test]
+fn d1_pages_are_open_and_closed_to_everything_but_their_own_scripts() {
+    let server = with_documents();
+    key_of(&create(&server, None, &json!({"name": "root", "scopes": ["admin"]})));
+    let page = server.get("/console/flags");
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").to_string();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'"), "{policy}");
+    assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    for part in
+        page.body.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css"))
+    {
+        let file = server.get(&format!("/console/{part}"));
+        assert_eq!(file.status, 200, "{part}");
+        assert_eq!(file.header("x-content-type-options"), "nosniff");
+    }
+    assert_eq!(server.get("/console/nothing").problem(), "route_not_found");
+    assert_eq!(
+        server.get("/console").header("content-type"),
+        "text/html; charset=utf-8",
+        "sent there"
+    );
+}
+
 /// C5: a key does what its scopes and collections say, and nothing else.
 #[test]
 fn scopes_and_collections_are_kept_on_every_route() {
