@@ -11,7 +11,7 @@ use mainstay_ops::incidents::Incidents;
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::levels::{Levels, LevelsConfig};
 use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
-use mainstay_ops::slo::{Slo, SloConfig};
+use mainstay_ops::slo::{Slo, SloConfig, Source};
 use mainstay_ops::store::{MemoryStore, StateStore};
 use mainstay_ops::wall_clock::WallClock;
 use mainstay_resilience::{Clock, Priority};
@@ -102,7 +102,7 @@ fn objectives() -> Result<(), Box<dyn Error>> {
     let incidents = Incidents::open(store())?;
     let slo = Slo::open(SloConfig::default(), clock, wall, store(), incidents)?;
     measure("objectives, one request (3 objectives)", 1_000_000, || {
-        slo.request(black_box(false), black_box(Duration::from_millis(5)));
+        slo.request(Source::Searches, black_box(false), black_box(Duration::from_millis(5)));
     });
     measure("objectives, one tick (3 objectives of 30 days)", 500, || slo.tick());
     Ok(())

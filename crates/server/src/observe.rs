@@ -14,6 +14,7 @@ use mainstay_ops::correlation::{
     is_correlation_id, random_id, with_current,
 };
 use mainstay_ops::levels::{Level, Standing};
+use mainstay_ops::slo::Source;
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -37,7 +38,8 @@ pub(crate) struct Observed {
     span: Span,
     method: &'static str,
     route: String,
-    is_search: bool,
+    /// Whose objectives count it.
+    promised: Option<Source>,
     correlation: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     in_flight: InFlight,
@@ -77,7 +79,11 @@ impl Observed {
             span,
             method,
             route,
-            is_search: RouteKind::of(request.method(), request.uri().path()) == RouteKind::Search,
+            promised: match RouteKind::of(request.method(), request.uri().path()) {
+                RouteKind::Search => Some(Source::Searches),
+                RouteKind::Write => Some(Source::Writes),
+                _ => None,
+            },
             correlation,
             traceparent: HeaderValue::from_str(&traceparent).ok(),
             in_flight: InFlight::begin(),
@@ -101,8 +107,10 @@ impl Observed {
         self.span.in_scope(|| measure(&self.span, self.method, self.route, &ended, &standing));
         // Requests that were shed on purpose, and those whose work panicked: to who asks they are no
         // answer. Who is not let in has asked for nothing, and who goes beyond a rate chose to.
-        if self.is_search && !matches!(ended.status, 401 | 403 | 429) {
-            state.operations().slo.request(ended.status >= 500, self.begun.elapsed());
+        if let Some(source) = self.promised
+            && !matches!(ended.status, 401 | 403 | 429)
+        {
+            state.operations().slo.request(source, ended.status >= 500, self.begun.elapsed());
         }
         let headers = response.headers_mut();
         headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));

@@ -29,7 +29,7 @@ use mainstay_ops::handles::HandleConfig;
 use mainstay_ops::health::GateConfig;
 use mainstay_ops::levels::LevelsConfig;
 use mainstay_ops::memory::MemoryConfig;
-use mainstay_ops::slo::{Indicator, MeanTimes, SloConfig};
+use mainstay_ops::slo::{Indicator, MeanTimes, SloConfig, Source};
 use mainstay_resilience::{Law, Overrides, PipelinesConfig};
 
 use crate::config::{AuthMode, Config, SharedRates};
@@ -297,6 +297,9 @@ impl Settings {
         for objective in &mut slo.objectives {
             objective.period_days = u32::try_from(self.number("slo.period_days")).unwrap_or(90);
             match &mut objective.indicator {
+                Indicator::Availability if objective.source == Source::Writes => {
+                    objective.target = self.share("slo.writes");
+                }
                 Indicator::Availability => objective.target = self.share("slo.availability"),
                 Indicator::Latency { threshold_ms: limit } => {
                     *limit = threshold_ms;

@@ -12,9 +12,11 @@ pub(super) const OBJECTIVES_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// What users ask for.
+    /// What users search for.
     #[default]
-    Requests,
+    Searches,
+    /// What users store and remove.
+    Writes,
     /// What the process asks itself on a schedule.
     Probes,
 }
@@ -43,7 +45,7 @@ pub struct Objective {
     pub description: String,
     /// What is good.
     pub indicator: Indicator,
-    /// Where events come from (default requests).
+    /// Where events come from (default searches).
     #[serde(default)]
     pub source: Source,
     /// The share of good events, 0.5 to 0.99999 (for example 0.999).
@@ -111,8 +113,8 @@ pub struct SloConfig {
 }
 
 impl Default for SloConfig {
-    /// 99.9 % of requests answered in 30 days (43.2 minutes), 99 % of them within a second, and
-    /// 99.9 % of the process's own probes; 720 hours between failures, 15 minutes to repair.
+    /// 99.9 % of searches answered in 30 days (43.2 minutes), 99 % of them within a second, 99.9 % of
+    /// writes and of the process's own probes; 720 hours between failures, 15 minutes to repair.
     fn default() -> Self {
         let objective = |name: &str, description: &str, indicator, source, target| Objective {
             name: name.to_owned(),
@@ -123,13 +125,14 @@ impl Default for SloConfig {
             period_days: thirty(),
             events_min: ten(),
         };
-        let (requests, probes) = (Source::Requests, Source::Probes);
+        let (searches, writes, probes) = (Source::Searches, Source::Writes, Source::Probes);
         let latency = Indicator::Latency { threshold_ms: 1_000 };
         let answered = Indicator::Availability;
         SloConfig {
             objectives: vec![
-                objective("availability", "searches are answered", answered, requests, 0.999),
-                objective("latency", "searches take at most 1000 ms", latency, requests, 0.99),
+                objective("availability", "searches are answered", answered, searches, 0.999),
+                objective("latency", "searches take at most 1000 ms", latency, searches, 0.99),
+                objective("writes", "writes are taken", answered, writes, 0.999),
                 objective("probes", "the process's own searches work", answered, probes, 0.999),
             ],
             save_every_ms: 10_000,

@@ -135,11 +135,11 @@ impl Slo {
         lock(&self.0.kept).probes = Some(probes);
     }
 
-    /// Counts a request: whether the process failed it, and how long it took. What the caller did
-    /// wrong is no failure of the process.
-    pub fn request(&self, failed: bool, took: Duration) {
+    /// Counts a request for the objectives of this source: whether the process failed it, and how long
+    /// it took. What the caller did wrong is no failure of the process.
+    pub fn request(&self, source: Source, failed: bool, took: Duration) {
         for tracked in &self.0.tracked {
-            if tracked.objective.source == Source::Requests {
+            if tracked.objective.source == source {
                 tracked.count(failed, took);
             }
         }
@@ -191,13 +191,19 @@ impl Slo {
 
     /// Objectives whose page alert fires: a signal for the ladder of levels. A budget that is used
     /// up is none: it stays so for weeks after its cause is gone, and lower service wins none back.
+    /// Nor is one of writes: no write is saved by doing less for searches.
     #[must_use]
     pub fn burning(&self) -> Vec<String> {
         let mut kept = lock(&self.0.kept);
         let now_ms = self.now_ms(&mut kept);
-        let objectives = self.objectives(&kept, now_ms).into_iter();
-        let firing = objectives.filter(|objective| objective.alert == Some(Severity::Page));
-        firing.map(|objective| objective.name).collect()
+        let reports =
+            self.0.tracked.iter().zip(&kept.series).map(|(tracked, series)| {
+                (tracked.objective.source, tracked.report(series, now_ms))
+            });
+        let firing = reports.filter(|(source, report)| {
+            *source != Source::Writes && report.alert == Some(Severity::Page)
+        });
+        firing.map(|(_, report)| report.name).collect()
     }
 
     /// What is shown of the objectives, those with the least budget first.

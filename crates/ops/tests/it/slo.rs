@@ -34,9 +34,10 @@ fn config() -> SloConfig {
     let answered = Indicator::Availability;
     SloConfig {
         objectives: vec![
-            objective("search", answered, Source::Requests),
-            objective("fast", Indicator::Latency { threshold_ms: 100 }, Source::Requests),
+            objective("search", answered, Source::Searches),
+            objective("fast", Indicator::Latency { threshold_ms: 100 }, Source::Searches),
             objective("probes", answered, Source::Probes),
+            objective("writes", answered, Source::Writes),
         ],
         ..SloConfig::default()
     }
@@ -75,7 +76,7 @@ impl World {
     fn serve(&self, steps: u64, bad: u64) {
         for _ in 0..steps {
             for n in 0..10 {
-                self.slo.request(n < bad, FAST);
+                self.slo.request(Source::Searches, n < bad, FAST);
             }
             self.slo.tick();
             self.pass(Duration::from_secs(10));
@@ -124,12 +125,12 @@ fn budget_and_burn_rates_are_what_they_are_by_hand() {
     let world = world();
     // Ten hours, a minute and a tick at a time.
     for _ in 0..600 {
-        (0..60).for_each(|_| world.slo.request(false, FAST));
+        (0..60).for_each(|_| world.slo.request(Source::Searches, false, FAST));
         world.slo.tick();
         world.pass(Duration::from_secs(60));
     }
     for _ in 0..9 {
-        world.slo.request(true, FAST);
+        world.slo.request(Source::Searches, true, FAST);
     }
     world.slo.tick();
     let report = world.of("search");
@@ -142,6 +143,20 @@ fn budget_and_burn_rates_are_what_they_are_by_hand() {
     assert!(close_to(report.windows[0].burn_long.unwrap(), burn));
     let burn_6h = 9.0 / (21_540.0 + 9.0) / (1.0 - 0.999);
     assert!(close_to(report.exhausted_in_hours.unwrap(), budget * 720.0 / burn_6h));
+}
+
+// V6
+#[test]
+fn writes_burn_a_budget_of_their_own_that_leaves_the_level_alone() {
+    let world = world();
+    world.serve(720, 0);
+    for _ in 0..60 {
+        (0..10).for_each(|_| world.slo.request(Source::Writes, true, FAST));
+        world.serve(1, 0);
+    }
+    assert_eq!((world.of("writes").bad, world.of("search").bad), (600, 0));
+    assert_eq!(world.of("writes").alert, Some(Severity::Page));
+    assert_eq!(world.slo.burning(), Vec::<String>::new(), "less searching saves no write");
 }
 
 // V6
@@ -173,7 +188,7 @@ fn a_slow_burn_is_a_ticket_and_no_page() {
     // Two in a thousand for three days: twice as fast as sustainable.
     for _ in 0..3 * 288 {
         for n in 0..500 {
-            world.slo.request(n == 0, FAST);
+            world.slo.request(Source::Searches, n == 0, FAST);
         }
         world.slo.tick();
         world.pass(Duration::from_secs(300));
@@ -186,17 +201,17 @@ fn a_slow_burn_is_a_ticket_and_no_page() {
 fn one_failure_of_few_requests_alerts_nobody() {
     let world = world();
     for n in 0..9 {
-        world.slo.request(n == 0, FAST);
+        world.slo.request(Source::Searches, n == 0, FAST);
     }
     world.slo.tick();
     assert!(world.of("search").windows[0].burn_long.unwrap() > 100.0);
     assert_eq!(world.of("search").alert, None);
     for _ in 0..20 {
-        world.slo.request(false, FAST);
+        world.slo.request(Source::Searches, false, FAST);
     }
     world.slo.tick();
     assert_eq!((world.of("search").alert, world.slo.burning()), (None, vec![]), "one is no rate");
-    world.slo.request(true, FAST);
+    world.slo.request(Source::Searches, true, FAST);
     world.slo.tick();
     assert_eq!(world.of("search").alert, Some(Severity::Page));
     assert_eq!(world.slo.burning(), ["search"]);
@@ -206,9 +221,9 @@ fn one_failure_of_few_requests_alerts_nobody() {
 #[test]
 fn latency_counts_slow_answers_and_leaves_failures_to_availability() {
     let world = world();
-    world.slo.request(false, Duration::from_millis(100));
-    world.slo.request(false, Duration::from_millis(101));
-    world.slo.request(true, FAST);
+    world.slo.request(Source::Searches, false, Duration::from_millis(100));
+    world.slo.request(Source::Searches, false, Duration::from_millis(101));
+    world.slo.request(Source::Searches, true, FAST);
     world.slo.tick();
     assert_eq!((world.of("fast").good, world.of("fast").bad), (1, 1));
     assert_eq!((world.of("search").good, world.of("search").bad), (2, 1));
@@ -406,7 +421,9 @@ fn events_of_many_threads_are_counted_once_each() {
     std::thread::scope(|scope| {
         for n in 0..4 {
             let slo = world.slo.clone();
-            scope.spawn(move || (0..5_000).for_each(|_| slo.request(n == 0, FAST)));
+            scope.spawn(move || {
+                (0..5_000).for_each(|_| slo.request(Source::Searches, n == 0, FAST))
+            });
         }
         (0..100).for_each(|_| world.slo.tick());
     });
@@ -713,7 +730,7 @@ const FEW_AND_ENOUGH: [(u64, u64, bool); 4] =
 fn the_process_needs_ten_events_and_two_bad_ones_to_alert() {
     for (good, bad, alerts) in FEW_AND_ENOUGH {
         let world = world();
-        (0..good + bad).for_each(|n| world.slo.request(n < bad, FAST));
+        (0..good + bad).for_each(|n| world.slo.request(Source::Searches, n < bad, FAST));
         world.slo.tick();
         let alert = world.of("search").alert;
         assert_eq!(alert, alerts.then_some(Severity::Page), "{good} good, {bad} bad");

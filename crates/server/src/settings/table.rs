@@ -300,6 +300,12 @@ pub const SETTINGS: &[Setting] = &[
         "The share of answered searches that must take no longer than slo.latency_threshold.",
     ),
     fixed(
+        "slo.writes",
+        Kind::Number(0.5, 0.99999),
+        "0.999",
+        "The share of writes and removals that must be taken.",
+    ),
+    fixed(
         "slo.latency_threshold",
         Kind::Duration(Duration::from_millis(1), Duration::from_secs(600)),
         "1s",

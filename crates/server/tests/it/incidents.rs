@@ -84,7 +84,7 @@ pub(crate) fn config(objective: &str) -> Config {
             name: objective.to_string(),
             description: "searches are answered".to_string(),
             indicator: Indicator::Availability,
-            source: Source::Requests,
+            source: Source::Searches,
             target: 0.999,
             period_days: 7,
             events_min: 10,

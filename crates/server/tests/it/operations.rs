@@ -494,6 +494,25 @@ fn objectives_are_counted_and_given_out_as_rules() {
         },
     );
     assert!(shown["reliability"]["mtbf_lower_hours"].is_number(), "{shown:#}");
+    let writes = |shown: &Value| {
+        let objectives = shown["slo"]["objectives"].as_array().unwrap();
+        objectives.iter().find(|o| o["name"] == "writes").unwrap().clone()
+    };
+    let stored = writes(&shown)["good"].as_u64().unwrap();
+    // Writes have a budget of their own: one that is not taken, one that is, one that is wrong.
+    server.put("/admin/flags/writes", &json!({"enabled": false}));
+    assert_eq!(server.put("/collections/default/documents/9", &json!({"body": "new"})).status, 503);
+    server.delete("/admin/flags/writes");
+    assert_eq!(server.put("/collections/default/documents/9", &json!({"body": "new"})).status, 200);
+    assert_eq!(server.put("/collections/default/documents/9", &json!({"colour": 1})).status, 400);
+    until(
+        || server.get("/admin/slo").json(),
+        |shown| {
+            let found = writes(shown);
+            // Those that `with_documents` stored are among them.
+            found["bad"] == 1 && found["good"] == stored + 2
+        },
+    );
     let rules = server.get("/admin/slo/rules");
     assert_eq!(rules.kind, "application/yaml");
     assert!(
