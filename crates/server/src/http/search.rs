@@ -88,6 +88,7 @@ async fn run(
     request.service = standing::service(state.operations(), &standing, caller, &name);
     let kept = state.answers().key(&name, json);
     if standing.effects.stale_answers
+        && standing::gives_stale(state.operations(), caller)
         && let Some(answer) =
             kept.as_ref().and_then(|key| state.answers().instead(key, &standing.reason))
     {

@@ -406,6 +406,30 @@ fn the_minimum_asks_the_others_when_its_own_method_is_broken() {
     assert_eq!(answer["results"][0]["id"], "1");
 }
 
+/// D2, D4: at the least service a kept answer is given without any work, unless its flag is off; what
+/// was not kept is asked anew, of the lexical method.
+#[test]
+fn d4_the_minimum_gives_kept_answers() {
+    let server = with_documents();
+    let full = search(&server);
+    assert_eq!((&full["complete"], &full["age_ms"]), (&json!(true), &Value::Null));
+    let body = json!({"level": "minimal", "for": "1h", "why": "drill"});
+    server.put("/admin/level", &body);
+    let kept = search(&server);
+    assert_eq!((&kept["level"], &kept["complete"]), (&json!("minimal"), &json!(false)));
+    assert!(kept["age_ms"].is_number(), "{kept:#}");
+    let reason = kept["reason"].as_str().unwrap();
+    assert!(reason.starts_with("a kept answer: ") && reason.contains("drill"), "{reason}");
+    assert_eq!(kept["results"], full["results"]);
+    let strict = server.post("/search", &json!({"query": "zebra", "limit": 8, "strict": true}));
+    assert_eq!(strict.json()["age_ms"], Value::Null, "{}", strict.body);
+    let other = server.post("/search", &json!({"query": "zebra", "limit": 7})).json();
+    assert_eq!((&other["age_ms"], status_of(&other, "bm25")), (&Value::Null, "ok".into()));
+    server.put("/admin/flags/search.stale-answers", &json!({"enabled": false}));
+    let asked = search(&server);
+    assert_eq!((&asked["age_ms"], status_of(&asked, "bm25")), (&Value::Null, "ok".into()));
+}
+
 /// D2: with every method broken a kept answer stands in, and says so; strict callers get the error.
 #[test]
 fn a_kept_answer_stands_in_when_nothing_answers() {
