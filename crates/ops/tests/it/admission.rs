@@ -7,7 +7,7 @@ use mainstay_ops::admission::{
 use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_ops::memory::{MemoryConfig, MemoryGuard};
 use mainstay_resilience::testing::VirtualTime;
-use mainstay_resilience::{Clock, ManualClock, Sleeper};
+use mainstay_resilience::{Clock, Law, ManualClock, Sleeper};
 use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -424,6 +424,43 @@ fn o5_under_any_overload_goodput_stays_and_latency_is_bounded() {
         if offered <= capacity / 2 {
             assert_eq!(seen.refused, 0, "nothing is refused without need");
         }
+    }
+}
+
+/// O5: without being told how many searches the machine can do at a time, admission finds it: four run
+/// side by side in 20 ms each, and more of them take as much longer as they are more.
+#[test]
+fn o5_the_number_of_searches_at_a_time_is_found_under_load() {
+    let offered = 800;
+    let found = |law: Option<Law>| {
+        let time = VirtualTime::new();
+        let config = AdmissionConfig { law, searches_min: 2, ..AdmissionConfig::default() };
+        let admission = Admission::new(&config, time.clock()).unwrap();
+        let (clock, sleeper) = (time.clock(), time.sleeper());
+        let slowest = Cell::new(Duration::ZERO);
+        time.run_all((0..offered * 20).map(|at| {
+            let (admission, slowest, clock, sleeper) = (&admission, &slowest, &clock, &sleeper);
+            async move {
+                sleeper.sleep(Duration::from_nanos(at * 1_000_000_000 / offered)).await;
+                let Ok(ticket) = search(admission, "a") else { return };
+                let Ok(permit) = ticket.enter(sleeper, Load::default()).await else { return };
+                let begun = clock.now();
+                let side_by_side = admission.report(Group::Search).in_use;
+                sleeper.sleep(ms(20) * u32::try_from(side_by_side.max(4)).unwrap() / 4).await;
+                // The first ten seconds are for learning.
+                if at >= offered * 10 {
+                    slowest.set(slowest.get().max(clock.now().since(begun)));
+                }
+                permit.success();
+            }
+        }));
+        (admission.report(Group::Search).limit, slowest.get())
+    };
+    assert_eq!(found(None), (128, ms(640)), "what is not found is what is set");
+    for law in [Law::Gradient2, Law::Vegas, Law::Aimd] {
+        let (limit, slowest) = found(Some(law));
+        assert!((4..64).contains(&limit), "{law:?}: {limit} at a time");
+        assert!(slowest <= ms(300), "{law:?}: {slowest:?}, of which 250 ms are the target");
     }
 }
 
