@@ -43,7 +43,10 @@ fn main() -> ExitCode {
         Some("faults") => number("--seconds", 6, 2, 600)
             .and_then(|seconds| Ok((seconds, number("--rate", 40, 1, 1000)?)))
             .and_then(|(seconds, rate)| faults::run(seconds, rate, only)),
-        Some("side") => overheads::side(arguments.get(1).map_or("", String::as_str)),
+        Some("side") => {
+            let text = |at: usize| arguments.get(at).map_or("", String::as_str);
+            overheads::side(text(1), text(2))
+        }
         Some("overheads") => number("--seconds", 30, 2, 600).and_then(overheads::run),
         _ => Err(USAGE.to_string()),
     };

@@ -2,7 +2,7 @@
 //!
 //! Three processes answer the same requests in turns: one the handlers alone, without anybody who
 //! receives logs and traces; one with everything on and a key and a rate; and that one with each trace
-//! recorded and sent to a collector, which is in the same process and costs as well.
+//! recorded and sent to a collector, which is in the process that asks them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -24,8 +24,10 @@ const KINDS: [(&str, usize); 3] = [("document", 1), ("search", 1), ("search", 8)
 
 /// Measures and prints a table.
 pub(crate) fn run(seconds: u64) -> Result<(), String> {
-    let [mut bare, mut default, mut traced] =
-        [Side::start("bare")?, Side::start("default")?, Side::start("traced")?];
+    let collector = receiver::start("application/x-protobuf", |_| Vec::new());
+    let collector = collector.map_err(|error| error.to_string())?;
+    let side = |name| Side::start(name, &collector);
+    let [mut bare, mut default, mut traced] = [side("bare")?, side("default")?, side("traced")?];
     let slice = seconds as f64 / (3 * ROUNDS) as f64;
     println!(
         "| request | under way | what is on | takes | more (quartiles) | CPU time | more (quartiles) |"
@@ -84,10 +86,10 @@ impl Drop for Side {
 }
 
 impl Side {
-    fn start(name: &str) -> Result<Self, String> {
+    fn start(name: &str, collector: &str) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut child = Command::new(program)
-            .args(["side", name])
+            .args(["side", name, collector])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -114,13 +116,10 @@ impl Side {
 
 /// Answers each line of standard input, `KIND AT_ONCE SECONDS SEED`, with what a request takes and what
 /// CPU time the process needs for it, in microseconds.
-pub(crate) fn side(name: &str) -> Result<(), String> {
+pub(crate) fn side(name: &str, collector: &str) -> Result<(), String> {
     let full = name != "bare";
-    let collector = receiver::start("application/x-protobuf", |_| Vec::new());
-    let collector = collector.map_err(|error| error.to_string())?;
     let rates = ("admission.key_rates", "search = 1000000/s; read = 1000000/s");
-    let sent =
-        [("telemetry.endpoint", &*collector), ("telemetry.protocol", "http/protobuf"), rates];
+    let sent = [("telemetry.endpoint", collector), ("telemetry.protocol", "http/protobuf"), rates];
     let settings: &[_] = match name {
         "bare" => &[],
         "default" => &[rates],
