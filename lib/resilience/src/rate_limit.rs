@@ -272,6 +272,11 @@ impl Meter {
             Meter::Sliding(window) => lock(window).available(rule, now),
         }
     }
+
+    /// Whether nothing is used up or booked ahead any more: a new meter would answer the same.
+    fn is_whole(&self, rule: &Rule, now: Tick) -> bool {
+        self.available(rule, now) >= rule.burst
+    }
 }
 
 /// A rate limiter. Clones are cheap and share what is used up.
@@ -507,6 +512,11 @@ impl RateLimiter {
     #[must_use]
     pub fn available(&self) -> u64 {
         self.0.meter.available(&self.0.rule.load(), self.0.now())
+    }
+
+    /// Whether nothing is used up or booked ahead any more.
+    fn is_whole(&self) -> bool {
+        self.0.meter.is_whole(&self.0.rule.load(), self.0.now())
     }
 
     /// Calls refused since it was built.

@@ -50,8 +50,10 @@ pub struct KeyedConfig {
     /// all of them are, with the default at some 9 300 keys.
     #[cfg_attr(feature = "serde", serde(default = "keys_max_default"))]
     pub keys_max: u32,
-    /// A key that was not used for this long is forgotten first, 1 s to 1 day. Default 10 min, at
-    /// least the rate's period.
+    /// A key that was not used for this long, and whose limit is whole again, is forgotten first, 1 s
+    /// to 1 day. Default 10 min, at least the rate's period. While a burst drips back, or a turn that
+    /// was booked ahead is not over, a key is not idle however long that takes: forgetting would give
+    /// quota away.
     #[cfg_attr(
         feature = "serde",
         serde(default = "idle_after_default", with = "crate::serde_duration")
@@ -339,10 +341,13 @@ fn keys_of_shard(config: &KeyedConfig) -> usize {
 
 /// Makes room for one more key; `false` when the new key is to be refused.
 fn make_room(shard: &mut BoundedMap<Box<str>, Entry>, config: &KeyedConfig, now: Tick) -> bool {
+    let rule = config.rate.rule();
+    let is_idle = |entry: &Entry| {
+        now.since(entry.used_at) >= config.idle_after && entry.meter.is_whole(&rule, now)
+    };
     // Two at a time: idle keys go faster than new ones come.
     for _ in 0..2 {
-        let oldest = shard.oldest().map(|(_, entry)| entry.used_at);
-        if oldest.is_none_or(|used| now.since(used) < config.idle_after) {
+        if !shard.oldest().is_some_and(|(_, entry)| is_idle(entry)) {
             break;
         }
         shard.remove_oldest();

@@ -22,7 +22,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(600);
 /// One [`LeasedLimiter`] per key, the least recently used forgotten first. Clones share the keys.
 ///
 /// A key that was not used for [`idle_after`](Self::idle_after) is forgotten, so that no quota is leased
-/// for callers who are gone. What was leased for it and not spent lapses.
+/// for callers who are gone. What was leased for it and not spent lapses. A key whose local limit is
+/// not whole again stays until it is: forgetting would give quota away.
 ///
 /// In a chain the key is the call's [`caller`](crate::Context::caller), as
 /// [`Context::caller_key`](crate::Context::caller_key) writes it, the same in every instance. Calls
@@ -184,8 +185,10 @@ impl KeyedLeasedLimiter {
     fn forget_idle(&self, limiters: &mut BoundedMap<Arc<str>, Entry>, now: Tick, most: usize) {
         let idle_after = self.idle_after();
         for _ in 0..most {
-            let oldest = limiters.oldest().map(|(_, entry)| entry.used_at);
-            if oldest.is_none_or(|used| now.since(used) < idle_after) {
+            let is_idle = |entry: &Entry| {
+                now.since(entry.used_at) >= idle_after && entry.limiter.is_whole_alone()
+            };
+            if !limiters.oldest().is_some_and(|(_, entry)| is_idle(entry)) {
                 break;
             }
             limiters.remove_oldest();

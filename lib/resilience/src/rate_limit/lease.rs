@@ -255,6 +255,11 @@ impl LeasedLimiter {
         lock(&self.0.purse).left(self.0.clock.coarse())
     }
 
+    /// Whether nothing of the local limit is used up or booked ahead.
+    pub(super) fn is_whole_alone(&self) -> bool {
+        self.0.local.as_ref().is_none_or(RateLimiter::is_whole)
+    }
+
     /// Whether the last refill failed, or none was made.
     #[must_use]
     pub fn is_away(&self) -> bool {

@@ -6,7 +6,7 @@ use mainstay_resilience::{
     Algorithm, Backoff, Bare, BlockingStrategy, Clock, Context, Deadline, Describe, Error,
     ErrorKind, Event, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, Lease, LeasedLimiter,
     ManualClock, Pipeline, PipelineBuilder, Pipelines, PipelinesConfig, QuotaSource, RateConfig,
-    RateLimiter, Reason, Rejection, Retry, Strategy, WhenFull, WithoutSource,
+    RateLimiter, Reason, Rejection, Retry, Sleeper, Strategy, WhenFull, WithoutSource,
 };
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -318,4 +318,57 @@ fn o4_a_refusal_for_want_of_room_says_what_is_full() {
     assert!((0..10_000).all(|key| keyed.available(&format!("key-{key}")) == 1));
     // Four, which fit even where they fall into one part.
     assert!((0..4).all(|key| keyed.try_acquire(&format!("new-{key}"), 1).is_ok()));
+}
+
+/// Keys that come while the first one is idle: so many that every part of the limiter makes room.
+fn crowd(mut ask: impl FnMut(&str)) {
+    (0..200).for_each(|n| ask(&format!("other-{n}")));
+}
+
+#[test]
+fn o4_a_key_keeps_what_it_used_of_its_burst_however_long_it_is_idle() {
+    let clock = ManualClock::new();
+    let rate = RateConfig::new(Algorithm::TokenBucket, 1, secs(10)).with_burst(1_000);
+    let limiter = KeyedRateLimiter::with_clock("k", KeyedConfig::new(rate), clock.clock()).unwrap();
+    limiter.try_acquire("a", 1_000).unwrap();
+    clock.advance(secs(600));
+    crowd(|key| drop(limiter.try_acquire(key, 1)));
+    assert_eq!(limiter.available("a"), 60, "one in ten seconds came back");
+    assert!(limiter.try_acquire("a", 61).is_err());
+    clock.advance(secs(10_000));
+    crowd(|key| drop(limiter.try_acquire(&format!("new-{key}"), 1)));
+    assert_eq!(limiter.available("a"), 1_000);
+    assert!(limiter.keys() < 400, "who is whole again makes room: {}", limiter.keys());
+}
+
+#[test]
+fn o4_a_key_keeps_the_turns_it_has_booked_however_long_it_is_idle() {
+    let time = VirtualTime::new();
+    let rate = RateConfig::new(Algorithm::LeakyBucket, 1, secs(10)).with_wait_max(secs(3_600));
+    let limiter = KeyedRateLimiter::with_clock("k", KeyedConfig::new(rate), time.clock()).unwrap();
+    let pipeline = chain(&time).then(limiter.clone()).build().unwrap();
+    // Each books a turn ten seconds behind the one before and gives up waiting; it stays booked.
+    for _ in 0..200 {
+        let mut waiting =
+            Box::pin(pipeline.call_within(caller("a"), |_| async { Ok::<_, ErrorKind>(()) }));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = waiting.as_mut().poll(&mut cx);
+    }
+    time.block_on(time.sleeper().sleep(secs(600)));
+    crowd(|key| drop(limiter.try_acquire(key, 1)));
+    let refused = limiter.try_acquire(&caller("a").caller_key(), 1).unwrap_err();
+    assert_eq!(refused.retry_after(), Some(secs(2_000 - 600)));
+}
+
+#[test]
+fn o4_a_key_keeps_what_it_used_of_a_local_limit_however_long_it_is_idle() {
+    let clock = ManualClock::new();
+    let rate = RateConfig::new(Algorithm::TokenBucket, 1, secs(10)).with_burst(1_000);
+    let alone = WithoutSource::LimitLocally(rate);
+    let limiter = KeyedLeasedLimiter::new("q", 10, 1_000, alone, clock.clock()).unwrap();
+    limiter.try_acquire("a", 1_000).unwrap();
+    clock.advance(secs(600));
+    crowd(|key| drop(limiter.try_acquire(key, 1)));
+    assert!(limiter.try_acquire("a", 61).is_err(), "one in ten seconds came back");
+    limiter.try_acquire("a", 60).unwrap();
 }
