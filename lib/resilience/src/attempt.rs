@@ -17,6 +17,8 @@ pub struct Attempt {
     pub(crate) cost: u32,
     pub(crate) now: Tick,
     pub(crate) deposits: Deposits,
+    /// Whether a timeout further out drops awaited work at the deadline.
+    pub(crate) watched: bool,
 }
 
 /// The budgets that this call has filled already, so that a call through several policies that share
@@ -49,7 +51,20 @@ impl Attempt {
             cost: context.cost,
             now,
             deposits: Deposits::default(),
+            watched: false,
         }
+    }
+
+    /// Whether nothing is left of its deadline when it begins.
+    #[inline]
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.has_passed(self.now)
+    }
+
+    /// Whether its deadline is set and nobody further out drops awaited work then.
+    #[inline]
+    pub(crate) fn needs_timer(&self) -> bool {
+        self.deadline.is_set() && !self.watched
     }
 
     /// Whether this is the first call that `budget`, known by its address, hears of: no retry, no

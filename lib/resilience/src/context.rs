@@ -48,6 +48,12 @@ impl Priority {
 
 /// What a caller says about one call. A [`Deadline`] alone is a context too.
 ///
+/// A [`Pipeline`](crate::Pipeline) keeps the deadline whatever stands in its chain: a call that comes
+/// after it is refused, no further attempt begins after it, waits end with it, and awaited work is
+/// dropped at it. Blocking work under way cannot be stopped; it is told the deadline
+/// ([`Attempt::deadline`](crate::Attempt::deadline)) and must heed it. A policy that is used alone is
+/// told no deadline and keeps none.
+///
 /// ```
 /// use mainstay_resilience::{Clock, Context, Deadline, Priority};
 /// use std::time::Duration;

@@ -9,8 +9,11 @@ use crate::budget::RetryBudget;
 use crate::error::Error;
 use crate::event::{Event, Listeners, Observer};
 use crate::rejection::PolicyKind;
-use crate::strategy::{BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy};
+use crate::strategy::{
+    BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy, until_deadline,
+};
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// A fallback to a value that is at hand: static, or from a cache. Made by [`Fallback::to`].
@@ -180,11 +183,17 @@ where
     async fn execute<N: Next<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let attempt = self.deposit(attempt);
         let done = next.run(attempt).await;
-        if !is_wanted(&done, next.judge(&done)) || !self.may_call() {
+        let attempt = Attempt { now: done.at, ..attempt };
+        if !is_wanted(&done, next.judge(&done)) || attempt.is_late() || !self.may_call() {
             return done;
         }
-        let result = (self.operation)(Attempt { now: done.at, ..attempt }).await;
-        Done { result: result.map_err(Error::Operation), at: next.env().now() }
+        let mut work = pin!((self.operation)(attempt));
+        let result = if attempt.needs_timer() {
+            until_deadline(next.env(), &attempt, work.as_mut()).await
+        } else {
+            work.await.map_err(Error::Operation)
+        };
+        Done { result, at: next.env().now() }
     }
 }
 
@@ -192,10 +201,11 @@ impl<T, E, F: Fn(Attempt) -> Result<T, E>> BlockingStrategy<T, E> for FallbackCa
     fn execute_blocking<N: BlockingNext<T, E>>(&self, attempt: Attempt, next: N) -> Done<T, E> {
         let attempt = self.deposit(attempt);
         let done = next.run(attempt);
-        if !is_wanted(&done, next.judge(&done)) || !self.may_call() {
+        let attempt = Attempt { now: done.at, ..attempt };
+        if !is_wanted(&done, next.judge(&done)) || attempt.is_late() || !self.may_call() {
             return done;
         }
-        let result = (self.operation)(Attempt { now: done.at, ..attempt });
+        let result = (self.operation)(attempt);
         Done { result: result.map_err(Error::Operation), at: next.now() }
     }
 }

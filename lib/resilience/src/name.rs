@@ -23,6 +23,14 @@ pub(crate) enum Label {
 }
 
 impl Label {
+    /// A label of short text of this crate's own, without a zero byte.
+    pub(crate) fn short(text: &'static str) -> Self {
+        debug_assert!(text.len() <= SHORT_MAX, "{text} is too long for a short label");
+        let mut bytes = [0; SHORT_MAX];
+        bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        Label::Short(Short(bytes))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         match self {
             // Whole text went in, so whole text comes out.

@@ -1,7 +1,8 @@
 //! A pipeline: policies around an operation, the first outermost.
 //!
 //! Invariants: the order of the chain is the order of execution; an order that makes no sense is
-//! refused when the pipeline is built; the whole chain is one type, so no future is boxed.
+//! refused when the pipeline is built; the whole chain is one type, so no future is boxed; nothing
+//! starts after the deadline that a call came with.
 
 mod order;
 
@@ -13,7 +14,7 @@ use crate::clock::{Clock, Precision};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error_kind::{Classify, Verdict};
-use crate::rejection::PolicyKind;
+use crate::rejection::{PolicyKind, Rejection};
 use crate::sleeper::{NoSleeper, Sleeper};
 use crate::strategy::{
     Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Links, Next, Operation, Part,
@@ -86,6 +87,9 @@ pub struct Pipeline<C, S = NoSleeper> {
     tell: fn(&C, &mut Vec<Part>),
     /// Absent where the clock is precise whatever is reconfigured.
     is_precise: Option<fn(&C) -> bool>,
+    /// Whether a late call is refused before the chain: where no timeout refuses it, and tells its
+    /// observer, and no fallback has an answer for it.
+    refuses_late: bool,
 }
 
 impl Pipeline<Bare> {
@@ -120,7 +124,9 @@ impl<C, S> Pipeline<C, S> {
         self.run_within(Context::default(), operation)
     }
 
-    /// As [`run`](Self::run), within a [`Context`] or [`Deadline`](crate::Deadline) that came from outside.
+    /// As [`run`](Self::run), within a [`Context`] or [`Deadline`](crate::Deadline) that came from
+    /// outside. Whether or not the chain holds a [`Timeout`](crate::Timeout), no attempt begins after
+    /// the deadline; one under way goes on, since a thread cannot be stopped from outside.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -152,6 +158,9 @@ impl<C, S> Pipeline<C, S> {
     {
         let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
+        if self.refuses_late && attempt.is_late() {
+            return Err(Error::Rejected(Rejection::deadline_passed()));
+        }
         self.chain.execute_blocking(attempt, &next).result
     }
 
@@ -183,7 +192,9 @@ impl<C, S> Pipeline<C, S> {
         self.call_judged(Context::default(), Verdict::of_ref, operation)
     }
 
-    /// As [`call`](Self::call), within a [`Context`] or [`Deadline`](crate::Deadline) that came from outside.
+    /// As [`call`](Self::call), within a [`Context`] or [`Deadline`](crate::Deadline) that came from
+    /// outside. Whether or not the chain holds a [`Timeout`](crate::Timeout), no attempt begins after
+    /// the deadline, and one under way is dropped at it: [`Error::TimedOut`].
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -224,6 +235,9 @@ impl<C, S> Pipeline<C, S> {
     {
         let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
+        if self.refuses_late && attempt.is_late() {
+            return Err(Error::Rejected(Rejection::deadline_passed()));
+        }
         self.chain.execute(attempt, &next).await.result
     }
 
@@ -313,12 +327,16 @@ impl<C, S> PipelineBuilder<C, S> {
         order::check(&parts, &self.clock)?;
         let always = parts.iter().any(|part| part.precise);
         let precision = if always { Precision::Precise } else { Precision::Coarse };
+        let is = |part: &Part, kind| part.kind == kind;
+        let refuses_late = !parts.iter().any(|part| is(part, PolicyKind::Timeout))
+            && !parts.first().is_some_and(|part| is(part, PolicyKind::Fallback));
         Ok(Pipeline {
             chain: self.chain,
             env: Env::new(self.clock, precision, self.sleeper),
             parts: parts.into(),
             tell: C::tell,
             is_precise: (!always).then_some(C::any_is_precise as fn(&C) -> bool),
+            refuses_late,
         })
     }
 }

@@ -256,6 +256,9 @@ pub struct Rejection {
     kinds: u64,
 }
 
+/// The name under which a chain refuses or stops a call at the deadline of its context.
+pub(crate) const DEADLINE: &str = "deadline";
+
 /// No time to try again is known.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -397,6 +400,13 @@ impl Rejection {
             retry_after: wait.min(UNKNOWN - 1),
             kinds: kinds(PolicyKind::RateLimiter, Code::RateExceeded),
         }
+    }
+
+    /// A refusal of a call whose deadline has passed, by a chain itself.
+    #[cold]
+    pub(crate) fn deadline_passed() -> Self {
+        let name = Label::short(DEADLINE);
+        Rejection::labelled(name, PolicyKind::Timeout, Reason::DeadlinePassed, None)
     }
 
     #[inline]

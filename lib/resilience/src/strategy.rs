@@ -2,17 +2,22 @@
 //! or more, and may change the result.
 //!
 //! Invariants: time is read when a call enters and after each attempt, not by each policy: policies
-//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No future is boxed.
+//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No future is boxed. No
+//! operation starts after its attempt's deadline; one that is awaited is dropped at it, by the nearest
+//! timeout around it or, without one, at the end of the chain.
 
 use crate::attempt::Attempt;
 use crate::breaker::DropRule;
 use crate::clock::{Clock, Precision, Tick};
-use crate::error::Error;
+use crate::error::{Error, TimedOut};
 use crate::error_kind::Verdict;
-use crate::rejection::{PolicyKind, Rejection};
+use crate::rejection::{DEADLINE, PolicyKind, Rejection};
 use crate::sleeper::Sleeper;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 /// A result and the time at which it was there.
@@ -265,9 +270,17 @@ where
     #[inline]
     fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
         // Called here and not inside the block, so that the operation's future is all it holds.
-        let future = (self.operation)(attempt);
+        let future = (!attempt.is_late()).then(|| (self.operation)(attempt));
         async move {
-            let result = future.await.map_err(Error::Operation);
+            let Some(future) = future else {
+                return Done::rejected(Rejection::deadline_passed(), attempt.began());
+            };
+            let mut work = pin!(future);
+            let result = if attempt.needs_timer() {
+                until_deadline(self.env, &attempt, work.as_mut()).await
+            } else {
+                work.await.map_err(Error::Operation)
+            };
             Done { result, at: self.env.now() }
         }
     }
@@ -288,6 +301,9 @@ where
 {
     #[inline]
     fn run(self, attempt: Attempt) -> Done<T, E> {
+        if attempt.is_late() {
+            return Done::rejected(Rejection::deadline_passed(), attempt.began());
+        }
         let result = (self.operation)(attempt).map_err(Error::Operation);
         Done { result, at: self.env.now() }
     }
@@ -303,6 +319,42 @@ where
     fn now(&self) -> Tick {
         self.env.now()
     }
+}
+
+/// Awaits `work`, whose deadline no timeout watches, until then. Of what is ready at its first poll no
+/// timer is made.
+pub(crate) async fn until_deadline<T, E, S: Sleeper>(
+    env: &Env<S>,
+    attempt: &Attempt,
+    mut work: Pin<&mut (impl Future<Output = Result<T, E>> + Send)>,
+) -> Result<T, Error<E>> {
+    let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    if let Poll::Ready(result) = first {
+        return result.map_err(Error::Operation);
+    }
+    // Precisely: no policy in the chain has asked for it, and here a few milliseconds count.
+    let left = attempt.deadline().remaining(env.clock.now());
+    let mut timer = pin!(env.sleeper.sleep(left));
+    let mut polled = true;
+    let finished = poll_fn(|cx| {
+        // The work was polled in this very turn before the timer was made.
+        if !std::mem::take(&mut polled)
+            && let Poll::Ready(result) = work.as_mut().poll(cx)
+        {
+            return Poll::Ready(Some(result));
+        }
+        timer.as_mut().poll(cx).map(|()| None)
+    });
+    match finished.await {
+        Some(result) => result.map_err(Error::Operation),
+        None => Err(deadline_reached(attempt)),
+    }
+}
+
+#[cold]
+fn deadline_reached<E>(attempt: &Attempt) -> Error<E> {
+    let limit = attempt.deadline().remaining(attempt.began());
+    Error::TimedOut(TimedOut { name: DEADLINE.into(), limit })
 }
 
 #[inline]

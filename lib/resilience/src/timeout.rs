@@ -130,7 +130,7 @@ impl Timeout {
             self.listeners.hear_refusal(&refused);
             return refused;
         }
-        Ok(Attempt { deadline, ..attempt })
+        Ok(Attempt { deadline, watched: true, ..attempt })
     }
 
     #[cold]

@@ -12,6 +12,8 @@ mod chained_limits;
 #[cfg(not(resilience_loom))]
 mod concurrency;
 #[cfg(not(resilience_loom))]
+mod deadlines;
+#[cfg(not(resilience_loom))]
 mod defects;
 #[cfg(not(resilience_loom))]
 mod documentation;
