@@ -79,6 +79,11 @@ impl Machine {
         {
             let at = now.get(Precision::Coarse);
             let mut cold = lock(&self.cold);
+            // Looked at once more under the lock: what a call of the generation before was asked is
+            // no matter of this one.
+            if self.word() != ticket.word {
+                return;
+            }
             let wait = wait.min(cold.config.open_for.retry_after_max);
             cold.retry_after_until = cold.retry_after_until.max(at.after(wait));
         }

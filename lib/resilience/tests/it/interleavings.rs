@@ -269,6 +269,24 @@ fn b3_a_given_up_probation_and_its_late_probe_do_not_close_it() {
 }
 
 #[test]
+fn b3_a_late_results_retry_after_never_prolongs_the_next_generations_opening() {
+    check(|| {
+        let breaker = breaker(&ManualClock::new(), |config| {
+            config.consecutive_failures = 1;
+            config.open_for = OpenFor::fixed(SECOND).or_retry_after(SECOND * 60);
+        });
+        let late = breaker.try_acquire_owned().unwrap();
+        let other = breaker.clone();
+        let thread = thread::spawn(move || other.reset());
+        late.failure_with_retry_after(SECOND * 60);
+        thread.join().unwrap();
+        // In time or late, the reset came last and nobody has asked for anything since.
+        breaker.try_acquire().unwrap().failure();
+        assert_eq!(breaker.snapshot().next_probe, Some(SECOND));
+    });
+}
+
+#[test]
 fn an_adaptive_limit_gives_every_slot_and_every_share_back() {
     check(|| {
         let mut config = AdaptiveConfig::default();
