@@ -96,6 +96,10 @@ impl BreakerConfig {
     }
 
     fn check_rules(&self) -> Result<(), ConfigError> {
+        if let (Window::Count { .. }, Some(_)) = (self.window, self.adaptive) {
+            let allowed = "a time window, because adaptive learns from the slices of one";
+            return Err(ConfigError::new("window", "count", allowed));
+        }
         if self.window != Window::None {
             return Ok(());
         }

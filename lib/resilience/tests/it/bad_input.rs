@@ -4,11 +4,11 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    AdaptiveConfig, AdaptiveLimit, Algorithm, Backoff, BreakerConfig, BudgetConfig, Bulkhead,
-    BulkheadConfig, CircuitBreaker, Clock, ConfigError, Context, Enough, ErrorKind, Hedge,
-    HedgeDelay, Jitter, KeyedConfig, KeyedRateLimiter, LeasedLimiter, OpenFor, Partial, Pipeline,
-    Pipelines, PipelinesConfig, Probes, QueueConfig, Ramp, RateConfig, RateLimiter, Retry,
-    RetryBudget, SlowCalls, State, Throttle, ThrottleConfig, Timeout, Window, WithoutSource,
+    Adaptive, AdaptiveConfig, AdaptiveLimit, Algorithm, Backoff, BreakerConfig, BudgetConfig,
+    Bulkhead, BulkheadConfig, CircuitBreaker, Clock, ConfigError, Context, Enough, ErrorKind,
+    Hedge, HedgeDelay, Jitter, KeyedConfig, KeyedRateLimiter, LeasedLimiter, OpenFor, Partial,
+    Pipeline, Pipelines, PipelinesConfig, Probes, QueueConfig, Ramp, RateConfig, RateLimiter,
+    Retry, RetryBudget, SlowCalls, State, Throttle, ThrottleConfig, Timeout, Window, WithoutSource,
     WorkQueue,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +17,30 @@ fn breaker(change: impl Fn(&mut BreakerConfig)) -> ConfigError {
     let mut config = BreakerConfig::default();
     change(&mut config);
     CircuitBreaker::builder("b").config(config).build().unwrap_err()
+}
+
+fn adaptive(change: impl Fn(&mut Adaptive)) -> ConfigError {
+    let mut adaptive = Adaptive::default();
+    change(&mut adaptive);
+    breaker(|config| config.adaptive = Some(adaptive))
+}
+
+#[test]
+fn b8_a_threshold_that_would_never_learn_is_refused() {
+    let refused = breaker(|config| {
+        config.window = Window::count(100);
+        config.adaptive = Some(Adaptive::default());
+    });
+    assert_eq!(
+        refused.to_string(),
+        "window: count is not allowed, use a time window, because adaptive learns from the slices \
+         of one"
+    );
+    let breaker = CircuitBreaker::builder("b").adaptive(Adaptive::default()).build().unwrap();
+    let mut config = breaker.config();
+    config.window = Window::count(100);
+    assert_eq!(breaker.reconfigure(config).unwrap_err().field(), "window");
+    assert!(matches!(breaker.config().window, Window::Time { .. }), "nothing has changed");
 }
 
 #[test]
@@ -46,6 +70,31 @@ fn b1_every_field_of_a_breaker_is_checked_and_the_message_names_field_value_and_
             "-0.1",
         ),
         (breaker(|c| c.ramp = Some(Ramp { from: 0.0, over: secs(1) })), "ramp.from", "0"),
+        (breaker(|c| c.window = Window::None), "window", "none"),
+        (
+            breaker(|c| {
+                (c.window, c.failure_rate) = (Window::None, None);
+                c.slow_calls = Some(SlowCalls { rate: 0.5, longer_than: secs(1) });
+            }),
+            "window",
+            "none",
+        ),
+        (
+            breaker(|c| {
+                (c.window, c.failure_rate) = (Window::None, None);
+                c.adaptive = Some(Adaptive::default());
+            }),
+            "window",
+            "none",
+        ),
+        (adaptive(|a| a.deviations = 0.9), "adaptive.deviations", "0.9"),
+        (adaptive(|a| a.deviations = 10.1), "adaptive.deviations", "10.1"),
+        (adaptive(|a| a.floor = 0.0), "adaptive.floor", "0"),
+        (adaptive(|a| a.floor = 1.1), "adaptive.floor", "1.1"),
+        (adaptive(|a| (a.floor, a.ceiling) = (0.5, 0.4)), "adaptive.ceiling", "0.4"),
+        (adaptive(|a| a.ceiling = 1.1), "adaptive.ceiling", "1.1"),
+        (adaptive(|a| a.memory_slices = 1), "adaptive.memory_slices", "1"),
+        (adaptive(|a| a.memory_slices = 10_001), "adaptive.memory_slices", "10001"),
     ];
     for (error, field, value) in refused {
         assert_eq!((error.field(), error.value()), (field, value));

@@ -3,8 +3,8 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    BreakerConfig, Cause, CircuitBreaker, DropRule, Error, ErrorKind, Event, ManualClock, Observer,
-    OpenFor, Probes, Reason, State, Verdict, Window,
+    Adaptive, BreakerConfig, Cause, CircuitBreaker, DropRule, Error, ErrorKind, Event, ManualClock,
+    Observer, OpenFor, Probes, Reason, State, Verdict, Window,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -512,4 +512,83 @@ fn b1_an_awaited_call_may_be_judged_by_its_whole_result() {
     assert_eq!((ask(Ok(vec![])), ask(Ok(vec![]))), (Ok(vec![]), Ok(vec![])));
     assert_eq!(breaker.state(), State::Open);
     assert!(ask(Ok(vec![1])).unwrap_err().is_rejected());
+}
+
+/// A breaker that judges rates alone: four slices of a second, open at half unless it learns.
+fn adaptive(clock: &ManualClock, adaptive: Option<Adaptive>) -> CircuitBreaker {
+    let mut config = BreakerConfig::default();
+    config.consecutive_failures = 0;
+    config.window = Window::Time { length: secs(4), slices: 4 };
+    config.adaptive = adaptive;
+    CircuitBreaker::builder("b").config(config).clock(clock.clock()).build().unwrap()
+}
+
+fn learning(memory_slices: u32) -> Option<Adaptive> {
+    let mut adaptive = Adaptive::default();
+    adaptive.memory_slices = memory_slices;
+    Some(adaptive)
+}
+
+/// Successes first, so that no share on the way is higher than the last.
+fn calls(breaker: &CircuitBreaker, succeeding: u32, failing: u32) {
+    (0..succeeding).for_each(|_| breaker.try_acquire().unwrap().success());
+    (0..failing).for_each(|_| breaker.try_acquire().unwrap().failure());
+}
+
+#[test]
+fn b8_a_quiet_history_lowers_the_threshold_and_the_breaker_opens_by_it() {
+    let clock = ManualClock::new();
+    let breakers = [adaptive(&clock, learning(6)), adaptive(&clock, None)];
+    for slice in 0..7 {
+        let thresholds = breakers.each_ref().map(|b| b.snapshot().failure_rate_threshold);
+        let expected = if slice >= 6 { 0.1 } else { 0.5 };
+        assert_eq!(thresholds, [Some(expected), Some(0.5)], "after {slice} slices");
+        breakers.iter().for_each(|breaker| calls(breaker, 10, 0));
+        clock.advance(secs(1));
+    }
+    // Four of 34 calls in the window: more than the floor, less than what is configured.
+    breakers.iter().for_each(|breaker| calls(breaker, 0, 4));
+    assert_eq!(breakers.map(|breaker| breaker.state()), [State::Open, State::Closed]);
+}
+
+#[test]
+fn b8_a_noisy_history_raises_the_threshold_and_the_breaker_opens_by_it() {
+    let clock = ManualClock::new();
+    let breakers = [adaptive(&clock, learning(20)), adaptive(&clock, None)];
+    for slice in 0..60 {
+        let failing = if slice % 2 == 0 { 2 } else { 4 };
+        breakers.iter().for_each(|breaker| calls(breaker, 10 - failing, failing));
+        clock.advance(secs(1));
+    }
+    let threshold = breakers[0].snapshot().failure_rate_threshold.unwrap();
+    assert!((0.55..0.65).contains(&threshold), "0.3 and three times 0.1, not {threshold}");
+    // With the 30 calls before, of which ten failed, 63 of 126.
+    breakers.iter().for_each(|breaker| calls(breaker, 43, 53));
+    assert_eq!(breakers.each_ref().map(CircuitBreaker::state), [State::Closed, State::Open]);
+    while breakers[0].state() == State::Closed {
+        calls(&breakers[0], 0, 1);
+        assert!(breakers[0].snapshot().calls < 300);
+    }
+    assert_eq!(breakers[0].snapshot().opens_in_a_row, 1);
+}
+
+#[test]
+fn b8_a_threshold_stays_between_floor_and_ceiling_and_is_kept_when_reconfigured() {
+    let clock = ManualClock::new();
+    let mut learned = learning(2);
+    let breaker = adaptive(&clock, learned);
+    for _ in 0..5 {
+        calls(&breaker, 10, 0);
+        clock.advance(secs(1));
+    }
+    let threshold = || breaker.snapshot().failure_rate_threshold;
+    assert_eq!(threshold(), Some(0.1));
+    learned.as_mut().unwrap().floor = 0.3;
+    let mut config = breaker.config();
+    config.adaptive = learned;
+    breaker.reconfigure(config.clone()).unwrap();
+    assert_eq!(threshold(), Some(0.3), "what was learned stays learned");
+    config.adaptive = None;
+    breaker.reconfigure(config).unwrap();
+    assert_eq!(threshold(), Some(0.5), "what is configured");
 }
