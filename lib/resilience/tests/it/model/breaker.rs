@@ -66,6 +66,7 @@ fn rate() -> impl Strategy<Value = Option<f64>> {
 
 fn window() -> impl Strategy<Value = Window> {
     prop_oneof![
+        Just(Window::None),
         Just(Window::Count { calls: 5 }),
         Just(Window::Count { calls: 8 }),
         Just(Window::Time { length: secs(2), slices: 4 }),
@@ -106,8 +107,10 @@ fn config() -> impl Strategy<Value = BreakerConfig> {
             let mut config = BreakerConfig::default();
             config.consecutive_failures = consecutive;
             config.window = window;
-            config.failure_rate = rate;
-            config.slow_calls = slow;
+            // Without a window there is nothing to take a rate over.
+            let has_window = window != Window::None;
+            config.failure_rate = rate.filter(|_| has_window);
+            config.slow_calls = slow.filter(|_| has_window);
             config.min_calls = min_calls;
             config.open_for = open_for;
             config.probes = probes;
