@@ -102,6 +102,12 @@ impl BulkheadConfig {
 /// # Cost
 /// Two compare-and-swaps while a slot is free; a lock and an allocation to wait.
 ///
+/// # Time
+/// Awaited callers wait with the sleeper they bring. Blocked ones, of
+/// [`acquire_blocking`](Self::acquire_blocking) and of chains that run blocking, wait on a condition
+/// variable, which a slot that comes free must be able to end: in real time, whatever clock the chain
+/// has. With a [`ManualClock`](crate::ManualClock), which does not move by that, test the awaited form.
+///
 /// # Source
 /// Nygard, *Release It!*, 2nd edition, chapter 5.
 #[derive(Clone)]
@@ -211,7 +217,7 @@ impl Bulkhead {
         Ok(BulkheadPermit(&self.0))
     }
 
-    /// Takes a slot, blocking this thread as long as the configuration allows.
+    /// Takes a slot, blocking this thread as long as the configuration allows, in real time.
     ///
     /// # Errors
     /// The refusal, when the queue is full or the wait too long.

@@ -3,12 +3,13 @@
 //! Invariants: recording takes no lock unless the call failed; quantiles are taken over the last
 //! 4 096 to 8 192 calls and lie within 13 %.
 
-use crate::clock::nanos;
+use crate::clock::{Clock, Tick, nanos};
 use crate::histogram::{BUCKETS, bucket, upper_edge};
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Calls in one half: enough for a 99th percentile of forty samples.
 const ROTATE_AFTER: u64 = 4_096;
@@ -21,11 +22,12 @@ pub struct CallFigures(Arc<Figures>);
 
 #[derive(Debug)]
 struct Figures {
+    clock: Clock,
     /// Two halves; the one that is filled is the parity of `calls / ROTATE_AFTER`.
     halves: [Box<[AtomicU32]>; 2],
     calls: AtomicU64,
     failures: AtomicU64,
-    last_error: Mutex<Option<(Instant, String)>>,
+    last_error: Mutex<Option<(Tick, String)>>,
 }
 
 /// The figures at one moment.
@@ -46,6 +48,11 @@ pub struct CallSnapshot {
     pub last_error: Option<(Duration, String)>,
 }
 
+/// A panic leaves nothing half changed: what is behind the lock is replaced whole, and a clock is only
+/// asked.
+impl UnwindSafe for CallFigures {}
+impl RefUnwindSafe for CallFigures {}
+
 impl Default for CallFigures {
     fn default() -> Self {
         CallFigures::new()
@@ -53,11 +60,18 @@ impl Default for CallFigures {
 }
 
 impl CallFigures {
-    /// No calls yet.
+    /// No calls yet, on the system's clock.
     #[must_use]
     pub fn new() -> Self {
+        CallFigures::on_clock(Clock::system())
+    }
+
+    /// No calls yet; `clock` says how long ago the last error was.
+    #[must_use]
+    pub fn on_clock(clock: Clock) -> Self {
         let half = || (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
         CallFigures(Arc::new(Figures {
+            clock,
             halves: [half(), half()],
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -86,7 +100,12 @@ impl CallFigures {
             Some((cut, _)) => format!("{}…", &why[..cut]),
             None => why,
         };
-        *last_error(&self.0) = Some((Instant::now(), why));
+        *last_error(&self.0) = Some((self.0.clock.now(), why));
+    }
+
+    /// Calls since the start, without the rest of a snapshot.
+    pub(crate) fn calls(&self) -> u64 {
+        self.0.calls.load(Ordering::Relaxed)
     }
 
     /// The figures now.
@@ -109,7 +128,8 @@ impl CallFigures {
             Some(Duration::from_nanos(upper_edge(at)))
         };
         let (p50, p95, p99) = (quantile(0.5), quantile(0.95), quantile(0.99));
-        let last_error = last_error(figures).as_ref().map(|(at, why)| (at.elapsed(), why.clone()));
+        let last_error = last_error(figures).clone();
+        let last_error = last_error.map(|(at, why)| (figures.clock.now().since(at), why));
         CallSnapshot {
             calls: figures.calls.load(Ordering::Relaxed),
             failures: figures.failures.load(Ordering::Relaxed),
@@ -121,13 +141,14 @@ impl CallFigures {
     }
 }
 
-fn last_error(figures: &Figures) -> MutexGuard<'_, Option<(Instant, String)>> {
+fn last_error(figures: &Figures) -> MutexGuard<'_, Option<(Tick, String)>> {
     figures.last_error.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(all(test, not(resilience_loom)))]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
 
     #[test]
     fn quantiles_counts_and_the_last_error_are_shown() {
@@ -149,5 +170,15 @@ mod tests {
         (0..ROTATE_AFTER).for_each(|_| figures.succeeded(Duration::from_secs(1)));
         (0..2 * ROTATE_AFTER).for_each(|_| figures.succeeded(Duration::from_millis(1)));
         assert!(figures.snapshot().p99 < Some(Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn the_age_of_the_last_error_is_told_by_the_clock_it_was_made_with() {
+        let clock = ManualClock::new();
+        let figures = CallFigures::on_clock(clock.clock());
+        figures.failed(Duration::ZERO, "down");
+        clock.advance(Duration::from_secs(90));
+        let expected = Some((Duration::from_secs(90), "down".to_owned()));
+        assert_eq!(figures.snapshot().last_error, expected);
     }
 }

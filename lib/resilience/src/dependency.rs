@@ -89,10 +89,11 @@ struct Declared {
 }
 
 impl Dependency {
-    /// Declares what `breaker` protects, under the breaker's name.
+    /// Declares what `breaker` protects, under the breaker's name and on its clock.
     #[must_use]
     pub fn new(breaker: CircuitBreaker, kind: DependencyKind, criticality: Criticality) -> Self {
-        let (figures, faults) = (CallFigures::new(), FaultPoint::new());
+        let figures = CallFigures::on_clock(breaker.clock().clone());
+        let faults = FaultPoint::on_clock(breaker.clock().clone());
         Dependency(Arc::new(Declared { kind, criticality, breaker, figures, faults }))
     }
 

@@ -1,11 +1,14 @@
 //! Where tests and drills make a dependency fail, in the program as it runs in production.
 //!
-//! Invariant: a fault ends by itself; asking costs one relaxed load while none is set.
+//! Invariants: a fault ends by itself; asking costs one load while none is set; `armed` changes only
+//! under the fault's lock, so it always says whether a fault is set.
 
+use crate::clock::{Clock, Tick};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a blocked call looks whether its fault is over.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -39,12 +42,17 @@ impl fmt::Display for Injected {
 impl std::error::Error for Injected {}
 
 /// The fault point of one dependency. Clones share it.
-#[derive(Clone, Debug, Default)]
+///
+/// Times pass on its clock: how long a fault lasts, when a flapping one works, and how long a call that
+/// is slow or hangs is held ([`Clock::pause`]).
+#[derive(Clone, Debug)]
 pub struct FaultPoint(Arc<Point>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Point {
-    armed: AtomicBool,
+    clock: Clock,
+    /// 1 while a fault is set, else 0.
+    armed: AtomicU64,
     fault: Mutex<Option<Set>>,
     struck: AtomicU64,
 }
@@ -52,29 +60,49 @@ struct Point {
 #[derive(Clone, Copy, Debug)]
 struct Set {
     fault: InjectedFault,
-    since: Instant,
-    until: Option<Instant>,
+    since: Tick,
+    until: Option<Tick>,
+}
+
+/// A panic leaves nothing half changed: what is behind the lock is replaced whole, and a clock is only
+/// asked.
+impl UnwindSafe for FaultPoint {}
+impl RefUnwindSafe for FaultPoint {}
+
+impl Default for FaultPoint {
+    fn default() -> Self {
+        FaultPoint::new()
+    }
 }
 
 impl FaultPoint {
-    /// One without a fault.
+    /// One without a fault, on the system's clock.
     #[must_use]
     pub fn new() -> Self {
-        FaultPoint::default()
+        FaultPoint::on_clock(Clock::system())
+    }
+
+    /// One without a fault, on `clock`.
+    #[must_use]
+    pub fn on_clock(clock: Clock) -> Self {
+        FaultPoint(Arc::new(Point {
+            clock,
+            armed: AtomicU64::new(0),
+            fault: Mutex::new(None),
+            struck: AtomicU64::new(0),
+        }))
     }
 
     /// Sets a fault until it is cleared, or for this long.
     pub fn set(&self, fault: InjectedFault, lasting: Option<Duration>) {
-        let since = Instant::now();
-        let until = lasting.and_then(|lasting| since.checked_add(lasting));
-        *self.fault() = Some(Set { fault, since, until });
-        self.0.armed.store(true, Ordering::Release);
+        let since = self.0.clock.now();
+        let until = lasting.map(|lasting| since.after(lasting));
+        self.0.put(&mut lock(&self.0.fault), Some(Set { fault, since, until }));
     }
 
     /// Takes the fault back.
     pub fn clear(&self) {
-        *self.fault() = None;
-        self.0.armed.store(false, Ordering::Release);
+        self.0.put(&mut lock(&self.0.fault), None);
     }
 
     /// The fault that is set.
@@ -109,54 +137,61 @@ impl FaultPoint {
     /// # Panics
     /// When the fault says so.
     pub fn strike_within(&self, limit: Duration) -> Result<(), Injected> {
-        if !self.0.armed.load(Ordering::Acquire) {
+        if self.0.armed.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
+        let clock = &self.0.clock;
         let Some(Set { fault, since, .. }) = self.current() else { return Ok(()) };
         self.0.struck.fetch_add(1, Ordering::Relaxed);
         match fault {
             InjectedFault::Error => Err(Injected),
             InjectedFault::Panic => panic!("injected panic"),
             InjectedFault::Slow(time) => {
-                std::thread::sleep(time.min(limit));
+                clock.pause(time.min(limit));
                 if time > limit { Err(Injected) } else { Ok(()) }
             }
             InjectedFault::Hang => {
-                let begun = Instant::now();
+                let begun = clock.now();
                 while self.get() == Some(InjectedFault::Hang) {
-                    let left = limit.saturating_sub(begun.elapsed());
+                    let left = limit.saturating_sub(clock.now().since(begun));
                     if left.is_zero() {
                         return Err(Injected);
                     }
-                    std::thread::sleep(LOOK_EVERY.min(left));
+                    clock.pause(LOOK_EVERY.min(left));
                 }
                 Ok(())
             }
             InjectedFault::Flap(period) => {
                 let period = period.as_nanos().max(1);
-                let failing = (since.elapsed().as_nanos() / period).is_multiple_of(2);
+                let passed = clock.now().since(since).as_nanos();
+                let failing = (passed / period).is_multiple_of(2);
                 if failing { Err(Injected) } else { Ok(()) }
             }
         }
     }
 
-    fn fault(&self) -> MutexGuard<'_, Option<Set>> {
-        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn current(&self) -> Option<Set> {
-        let set = (*self.fault())?;
-        if set.until.is_some_and(|until| until <= Instant::now()) {
-            self.clear();
-            return None;
+        let mut fault = lock(&self.0.fault);
+        let is_over = |set: &Set| set.until.is_some_and(|until| until <= self.0.clock.now());
+        if fault.as_ref().is_some_and(is_over) {
+            self.0.put(&mut fault, None);
         }
-        Some(set)
+        *fault
+    }
+}
+
+impl Point {
+    /// Puts `set` in the place of `fault`, whose lock is held.
+    fn put(&self, fault: &mut Option<Set>, set: Option<Set>) {
+        self.armed.store(u64::from(set.is_some()), Ordering::Release);
+        *fault = set;
     }
 }
 
 #[cfg(all(test, not(resilience_loom)))]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
 
     #[test]
     fn a_fault_strikes_until_it_is_cleared_or_over() {
@@ -184,5 +219,27 @@ mod tests {
         }
         point.clear();
         assert_eq!(call.join().ok(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_fault_lasts_flaps_and_holds_calls_by_the_clock_of_its_point() {
+        let manual = ManualClock::new();
+        let point = FaultPoint::on_clock(manual.clock());
+        let (second, began) = (Duration::from_secs(1), manual.now());
+        let passed = || manual.now().since(began);
+        point.set(InjectedFault::Slow(second), None);
+        assert_eq!((point.strike(), passed()), (Ok(()), second));
+        point.set(InjectedFault::Hang, None);
+        assert_eq!((point.strike_within(second), passed()), (Err(Injected), 2 * second));
+        point.set(InjectedFault::Hang, Some(second));
+        assert_eq!((point.strike(), passed()), (Ok(()), 3 * second), "until it is over");
+        point.set(InjectedFault::Flap(second), None);
+        assert_eq!(point.strike(), Err(Injected));
+        manual.advance(second);
+        assert_eq!(point.strike(), Ok(()));
+        point.set(InjectedFault::Error, Some(second));
+        assert_eq!(point.strike(), Err(Injected));
+        manual.advance(second);
+        assert_eq!((point.strike(), point.get()), (Ok(()), None));
     }
 }

@@ -244,7 +244,7 @@ impl Waiter {
         }
     }
 
-    /// Blocks until granted, for at most `limit`; whether it was.
+    /// Blocks until granted, for at most `limit` of real time; whether it was.
     #[cfg(not(resilience_loom))]
     pub(crate) fn wait(&self, limit: std::time::Duration) -> bool {
         let queued = |state: &mut Waiting| matches!(state, Waiting::Queued(_));

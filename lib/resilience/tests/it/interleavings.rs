@@ -5,9 +5,10 @@
 use loom::thread;
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Algorithm, BreakerConfig, BudgetConfig, Bulkhead,
-    BulkheadConfig, CircuitBreaker, Context, DropRule, KeyedConfig, KeyedRateLimiter, Lease,
-    LeasedLimiter, ManualClock, OpenFor, Priority, Probes, QueueOrder, QuotaSource, RateConfig,
-    RateLimiter, RetryBudget, State, Throttle, ThrottleConfig, Window, WithoutSource,
+    BulkheadConfig, CircuitBreaker, Context, DropRule, FaultPoint, InjectedFault, KeyedConfig,
+    KeyedRateLimiter, Lease, LeasedLimiter, ManualClock, OpenFor, Priority, Probes, QueueOrder,
+    QuotaSource, RateConfig, RateLimiter, RetryBudget, State, Throttle, ThrottleConfig, Window,
+    WithoutSource,
 };
 use std::time::Duration;
 
@@ -283,6 +284,34 @@ fn b3_a_late_results_retry_after_never_prolongs_the_next_generations_opening() {
         // In time or late, the reset came last and nobody has asked for anything since.
         breaker.try_acquire().unwrap().failure();
         assert_eq!(breaker.snapshot().next_probe, Some(SECOND));
+    });
+}
+
+#[test]
+fn a_fault_that_is_set_while_another_is_cleared_strikes_if_it_is_there() {
+    check(|| {
+        let point = FaultPoint::on_clock(ManualClock::new().clock());
+        point.set(InjectedFault::Error, None);
+        let other = point.clone();
+        let thread = thread::spawn(move || other.set(InjectedFault::Error, None));
+        point.clear();
+        thread.join().unwrap();
+        assert_eq!(point.get().is_some(), point.strike().is_err());
+    });
+}
+
+#[test]
+fn a_fault_that_is_over_takes_no_newer_one_with_it() {
+    check(|| {
+        let clock = ManualClock::new();
+        let point = FaultPoint::on_clock(clock.clock());
+        point.set(InjectedFault::Error, Some(SECOND));
+        clock.advance(SECOND);
+        let other = point.clone();
+        let thread = thread::spawn(move || other.get());
+        point.set(InjectedFault::Panic, None);
+        let _ = thread.join().unwrap();
+        assert_eq!(point.get(), Some(InjectedFault::Panic));
     });
 }
 
