@@ -23,10 +23,11 @@ pub(crate) fn run<T, E>(
     (service, endpoint): (&str, &str),
     attempt: Attempt,
     operation: impl FnOnce(Attempt) -> Result<T, E>,
+    failed: impl FnOnce(&Result<T, E>) -> bool,
 ) -> Result<T, E> {
     let span = span(service, endpoint, &attempt);
     let result = span.in_scope(|| operation(attempt));
-    if result.is_err() {
+    if failed(&result) {
         span.record("failed", true);
     }
     result
@@ -37,6 +38,7 @@ pub(crate) fn run<T, E>(
     _: (&str, &str),
     attempt: Attempt,
     operation: impl FnOnce(Attempt) -> Result<T, E>,
+    _: impl FnOnce(&Result<T, E>) -> bool,
 ) -> Result<T, E> {
     operation(attempt)
 }
@@ -47,6 +49,7 @@ pub(crate) fn call<T, E, F: Future<Output = Result<T, E>>>(
     (service, endpoint): (&str, &str),
     attempt: Attempt,
     operation: impl FnOnce(Attempt) -> F,
+    failed: impl FnOnce(&Result<T, E>) -> bool,
 ) -> impl Future<Output = Result<T, E>> {
     use tracing::Instrument;
 
@@ -55,7 +58,7 @@ pub(crate) fn call<T, E, F: Future<Output = Result<T, E>>>(
     let inside = span.clone();
     async move {
         let result = future.await;
-        if result.is_err() {
+        if failed(&result) {
             inside.record("failed", true);
         }
         result
@@ -68,6 +71,7 @@ pub(crate) fn call<T, E, F: Future<Output = Result<T, E>>>(
     _: (&str, &str),
     attempt: Attempt,
     operation: impl FnOnce(Attempt) -> F,
+    _: impl FnOnce(&Result<T, E>) -> bool,
 ) -> impl Future<Output = Result<T, E>> {
     operation(attempt)
 }

@@ -1,7 +1,8 @@
 //! Every pipeline to the outside, by service and endpoint, from one configuration.
 //!
-//! Invariants: there are never more than `pipelines_max` pipelines; a reload changes the policies of
-//! existing pipelines in place, so windows, states, tokens and slots survive it; a configuration
+//! Invariants: there are never more than `pipelines_max` pipelines, those beside them that a caller
+//! still holds after a reload took them out; a reload changes the policies of the pipelines that stay
+//! in place, so windows, states, tokens and slots survive it; a configuration
 //! that is not valid changes nothing; no lock on the state is held while policies change or tell
 //! their observer, so an observer may ask the registry.
 
@@ -22,7 +23,7 @@ use crate::config_error::ConfigError;
 use crate::context::Context;
 use crate::dependency::{Criticality, Dependency, DependencyKind};
 use crate::error::Error;
-use crate::error_kind::Classify;
+use crate::error_kind::{Classify, ErrorKind, Verdict};
 use crate::event::{Event, Observer};
 use crate::pipeline::{Bare, Chain, Optional, Pipeline};
 use crate::rate_limit::RateLimiter;
@@ -120,12 +121,22 @@ impl<S> Endpoint<S> {
         self.adaptive.as_ref()
     }
 
-    fn record<T, E>(&self, took: Duration, result: &Result<T, Error<E>>)
-    where
+    fn record<T, E>(
+        &self,
+        took: Duration,
+        result: &Result<T, Error<E>>,
+        judge: impl Fn(Result<&T, &E>) -> Verdict,
+    ) where
         E: fmt::Display,
     {
         match result {
-            Ok(_) => self.dependency.figures().succeeded(took),
+            Ok(value) => match judge(Ok(value)) {
+                verdict if verdict.is_failure() => {
+                    let kind = verdict.kind().map_or("error", ErrorKind::as_str);
+                    self.dependency.figures().failed(took, format_args!("an answer of {kind}"));
+                }
+                _ => self.dependency.figures().succeeded(took),
+            },
             // A refusal is no call: the breaker and the limits count it.
             Err(Error::Rejected(_)) => {}
             Err(error) => self.dependency.figures().failed(took, error),
@@ -228,11 +239,47 @@ impl<S: Clone> Pipelines<S> {
         context: Context,
         operation: impl Fn(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>> {
+        self.run_judged(service, endpoint, context, Verdict::of_ref, operation)
+    }
+
+    /// As [`run`](Self::run), with `judge` concluding from each result: for errors that are not
+    /// [`Classify`], and for results that count as failures, such as an answer of HTTP with a status.
+    /// An answer that counts as a failure is among the failures of the dependency's figures too.
+    ///
+    /// ```
+    /// use mainstay_resilience::{Context, ErrorKind, Pipelines, PipelinesConfig, Verdict};
+    /// use mainstay_resilience::classify_http_status;
+    /// use std::convert::Infallible;
+    ///
+    /// let mut config = PipelinesConfig::default();
+    /// config.defaults.attempts = Some(1);
+    /// let pipelines = Pipelines::new(config)?;
+    /// let by_status = |answer: Result<&u16, &Infallible>| {
+    ///     let status = answer.map_or(500, |status| *status);
+    ///     classify_http_status(status).map_or(Verdict::success(), Verdict::failure)
+    /// };
+    /// let answer = pipelines.run_judged("shop", "cart", Context::default(), by_status, |_| Ok(503));
+    /// assert_eq!(answer, Ok(503));
+    /// assert_eq!(pipelines.list()[0].breaker.consecutive_failures, 1);
+    /// # Ok::<(), mainstay_resilience::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_judged<T, E: fmt::Display>(
+        &self,
+        service: &str,
+        endpoint: &str,
+        context: Context,
+        judge: impl Fn(Result<&T, &E>) -> Verdict,
+        operation: impl Fn(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
         let names = (service, endpoint);
-        let within = |attempt| attempt_span::run(names, attempt, &operation);
+        let failed = |result: &Result<T, E>| result.is_err() || judge(result.as_ref()).is_failure();
+        let within = |attempt| attempt_span::run(names, attempt, &operation, failed);
         let (endpoint, began) = (self.endpoint(service, endpoint), self.0.clock.now());
-        let result = endpoint.pipeline.run_within(context, within);
-        endpoint.record(self.0.clock.now().since(began), &result);
+        let result = endpoint.pipeline.run_judged(context, &judge, within);
+        endpoint.record(self.0.clock.now().since(began), &result, &judge);
         result
     }
 
@@ -254,11 +301,34 @@ impl<S: Clone> Pipelines<S> {
         S: Sleeper,
         F: Future<Output = Result<T, E>> + Send,
     {
+        self.call_judged(service, endpoint, context, Verdict::of_ref, operation).await
+    }
+
+    /// As [`call`](Self::call), with `judge` concluding from each result, as in
+    /// [`run_judged`](Self::run_judged).
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_judged<T, E, F>(
+        &self,
+        service: &str,
+        endpoint: &str,
+        context: Context,
+        judge: impl Fn(Result<&T, &E>) -> Verdict + Sync,
+        operation: impl Fn(Attempt) -> F + Sync,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send,
+        E: fmt::Display + Send,
+        S: Sleeper,
+        F: Future<Output = Result<T, E>> + Send,
+    {
         let names = (service, endpoint);
-        let within = |attempt| attempt_span::call(names, attempt, &operation);
+        let failed = |result: &Result<T, E>| result.is_err() || judge(result.as_ref()).is_failure();
+        let within = |attempt| attempt_span::call(names, attempt, &operation, failed);
         let (endpoint, began) = (self.endpoint(service, endpoint), self.0.clock.now());
-        let result = endpoint.pipeline.call_within(context, within).await;
-        endpoint.record(self.0.clock.now().since(began), &result);
+        let result = endpoint.pipeline.call_judged(context, &judge, within).await;
+        endpoint.record(self.0.clock.now().since(began), &result, &judge);
         result
     }
 
@@ -396,18 +466,25 @@ impl<S: Clone> Pipelines<S> {
     /// window, its tokens, slots and figures; calls under way go on as they began. Endpoints change
     /// one after the other, while calls run; an observer that hears of it may ask for lists.
     ///
+    /// With a lower `pipelines_max` as many endpoints go as are too many: first those that nobody is
+    /// using, and of these the ones with the fewest calls. Their state is lost, and their next calls
+    /// go through the pipeline that all beyond the bound share. Calls under way end as they began.
+    ///
     /// # Errors
     /// What is wrong with the configuration; then nothing changes.
     pub fn reload(&self, config: PipelinesConfig) -> Result<(), ConfigError> {
         config.validate()?;
         let shared = &*self.0;
         let _reload = shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let budgets: Vec<RetryBudget> = {
+        let (budgets, surplus): (Vec<RetryBudget>, _) = {
             let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
             // From here on new endpoints are built from it.
             state.config = config.clone();
-            state.budgets.values().cloned().collect()
+            let surplus = state.take_surplus();
+            (state.budgets.values().cloned().collect(), surplus)
         };
+        // After the lock.
+        drop(surplus);
         for budget in budgets {
             budget.reconfigure(config.budget)?;
         }
@@ -433,6 +510,36 @@ impl<S> State<S> {
     /// Whether the next endpoint is the one for all others.
     fn is_full(&self) -> bool {
         self.count + 1 >= self.config.pipelines_max as usize
+    }
+
+    /// Takes out the endpoints that are too many, with the budgets of services that have none left.
+    fn take_surplus(&mut self) -> Vec<Arc<Endpoint<S>>> {
+        let mut own: Vec<_> = self
+            .endpoints
+            .values()
+            .flat_map(HashMap::values)
+            .filter(|endpoint| (&*endpoint.service, &*endpoint.name) != (OTHERS, OTHERS))
+            .map(|endpoint| {
+                let (calls, is_used) =
+                    (endpoint.dependency.figures().calls(), Arc::strong_count(endpoint) > 1);
+                (is_used, calls, Arc::clone(&endpoint.service), Arc::clone(&endpoint.name))
+            })
+            .collect();
+        own.sort_unstable();
+        // One place is that of the endpoint for all others.
+        let surplus = own.len().saturating_sub(self.config.pipelines_max as usize - 1);
+        let mut taken = Vec::with_capacity(surplus);
+        for (.., service, name) in own.drain(..surplus) {
+            let endpoints = self.endpoints.get_mut(&*service);
+            taken.extend(endpoints.and_then(|endpoints| endpoints.remove(&*name)));
+        }
+        self.count -= taken.len();
+        self.endpoints.retain(|_, endpoints| !endpoints.is_empty());
+        if !taken.is_empty() {
+            let endpoints = &self.endpoints;
+            self.budgets.retain(|service, _| endpoints.contains_key(service));
+        }
+        taken
     }
 
     fn existing(&self, service: &str, endpoint: &str) -> Option<Arc<Endpoint<S>>> {

@@ -5,8 +5,9 @@ use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     AdaptiveConfig, Algorithm, BulkheadConfig, CircuitBreaker, Context, Criticality, Deadline,
     Dependency, DependencyKind, ErrorKind, Event, Jitter, ManualClock, NoSleeper, Observer,
-    Overrides, Pipelines, PipelinesConfig, Priority, RateConfig, State,
+    Overrides, Pipelines, PipelinesConfig, Priority, RateConfig, Sleeper, State, Verdict,
 };
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 fn nobody() -> Arc<dyn Observer> {
@@ -420,6 +421,78 @@ fn the_number_of_pipelines_is_bounded_and_the_rest_share_one() {
     let list = pipelines.list();
     assert_eq!(list.len(), 10);
     assert_eq!((&*list[0].service, &*list[0].endpoint), ("*", "*"));
+}
+
+#[test]
+fn a_reload_with_a_lower_bound_takes_out_unused_pipelines_with_few_calls_first() {
+    let mut config = PipelinesConfig::default();
+    config.pipelines_max = 10;
+    let pipelines = on(&ManualClock::new(), config.clone());
+    let run = |service: &str, endpoint: &str| {
+        pipelines.run(service, endpoint, Context::default(), |_| Ok::<_, ErrorKind>(())).unwrap();
+    };
+    let names = || -> Vec<String> {
+        pipelines.list().iter().map(|e| format!("{}/{}", e.service, e.endpoint)).collect()
+    };
+    for i in 0..9 {
+        (0..i).for_each(|_| run("s", &format!("e{i}")));
+        let _ = pipelines.endpoint("s", &format!("e{i}"));
+    }
+    run("another", "service");
+    assert_eq!(names().len(), 10);
+    let held = pipelines.endpoint("s", "e0");
+    config.pipelines_max = 4;
+    pipelines.reload(config.clone()).unwrap();
+    assert_eq!(names(), ["*/*", "s/e0", "s/e7", "s/e8"], "one is used, two have the most calls");
+    assert_eq!(pipelines.list()[3].breaker.calls, 8, "who stays keeps its state");
+    run("s", "e3");
+    assert_eq!((names().len(), pipelines.list()[0].breaker.calls), (4, 2), "it shares now");
+    drop(held);
+    config.pipelines_max = 1;
+    pipelines.reload(config.clone()).unwrap();
+    assert_eq!(names(), ["*/*"]);
+    config.pipelines_max = 10;
+    pipelines.reload(config).unwrap();
+    run("s", "e3");
+    assert_eq!(names(), ["*/*", "s/e3"], "there is room again");
+}
+
+#[test]
+fn r5_an_answer_that_is_judged_a_failure_is_retried_counts_and_is_listed() {
+    let time = VirtualTime::new();
+    let mut config = PipelinesConfig::default();
+    (config.defaults.attempts, config.defaults.breaker_failures) = (Some(2), Some(4));
+    let pipelines = Pipelines::with(config, time.clock(), time.sleeper(), nobody()).unwrap();
+    // Its error is no `Classify`: the judge alone decides.
+    let judge = |answer: Result<&u16, &&str>| match answer {
+        Ok(503) => Verdict::failure(ErrorKind::ServerError),
+        Ok(_) => Verdict::success(),
+        Err(_) => Verdict::failure(ErrorKind::BadRequest),
+    };
+    let context = Context::default();
+    let attempts = AtomicU32::new(0);
+    let answer = |status| {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        status
+    };
+    let run = |status| pipelines.run_judged("s", "e", context, judge, |_| answer(status));
+    let call = |status| {
+        let operation = |_| async move { answer(status) };
+        time.block_on(pipelines.call_judged("s", "e", context, judge, operation))
+    };
+    let figures = || pipelines.dependency("s/e").unwrap().figures().snapshot();
+    assert_eq!((run(Ok(200)), call(Ok(200))), (Ok(200), Ok(200)));
+    assert_eq!((figures().calls, figures().failures), (2, 0));
+    assert!(run(Err("mistake")).is_err() && call(Err("mistake")).is_err());
+    assert_eq!((attempts.load(Ordering::Relaxed), figures().failures), (4, 2));
+    assert_eq!((run(Ok(503)), attempts.load(Ordering::Relaxed)), (Ok(503), 6), "asked again");
+    assert_eq!((figures().calls, figures().failures), (5, 3));
+    time.block_on(time.sleeper().sleep(secs(7)));
+    let expected = Some((secs(7), "an answer of server_error".to_owned()));
+    assert_eq!(figures().last_error, expected, "its age by the registry's clock");
+    assert_eq!((call(Ok(503)), attempts.load(Ordering::Relaxed)), (Ok(503), 8));
+    assert_eq!(pipelines.list()[0].breaker.state, State::Open, "four in a row");
+    assert!(run(Ok(200)).unwrap_err().is_rejected());
 }
 
 #[test]
