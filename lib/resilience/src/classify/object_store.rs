@@ -15,6 +15,7 @@ impl Classify for Error {
             | Error::Precondition { .. }
             | Error::NotModified { .. }
             | Error::NotSupported { .. }
+            | Error::NotImplemented
             | Error::UnknownConfigurationKey { .. } => ErrorKind::BadRequest,
             // What is left comes from the store's client as an error without a type.
             other => match from_chain(other) {
@@ -46,7 +47,7 @@ mod tests {
             ),
             (Error::Unauthenticated { path: path(), source: text("") }, ErrorKind::Authentication),
             (Error::Precondition { path: path(), source: text("") }, ErrorKind::BadRequest),
-            (Error::NotImplemented, ErrorKind::Unknown),
+            (Error::NotImplemented, ErrorKind::BadRequest),
             (generic(Box::new(refused)), ErrorKind::Connection),
             (generic(text("503 service unavailable")), ErrorKind::ServerError),
             (generic(text("operation timed out")), ErrorKind::Timeout),

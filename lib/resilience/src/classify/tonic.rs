@@ -46,17 +46,27 @@ mod tests {
 
     #[test]
     fn r4_every_grpc_code_has_its_place() {
-        for (code, kind) in [
-            (Code::DeadlineExceeded, ErrorKind::Timeout),
-            (Code::Unavailable, ErrorKind::Connection),
-            (Code::ResourceExhausted, ErrorKind::RateLimit),
-            (Code::Unauthenticated, ErrorKind::Authentication),
-            (Code::PermissionDenied, ErrorKind::PermissionDenied),
-            (Code::NotFound, ErrorKind::NotFound),
-            (Code::InvalidArgument, ErrorKind::BadRequest),
-            (Code::Internal, ErrorKind::ServerError),
+        let places = [
+            (Code::Ok, ErrorKind::Unknown),
+            (Code::Cancelled, ErrorKind::Unknown),
             (Code::Unknown, ErrorKind::Unknown),
-        ] {
+            (Code::InvalidArgument, ErrorKind::BadRequest),
+            (Code::DeadlineExceeded, ErrorKind::Timeout),
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::AlreadyExists, ErrorKind::BadRequest),
+            (Code::PermissionDenied, ErrorKind::PermissionDenied),
+            (Code::ResourceExhausted, ErrorKind::RateLimit),
+            (Code::FailedPrecondition, ErrorKind::BadRequest),
+            (Code::Aborted, ErrorKind::ServerError),
+            (Code::OutOfRange, ErrorKind::BadRequest),
+            (Code::Unimplemented, ErrorKind::BadRequest),
+            (Code::Internal, ErrorKind::ServerError),
+            (Code::Unavailable, ErrorKind::Connection),
+            (Code::DataLoss, ErrorKind::ServerError),
+            (Code::Unauthenticated, ErrorKind::Authentication),
+        ];
+        for (number, (code, kind)) in places.into_iter().enumerate() {
+            assert_eq!(code as usize, number, "every code stands in the list, in its order");
             assert_eq!(Status::new(code, "a message that says timeout").kind(), kind, "{code:?}");
         }
     }
