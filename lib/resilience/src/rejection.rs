@@ -342,6 +342,44 @@ impl Reason {
         }
     }
 
+    /// What decides when a call is admitted again, where that is no matter of time or where nobody
+    /// can know the time.
+    fn instead_of_a_time(self) -> &'static str {
+        match self {
+            Reason::Open { .. } | Reason::RateExceeded { .. } => {
+                "it does not say when to try again"
+            }
+            Reason::ProbesTaken { .. } => "the next call is judged anew when a probe has ended",
+            Reason::Recovering { .. } => {
+                "the share grows by itself, and the next call may be in it"
+            }
+            Reason::Isolated => "no time is set for that",
+            Reason::LeaseSpent { .. } => {
+                "when that is, only the task that refills it knows, and what it gets only the store"
+            }
+            Reason::CostAboveLimit { .. } => "it is never admitted, only a smaller one is",
+            Reason::Full { .. } | Reason::WaitedTooLong { .. } => {
+                "a slot is free when a call under way ends, which no policy can foresee"
+            }
+            Reason::PriorityTooLow { .. } => {
+                "less important calls are admitted when the load falls, which no policy can foresee"
+            }
+            Reason::ShareExceeded { .. } => {
+                "the caller's next call may be admitted when one of its own ends"
+            }
+            Reason::Throttled { .. } => {
+                "each call is drawn anew, so the next may be admitted at once"
+            }
+            Reason::DeadlinePassed => "another call with time left may be admitted at once",
+            Reason::TooManyKeys { .. } => {
+                "a new key may be admitted when one of them has become idle"
+            }
+            Reason::Closed => "no call is admitted any more",
+            Reason::Panicked => "the next job may be handled at once",
+            Reason::Injected => "calls are admitted when the fault is taken back",
+        }
+    }
+
     fn put_together(code: Code, [first, second]: [u64; 2]) -> Self {
         match code {
             Code::Open => {
@@ -447,7 +485,8 @@ impl Rejection {
         (self.retry_after != UNKNOWN).then(|| Duration::from_nanos(self.retry_after))
     }
 
-    /// One sentence for an operator: which policy, its figures, when to try again.
+    /// One sentence for an operator: which policy, its figures, when to try again; where no time is
+    /// known, what decides it instead.
     #[must_use]
     pub fn explain(&self) -> String {
         match self.retry_after() {
@@ -457,7 +496,7 @@ impl Rejection {
                     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)
                 ))
             ),
-            None => format!("{self}; it does not say when to try again"),
+            None => format!("{self}; {}", self.reason().instead_of_a_time()),
         }
     }
 }
@@ -514,6 +553,98 @@ mod tests {
         }
         let silent = Rejection::new("q".into(), PolicyKind::Queue, Reason::Closed, None);
         assert_eq!(silent.retry_after(), None);
+    }
+
+    #[test]
+    fn a_refusal_that_knows_no_time_explains_what_decides_instead() {
+        let cause = Cause::FailureRate;
+        for (reason, said, instead) in [
+            (
+                Reason::Open { cause, failed_percent: 60 },
+                "it is open (failure_rate, 60 % of its calls had failed)",
+                "it does not say when to try again",
+            ),
+            (
+                Reason::ProbesTaken { permitted: 4 },
+                "all of its 4 probes are taken",
+                "the next call is judged anew when a probe has ended",
+            ),
+            (
+                Reason::Recovering { admitted_percent: 30 },
+                "it recovers and admits 30 % of the calls",
+                "the share grows by itself, and the next call may be in it",
+            ),
+            (Reason::Isolated, "it is isolated until it is reset", "no time is set for that"),
+            (
+                Reason::RateExceeded { limit: 10, period: Duration::from_secs(1) },
+                "more than 10 per 1s",
+                "it does not say when to try again",
+            ),
+            (
+                Reason::LeaseSpent { portion: 50 },
+                "its lease of up to 50 is spent until the next refill",
+                "when that is, only the task that refills it knows, and what it gets only the store",
+            ),
+            (
+                Reason::CostAboveLimit { cost: 11, limit: 10 },
+                "a cost of 11 can never fit into 10",
+                "it is never admitted, only a smaller one is",
+            ),
+            (
+                Reason::Full { limit: 8, waiting: 3 },
+                "all 8 slots are taken and 3 calls wait",
+                "a slot is free when a call under way ends, which no policy can foresee",
+            ),
+            (
+                Reason::WaitedTooLong { waited: Duration::from_millis(50) },
+                "no slot within 50 ms",
+                "a slot is free when a call under way ends, which no policy can foresee",
+            ),
+            (
+                Reason::PriorityTooLow { admitted_from: 2 },
+                "under this load only priority 2 and above is admitted",
+                "less important calls are admitted when the load falls, which no policy can foresee",
+            ),
+            (
+                Reason::ShareExceeded { share: 5 },
+                "under this load a caller may hold 5 slots",
+                "the caller's next call may be admitted when one of its own ends",
+            ),
+            (
+                Reason::Throttled { refused_percent: 40 },
+                "it refuses 40 % of the calls by itself",
+                "each call is drawn anew, so the next may be admitted at once",
+            ),
+            (
+                Reason::DeadlinePassed,
+                "the deadline has passed",
+                "another call with time left may be admitted at once",
+            ),
+            (
+                Reason::TooManyKeys { limit: 32, part: 2 },
+                "the part that the new key falls into is full, all 2 of its keys are in use (it \
+                 holds 32 keys in all parts)",
+                "a new key may be admitted when one of them has become idle",
+            ),
+            (Reason::Closed, "it is shut down", "no call is admitted any more"),
+            (
+                Reason::Panicked,
+                "the handler of the job panicked",
+                "the next job may be handled at once",
+            ),
+            (
+                Reason::Injected,
+                "a fault was injected",
+                "calls are admitted when the fault is taken back",
+            ),
+        ] {
+            let explain =
+                |wait| Rejection::new("p".into(), PolicyKind::Fault, reason, wait).explain();
+            assert_eq!(explain(None), format!("fault p refused the call: {said}; {instead}"));
+            let timed = explain(Some(Duration::from_secs(3)));
+            let when = "the next call may be admitted in 3s";
+            assert_eq!(timed, format!("fault p refused the call: {said}; {when}"));
+        }
     }
 
     #[test]
