@@ -129,13 +129,21 @@ permit! {
     /// permit.success();
     /// ```
     ///
-    /// Dropping it at once by mistake is warned about:
+    /// Dropping it at once by mistake is warned about. A lint has no error code; that nothing else is
+    /// wrong with the first of the two shows the second, which differs by the name it is held by:
     ///
     /// ```compile_fail
     /// #![deny(unused_must_use)]
     /// # use mainstay_resilience::CircuitBreaker;
     /// let breaker = CircuitBreaker::search_method("bm25");
     /// breaker.try_acquire().unwrap();
+    /// ```
+    ///
+    /// ```
+    /// #![deny(unused_must_use)]
+    /// # use mainstay_resilience::CircuitBreaker;
+    /// let breaker = CircuitBreaker::search_method("bm25");
+    /// let _permit = breaker.try_acquire().unwrap();
     /// ```
     Permit<'a>, &'a Machine
 }
