@@ -305,6 +305,25 @@ pub const METRICS: &[Metric] = &[
     .recorded_as("resilience_breaker_transitions_total")
     .after("a breaker has changed its state"),
     Metric::counter(
+        "mainstay_circuit_breaker_would_open_total",
+        "Times that a breaker which only observes would have opened, by the cause",
+        &[
+            NAME,
+            Label::one_of(
+                "cause",
+                &["consecutive_failures", "failure_rate", "slow_call_rate"],
+            ),
+        ],
+    )
+    .recorded_as("resilience_breaker_would_open_total")
+    .after("a breaker that only observes would have opened"),
+    Metric::counter(
+        "mainstay_circuit_breaker_would_reject_total",
+        "Calls that a breaker which only observes would have rejected",
+        &[NAME],
+    )
+    .recorded_as("resilience_breaker_would_reject_total"),
+    Metric::counter(
         "mainstay_circuit_breaker_rejected_total",
         "Calls that a breaker rejected without making them",
         &[NAME],

@@ -10,6 +10,8 @@
 //! | `resilience_rate_available` | gauge at the last export | `name` |
 //! | `resilience_bulkhead_in_use`, `resilience_bulkhead_waiting` | gauges at the last export | `name` |
 //! | `resilience_breaker_transitions_total` | counter | `name`, `to`, `cause` |
+//! | `resilience_breaker_would_open_total` | counter, a breaker that only observes would have opened | `name`, `cause` |
+//! | `resilience_breaker_would_reject_total` | counter at the last export, calls that it would have refused | `name` |
 //! | `resilience_rejected_total` | counter | `name`, `policy`, `reason` |
 //! | `resilience_retries_total` | counter | `name`, `kind` |
 //! | `resilience_retry_attempts` | histogram, calls with a retry or a failure | `name` |
@@ -53,6 +55,11 @@ impl Observer for MetricsObserver {
                 )
                 .increment(1);
             }
+            Event::BreakerWouldOpen { name, cause, .. } => counter!(
+                "resilience_breaker_would_open_total",
+                "name" => own(name), "cause" => cause.as_str()
+            )
+            .increment(1),
             Event::Rejected(rejection) => counter!(
                 "resilience_rejected_total",
                 "name" => own(rejection.name()),
@@ -92,7 +99,7 @@ impl Observer for MetricsObserver {
 }
 
 /// Sets the gauges of one breaker as it stands: also a closed one whose calls fail now and then, of
-/// which no event tells.
+/// which no event tells; and the counter of calls that it would have refused while it only observed.
 ///
 /// ```
 /// use mainstay_resilience::{CircuitBreaker, export_breaker};
@@ -106,6 +113,8 @@ pub fn export_breaker(snapshot: &BreakerSnapshot) {
     gauge!("resilience_breaker_error_rate", "name" => name()).set(snapshot.error_rate);
     gauge!("resilience_breaker_slow_rate", "name" => name()).set(snapshot.slow_rate);
     gauge!("resilience_breaker_calls", "name" => name()).set(snapshot.calls as f64);
+    counter!("resilience_breaker_would_reject_total", "name" => name())
+        .absolute(snapshot.would_reject);
 }
 
 /// Sets the counters of the calls through one retry by the attempts they needed, also of those that

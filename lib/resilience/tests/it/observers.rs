@@ -6,7 +6,7 @@ use mainstay_resilience::{
     Deadline, Dependency, DependencyKind, ErrorKind, Event, KeyedLeasedLimiter, LeasedLimiter,
     ManualClock, MetricsObserver, NoSleeper, Observer, Pipeline, Pipelines, PipelinesConfig,
     QueueConfig, RateConfig, RateLimiter, Reason, Retry, State, Timeout, TracingObserver,
-    WithoutSource, WorkQueue,
+    WithoutSource, WorkQueue, export_breaker,
 };
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -92,6 +92,31 @@ impl Recorder for Heard {
 
 fn observer() -> Arc<dyn Observer> {
     Arc::new(MetricsObserver)
+}
+
+#[test]
+fn b7_b8_a_dry_run_tells_how_often_it_would_have_opened_and_refused() {
+    let (heard, clock) = (Heard::default(), ManualClock::new());
+    metrics::with_local_recorder(&heard, || {
+        let builder = CircuitBreaker::builder("dep").clock(clock.clock()).observer(observer());
+        let breaker = builder.build().unwrap();
+        breaker.observe_only();
+        let would_open = || {
+            let cause = "cause=consecutive_failures";
+            heard.of(&format!("resilience_breaker_would_open_total name=dep {cause}"))
+        };
+        assert_eq!(would_open(), None);
+        (0..5).for_each(|_| breaker.try_acquire().unwrap().failure());
+        assert_eq!(would_open(), Some(1.0));
+        (0..3).for_each(|_| breaker.try_acquire().unwrap().success());
+        (0..2).for_each(|_| export_breaker(&breaker.snapshot()));
+        let would_reject = "resilience_breaker_would_reject_total name=dep";
+        assert_eq!(heard.of(would_reject), Some(3.0));
+        clock.advance(secs(30));
+        breaker.try_acquire().unwrap().success();
+        export_breaker(&breaker.snapshot());
+        assert_eq!(heard.of(would_reject), Some(3.0), "the open period would be over");
+    });
 }
 
 #[test]
