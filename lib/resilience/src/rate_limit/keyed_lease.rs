@@ -4,10 +4,10 @@ use super::turns::{TakesTurns, Turn};
 use super::{LeasedLimiter, QuotaSource, RateConfig, WithoutSource, lease};
 use crate::attempt::Attempt;
 use crate::bounded_map::BoundedMap;
-use crate::clock::{Clock, Precision, Tick, nanos};
+use crate::clock::{Clock, Tick, nanos};
 use crate::config_error::{ConfigError, check_range};
 use crate::context::CallerKey;
-use crate::event::{Listeners, Observer};
+use crate::event::{Event, Listeners, Observer};
 use crate::human_duration::check_duration;
 use crate::rejection::{PolicyKind, Rejection};
 use crate::strategy::{Describe, Part};
@@ -51,13 +51,35 @@ pub struct KeyedLeasedLimiter(Arc<Shared>);
 
 struct Shared {
     name: Arc<str>,
-    portion: u32,
-    without: WithoutSource,
     clock: Clock,
-    keys_max: u32,
     idle_nanos: AtomicU64,
-    limiters: Mutex<BoundedMap<Arc<str>, Entry>>,
+    /// Of the local limit: how long a call in a chain may wait, and whether it asks for the precise
+    /// clock.
+    wait_nanos: AtomicU64,
+    precise: AtomicU64,
+    state: Mutex<State>,
     listeners: Listeners,
+}
+
+struct State {
+    terms: Terms,
+    limiters: BoundedMap<Arc<str>, Entry>,
+}
+
+/// What holds for every key.
+#[derive(Clone, Copy)]
+struct Terms {
+    portion: u32,
+    keys_max: u32,
+    without: WithoutSource,
+}
+
+impl Terms {
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_range("keys_max", self.keys_max, 1, 1_000_000)?;
+        check_range("portion", self.portion, 1, 1_000_000_000)?;
+        local(self.without).map_or(Ok(()), |rate| rate.validate())
+    }
 }
 
 struct Entry {
@@ -105,14 +127,54 @@ impl KeyedLeasedLimiter {
         clock: Clock,
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
-        check_range("keys_max", keys_max, 1, 1_000_000)?;
-        // The limiters of the keys are made later; what is wrong with them is told now.
-        LeasedLimiter::new(Arc::clone(&name), portion, without, clock.clone())?;
-        let limiters = Mutex::new(BoundedMap::new(keys_max as usize));
-        let idle_nanos = AtomicU64::new(nanos(IDLE_AFTER.max(period(without))));
-        let shared =
-            Shared { name, portion, without, clock, keys_max, idle_nanos, limiters, listeners };
+        let terms = Terms { portion, keys_max, without };
+        terms.validate()?;
+        let limiters = BoundedMap::new(keys_max as usize);
+        let shared = Shared {
+            name,
+            clock,
+            idle_nanos: AtomicU64::new(nanos(IDLE_AFTER)),
+            wait_nanos: AtomicU64::new(0),
+            precise: AtomicU64::new(0),
+            state: Mutex::new(State { terms, limiters }),
+            listeners,
+        };
+        shared.install(&terms);
         Ok(KeyedLeasedLimiter(Arc::new(shared)))
+    }
+
+    /// Changes portion, bound and local limit of every key; see [`LeasedLimiter::reconfigure`] for
+    /// what stays. With a lower bound the least recently used keys go at once, and
+    /// [`idle_after`](Self::idle_after) becomes the period of the local limit where that is longer.
+    /// Takes as long as there are keys.
+    ///
+    /// # Errors
+    /// The first value that is out of its range; then nothing changes.
+    pub fn reconfigure(
+        &self,
+        portion: u32,
+        keys_max: u32,
+        without: WithoutSource,
+    ) -> Result<(), ConfigError> {
+        let (shared, terms) = (&*self.0, Terms { portion, keys_max, without });
+        terms.validate()?;
+        {
+            let mut state = lock(&shared.state);
+            state.terms = terms;
+            shared.install(&terms);
+            state.limiters.set_capacity(keys_max as usize);
+            for (_, entry) in state.limiters.iter() {
+                entry.limiter.change(portion, without)?;
+            }
+        }
+        let name = &*shared.name;
+        shared.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
+        Ok(())
+    }
+
+    /// How long a call in a chain may wait for the local limit.
+    pub(crate) fn wait_max_alone(&self) -> Duration {
+        Duration::from_nanos(self.0.wait_nanos.load(Ordering::Relaxed))
     }
 
     /// Spends `cost` of the lease of `key`.
@@ -137,7 +199,12 @@ impl KeyedLeasedLimiter {
     /// The value that is out of its range; then nothing changes.
     pub fn set_idle_after(&self, idle_after: Duration) -> Result<(), ConfigError> {
         let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
-        check_duration("idle_after", idle_after, second.max(period(self.0.without)), day)?;
+        check_duration(
+            "idle_after",
+            idle_after,
+            second.max(period(lock(&self.0.state).terms.without)),
+            day,
+        )?;
         self.0.idle_nanos.store(nanos(idle_after), Ordering::Relaxed);
         Ok(())
     }
@@ -145,13 +212,13 @@ impl KeyedLeasedLimiter {
     /// What may be spent now for `key`; 0 for a key that is not remembered.
     #[must_use]
     pub fn left(&self, key: &str) -> u64 {
-        lock(&self.0.limiters).peek(key).map_or(0, |entry| entry.limiter.left())
+        lock(&self.0.state).limiters.peek(key).map_or(0, |entry| entry.limiter.left())
     }
 
     /// Keys remembered now, at most the bound.
     #[must_use]
     pub fn keys(&self) -> usize {
-        lock(&self.0.limiters).len()
+        lock(&self.0.state).limiters.len()
     }
 
     /// The keys whose lease is nearly spent, in no particular order.
@@ -162,9 +229,9 @@ impl KeyedLeasedLimiter {
 
     fn low_ones(&self) -> Vec<(Arc<str>, LeasedLimiter)> {
         let now = self.0.clock.coarse();
-        let mut limiters = lock(&self.0.limiters);
-        self.forget_idle(&mut limiters, now, usize::MAX);
-        let low = limiters.iter().filter(|(_, entry)| entry.limiter.is_low());
+        let mut state = lock(&self.0.state);
+        self.forget_idle(&mut state.limiters, now, usize::MAX);
+        let low = state.limiters.iter().filter(|(_, entry)| entry.limiter.is_low());
         low.map(|(key, entry)| (Arc::clone(key), entry.limiter.clone())).collect()
     }
 
@@ -197,19 +264,31 @@ impl KeyedLeasedLimiter {
 
     fn limiter(&self, key: &str, now: Tick) -> LeasedLimiter {
         let shared = &*self.0;
-        let mut limiters = lock(&shared.limiters);
+        let mut state = lock(&shared.state);
+        let State { terms, limiters } = &mut *state;
         if let Some(entry) = limiters.touch(key) {
             entry.used_at = now;
             return entry.limiter.clone();
         }
         // Two at a time: idle keys go faster than new ones come.
-        self.forget_idle(&mut limiters, now, 2);
+        self.forget_idle(limiters, now, 2);
         let name = format!("{}/{key}", shared.name).into();
         let (clock, listeners) = (shared.clock.clone(), shared.listeners.clone());
-        let made = LeasedLimiter::build(name, shared.portion, shared.without, clock, listeners)
-            .expect("the same portion and fallback were checked when this was built");
+        let made = LeasedLimiter::build(name, terms.portion, terms.without, clock, listeners)
+            .expect("the same portion and local limit were checked when they were set");
         limiters.insert(key.into(), Entry { limiter: made.clone(), used_at: now });
         made
+    }
+}
+
+impl Shared {
+    /// Copies what is read without the lock, and keeps the idle time above the local limit's period.
+    fn install(&self, terms: &Terms) {
+        let wait_max = local(terms.without).map_or(Duration::ZERO, |rate| rate.wait_max);
+        self.wait_nanos.store(nanos(wait_max), Ordering::Relaxed);
+        let precise = lease::asks_for_precise(terms.without);
+        self.precise.store(u64::from(precise), Ordering::Relaxed);
+        self.idle_nanos.fetch_max(nanos(period(terms.without)), Ordering::Relaxed);
     }
 }
 
@@ -239,20 +318,23 @@ impl TakesTurns for KeyedLeasedLimiter {
     }
 
     fn wait_max(&self) -> Duration {
-        local(self.0.without).map_or(Duration::ZERO, |rate| rate.wait_max)
+        self.wait_max_alone()
     }
 }
 
 impl Describe for KeyedLeasedLimiter {
     fn part(&self) -> Part {
         let shared = &*self.0;
-        let local = local(shared.without);
-        let (portion, keys_max) = (shared.portion, shared.keys_max);
-        let without = lease::without(local.as_ref());
+        let Terms { portion, keys_max, without } = lock(&shared.state).terms;
+        let without = lease::without(local(without).as_ref());
         let text = format!("leases of {portion}{without} for each caller, up to {keys_max}");
         Part::new(PolicyKind::RateLimiter, Arc::clone(&shared.name), text)
             .sharing(&self.0)
             .on_clock(&shared.clock)
-            .precise(local.is_some_and(|rate| rate.precision() == Precision::Precise))
+    }
+
+    #[inline]
+    fn is_precise(&self) -> bool {
+        self.0.precise.load(Ordering::Relaxed) != 0
     }
 }

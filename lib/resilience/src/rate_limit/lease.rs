@@ -9,10 +9,10 @@ use super::{RateConfig, RateLimiter};
 use crate::attempt::Attempt;
 use crate::clock::{Clock, Precision, Tick};
 use crate::config_error::{ConfigError, check_range};
-use crate::event::{Listeners, Observer};
+use crate::event::{Event, Listeners, Observer};
 use crate::rejection::{PolicyKind, Reason, Rejection};
 use crate::strategy::{Describe, Part};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,9 +77,9 @@ pub struct LeasedLimiter(Arc<Shared>);
 struct Shared {
     name: Arc<str>,
     clock: Clock,
-    portion: u32,
     purse: Mutex<Purse>,
-    local: Option<RateLimiter>,
+    /// Whether the local limit asks for the precise clock: 1 or 0.
+    precise: AtomicU64,
     listeners: Listeners,
 }
 
@@ -97,6 +97,9 @@ struct Purse {
     portions: [Portion; 2],
     /// Whether the last refill failed, or none was made.
     away: bool,
+    /// What is leased at a time.
+    portion: u32,
+    local: Option<RateLimiter>,
 }
 
 impl Purse {
@@ -187,8 +190,55 @@ impl LeasedLimiter {
                 Some(RateLimiter::with_clock(Arc::clone(&name), rate, clock.clone())?)
             }
         };
-        let purse = Mutex::new(Purse { portions: [Portion::default(); 2], away: true });
-        Ok(LeasedLimiter(Arc::new(Shared { name, clock, portion, purse, local, listeners })))
+        let precise = AtomicU64::new(u64::from(asks_for_precise(without)));
+        let portions = [Portion::default(); 2];
+        let purse = Mutex::new(Purse { portions, away: true, portion, local });
+        Ok(LeasedLimiter(Arc::new(Shared { name, clock, purse, precise, listeners })))
+    }
+
+    /// Changes what is leased at a time, from the next refill on, and what is done while the store is
+    /// away. What is left of the lease stays; so does what is used up of the local limit, unless its
+    /// algorithm is another now.
+    ///
+    /// # Errors
+    /// The first value that is out of its range; then nothing changes.
+    pub fn reconfigure(&self, portion: u32, without: WithoutSource) -> Result<(), ConfigError> {
+        self.change(portion, without)?;
+        let name = &*self.0.name;
+        self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
+        Ok(())
+    }
+
+    /// As [`reconfigure`](Self::reconfigure), telling nobody.
+    pub(super) fn change(&self, portion: u32, without: WithoutSource) -> Result<(), ConfigError> {
+        let shared = &*self.0;
+        check_range("portion", portion, 1, 1_000_000_000)?;
+        if let WithoutSource::LimitLocally(rate) = without {
+            rate.validate()?;
+        }
+        let mut purse = lock(&shared.purse);
+        let before = purse.local.clone();
+        purse.local = match (without, before) {
+            (WithoutSource::Refuse, _) => None,
+            (WithoutSource::LimitLocally(rate), Some(local))
+                if local.config().algorithm == rate.algorithm =>
+            {
+                local.reconfigure(rate)?;
+                Some(local)
+            }
+            (WithoutSource::LimitLocally(rate), _) => {
+                let (name, clock) = (Arc::clone(&shared.name), shared.clock.clone());
+                Some(RateLimiter::with_clock(name, rate, clock)?)
+            }
+        };
+        purse.portion = portion;
+        shared.precise.store(u64::from(asks_for_precise(without)), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long a call in a chain may wait for the local limit.
+    pub(crate) fn wait_max_alone(&self) -> Duration {
+        lock(&self.0.purse).local.as_ref().map_or(Duration::ZERO, RateLimiter::wait_max)
     }
 
     /// The name, which is also the quota's key in the store.
@@ -215,17 +265,18 @@ impl LeasedLimiter {
         alone: impl FnOnce(&RateLimiter) -> Result<R, Rejection>,
     ) -> Result<R, Rejection> {
         let shared = &*self.0;
-        let (away, valid_for) = {
+        let (away, valid_for, portion, local) = {
             let mut purse = lock(&shared.purse);
             if purse.spend(u64::from(cost), now) {
                 return Ok(spent);
             }
-            (purse.away, purse.is_valid(now).then(|| purse.valid_for(now)))
+            let valid_for = purse.is_valid(now).then(|| purse.valid_for(now));
+            (purse.away, valid_for, u64::from(purse.portion), purse.local.clone())
         };
-        let refused = match &shared.local {
+        let refused = match &local {
             Some(local) if away && valid_for.is_none() => alone(local),
             local => {
-                let reason = Reason::LeaseSpent { portion: u64::from(shared.portion) };
+                let reason = Reason::LeaseSpent { portion };
                 // When the store answers again nobody knows; when the local limit begins is known.
                 let retry_after = valid_for.filter(|_| away && local.is_some());
                 let name = Arc::clone(&shared.name);
@@ -246,7 +297,8 @@ impl LeasedLimiter {
     /// Whether a quarter of the portion or less is left.
     #[must_use]
     pub fn is_low(&self) -> bool {
-        self.left() <= u64::from(self.0.portion) / 4
+        let purse = lock(&self.0.purse);
+        purse.left(self.0.clock.coarse()) <= u64::from(purse.portion) / 4
     }
 
     /// What may be spent now.
@@ -257,7 +309,7 @@ impl LeasedLimiter {
 
     /// Whether nothing of the local limit is used up or booked ahead.
     pub(super) fn is_whole_alone(&self) -> bool {
-        self.0.local.as_ref().is_none_or(RateLimiter::is_whole)
+        lock(&self.0.purse).local.as_ref().is_none_or(RateLimiter::is_whole)
     }
 
     /// Whether the last refill failed, or none was made.
@@ -274,8 +326,11 @@ impl LeasedLimiter {
     /// lease has expired.
     pub async fn refill<S: QuotaSource>(&self, source: &S) -> Result<(), S::Error> {
         let shared = &*self.0;
-        let left = u32::try_from(self.left()).unwrap_or(u32::MAX);
-        let want = shared.portion.saturating_sub(left);
+        let want = {
+            let purse = lock(&shared.purse);
+            let left = u32::try_from(purse.left(shared.clock.coarse())).unwrap_or(u32::MAX);
+            purse.portion.saturating_sub(left)
+        };
         if want == 0 {
             return Ok(());
         }
@@ -311,20 +366,32 @@ impl TakesTurns for LeasedLimiter {
     }
 
     fn wait_max(&self) -> Duration {
-        self.0.local.as_ref().map_or(Duration::ZERO, RateLimiter::wait_max)
+        self.wait_max_alone()
     }
 }
 
 impl Describe for LeasedLimiter {
     fn part(&self) -> Part {
         let shared = &*self.0;
-        let local = shared.local.as_ref().map(RateLimiter::config);
-        let text = format!("leases of {}{}", shared.portion, without(local.as_ref()));
+        let (portion, local) = {
+            let purse = lock(&shared.purse);
+            (purse.portion, purse.local.as_ref().map(RateLimiter::config))
+        };
+        let text = format!("leases of {portion}{}", without(local.as_ref()));
         Part::new(PolicyKind::RateLimiter, Arc::clone(&shared.name), text)
             .sharing(&self.0)
             .on_clock(&shared.clock)
-            .precise(local.is_some_and(|rate| rate.precision() == Precision::Precise))
     }
+
+    #[inline]
+    fn is_precise(&self) -> bool {
+        self.0.precise.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// Whether a local limit asks for the precise clock.
+pub(super) fn asks_for_precise(without: WithoutSource) -> bool {
+    matches!(without, WithoutSource::LimitLocally(rate) if rate.precision() == Precision::Precise)
 }
 
 /// What a chain shows of a limit that stands in while the store is away.

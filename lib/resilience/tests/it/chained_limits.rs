@@ -6,9 +6,11 @@ use mainstay_resilience::{
     Algorithm, Backoff, Bare, BlockingStrategy, Clock, Context, Deadline, Describe, Error,
     ErrorKind, Event, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, Lease, LeasedLimiter,
     ManualClock, Pipeline, PipelineBuilder, Pipelines, PipelinesConfig, QuotaSource, RateConfig,
-    RateLimiter, Reason, Rejection, Retry, Sleeper, Strategy, WhenFull, WithoutSource,
+    RateLimiter, Reason, Rejection, Retry, Sleeper, Strategy, Tick, TimeSource, WhenFull,
+    WithoutSource,
 };
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -371,4 +373,120 @@ fn o4_a_key_keeps_what_it_used_of_a_local_limit_however_long_it_is_idle() {
     crowd(|key| drop(limiter.try_acquire(key, 1)));
     assert!(limiter.try_acquire("a", 61).is_err(), "one in ten seconds came back");
     limiter.try_acquire("a", 60).unwrap();
+}
+
+/// A store that cannot be reached.
+struct Gone;
+
+impl QuotaSource for Gone {
+    type Error = ErrorKind;
+
+    async fn lease(&self, _: &str, _: u32) -> Result<Lease, ErrorKind> {
+        Err(ErrorKind::Connection)
+    }
+}
+
+/// A limit that counts: of a bucket what is used up is a time, which another rate makes another count.
+fn hourly(limit: u32) -> WithoutSource {
+    WithoutSource::LimitLocally(RateConfig::new(Algorithm::FixedWindow, limit, secs(3_600)))
+}
+
+#[test]
+fn o4_a_leased_limit_is_changed_while_running_and_keeps_what_it_holds_and_has_used() {
+    let (time, clock, store) = (VirtualTime::new(), ManualClock::new(), Grants::default());
+    let limiter = LeasedLimiter::new("q", 10, WithoutSource::Refuse, clock.clock()).unwrap();
+    let pipeline = Pipeline::builder().clock(clock.clock()).then(limiter.clone()).build().unwrap();
+    time.block_on(limiter.refill(&store)).unwrap();
+    limiter.reconfigure(100, hourly(5)).unwrap();
+    assert_eq!((limiter.left(), limiter.is_low()), (10, true), "a quarter of a hundred");
+    assert!(pipeline.describe().ends_with("(leases of 100, alone 5 per 1h)"));
+    time.block_on(limiter.refill(&store)).unwrap();
+    assert_eq!(limiter.left(), 100, "what was missing from the new portion");
+    for (portion, without, field) in
+        [(0, WithoutSource::Refuse, "portion"), (100, hourly(0), "limit")]
+    {
+        assert_eq!(limiter.reconfigure(portion, without).unwrap_err().field(), field);
+        assert!(pipeline.describe().ends_with("(leases of 100, alone 5 per 1h)"));
+    }
+    // The store is away and every lease over: the local limit counts.
+    clock.advance(secs(3_600));
+    time.block_on(limiter.refill(&Gone)).unwrap_err();
+    limiter.try_acquire(5).unwrap();
+    limiter.reconfigure(100, hourly(8)).unwrap();
+    assert!(limiter.try_acquire(4).is_err(), "five of eight are used up");
+    limiter.try_acquire(3).unwrap();
+    limiter.reconfigure(100, WithoutSource::LimitLocally(bucket(8))).unwrap();
+    limiter.try_acquire(8).unwrap();
+    limiter.reconfigure(100, WithoutSource::Refuse).unwrap();
+    let refused = limiter.try_acquire(1).unwrap_err();
+    assert_eq!(refused.reason(), Reason::LeaseSpent { portion: 100 });
+}
+
+#[test]
+fn o4_a_leased_limit_by_caller_is_changed_for_every_key_while_running() {
+    let (clock, heard) = (ManualClock::new(), Arc::new(Mutex::new(0)));
+    let events = Arc::clone(&heard);
+    let observer = Arc::new(move |event: &Event<'_>| {
+        *events.lock().unwrap() += u32::from(matches!(event, Event::Reconfigured { .. }));
+    });
+    let limiter =
+        KeyedLeasedLimiter::observed("q", 10, 3, hourly(5), clock.clock(), observer).unwrap();
+    for key in ["a", "b", "c"] {
+        limiter.try_acquire(key, 5).unwrap();
+    }
+    limiter.reconfigure(20, 2, hourly(8)).unwrap();
+    assert_eq!((limiter.keys(), *heard.lock().unwrap()), (2, 1), "told once, after all");
+    assert!(limiter.try_acquire("b", 4).is_err() && limiter.try_acquire("b", 3).is_ok());
+    limiter.try_acquire("d", 8).expect("new keys have the new limit");
+    assert_eq!(limiter.keys(), 2);
+    let daily = RateConfig::new(Algorithm::FixedWindow, 5, secs(86_400));
+    for (portion, keys_max, without, field) in [
+        (0, 2, hourly(5), "portion"),
+        (20, 0, hourly(5), "keys_max"),
+        (20, 2, WithoutSource::LimitLocally(bucket(0)), "limit"),
+    ] {
+        assert_eq!(limiter.reconfigure(portion, keys_max, without).unwrap_err().field(), field);
+    }
+    assert_eq!(limiter.idle_after(), secs(3_600));
+    limiter.reconfigure(20, 2, WithoutSource::LimitLocally(daily)).unwrap();
+    assert_eq!(limiter.idle_after(), secs(86_400), "forgetting earlier would renew the limit");
+}
+
+/// A time that stands still, and how often it was read to the best resolution.
+#[derive(Default)]
+struct Readings(AtomicU32);
+
+impl TimeSource for Readings {
+    fn now(&self) -> Tick {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Tick::from_nanos(3_600_000_000_000)
+    }
+
+    fn coarse(&self) -> Tick {
+        Tick::from_nanos(3_600_000_000_000)
+    }
+}
+
+#[test]
+fn o4_a_local_limit_that_becomes_quick_is_measured_by_the_precise_clock_from_then_on() {
+    let readings = Arc::new(Readings::default());
+    let clock = Clock::from_source(Arc::clone(&readings) as Arc<dyn TimeSource>);
+    let quick = RateConfig::new(Algorithm::TokenBucket, 100, ms(10));
+    let [slow, quick] = [bucket(5), quick].map(WithoutSource::LimitLocally);
+    let leased = LeasedLimiter::new("l", 1, slow, clock.clone()).unwrap();
+    let keyed = KeyedLeasedLimiter::new("k", 1, 10, slow, clock.clone()).unwrap();
+    let [first, second] = [0, 1].map(|_| Pipeline::builder().clock(clock.clone()));
+    let first = first.then(leased.clone()).build().unwrap();
+    let second = second.then(keyed.clone()).build().unwrap();
+    let precise = |run: &dyn Fn()| {
+        let before = readings.0.load(Ordering::Relaxed);
+        run();
+        readings.0.load(Ordering::Relaxed) > before
+    };
+    let run_first = || drop(first.run(|_| Ok::<_, ErrorKind>(())));
+    let run_second = || drop(second.run(|_| Ok::<_, ErrorKind>(())));
+    assert!(!precise(&run_first) && !precise(&run_second));
+    leased.reconfigure(1, quick).unwrap();
+    keyed.reconfigure(1, 10, quick).unwrap();
+    assert!(precise(&run_first) && precise(&run_second));
 }
