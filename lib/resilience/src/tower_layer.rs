@@ -6,7 +6,7 @@
 //! function that may decline. For pipelines around functions, layers are not needed.
 //!
 //! Layers do not know each other: each is told by `context_by` what a request says about its call
-//! (deadline, priority, caller), and none of them waits before a call: a policy that is configured to
+//! (deadline, priority, caller, cost), and none of them waits before a call: a policy that is configured to
 //! wait is refused when the layer is built.
 
 mod hedge;
@@ -25,7 +25,7 @@ use crate::context::Context as CallContext;
 use crate::error::Error;
 use crate::error_kind::{Classify, Verdict};
 use crate::human_duration;
-use crate::rate_limit::RateLimiter;
+use crate::rate_limit::{KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter, RateLimiter};
 use crate::rejection::Rejection;
 use crate::sleeper::Sleeper;
 use crate::throttle::Throttle;
@@ -179,8 +179,53 @@ impl Admit for RateLimiter {
         no_wait("wait_max", human_duration::format(wait_max), wait_max.is_zero())
     }
 
-    fn admit(&self, _: CallContext) -> Result<(), Rejection> {
-        self.try_acquire()
+    fn admit(&self, context: CallContext) -> Result<(), Rejection> {
+        self.try_acquire_cost(context.cost)
+    }
+
+    fn settle((): (), _: &Verdict) {}
+}
+
+impl Admit for KeyedRateLimiter {
+    type Permit = ();
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wait_max = self.config().rate.wait_max;
+        no_wait("rate.wait_max", human_duration::format(wait_max), wait_max.is_zero())
+    }
+
+    fn admit(&self, context: CallContext) -> Result<(), Rejection> {
+        self.try_acquire(&context.caller_key(), context.cost)
+    }
+
+    fn settle((): (), _: &Verdict) {}
+}
+
+impl Admit for LeasedLimiter {
+    type Permit = ();
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wait_max = self.wait_max_alone();
+        no_wait("wait_max", human_duration::format(wait_max), wait_max.is_zero())
+    }
+
+    fn admit(&self, context: CallContext) -> Result<(), Rejection> {
+        self.try_acquire(context.cost)
+    }
+
+    fn settle((): (), _: &Verdict) {}
+}
+
+impl Admit for KeyedLeasedLimiter {
+    type Permit = ();
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wait_max = self.wait_max_alone();
+        no_wait("wait_max", human_duration::format(wait_max), wait_max.is_zero())
+    }
+
+    fn admit(&self, context: CallContext) -> Result<(), Rejection> {
+        self.try_acquire(&context.caller_key(), context.cost)
     }
 
     fn settle((): (), _: &Verdict) {}
@@ -210,7 +255,25 @@ impl Admit for AdaptiveLimit {
     }
 }
 
-/// Puts a breaker, a bulkhead, a rate limiter, an adaptive limit or a throttle around a service.
+/// Puts a breaker, a bulkhead, a rate limit of any kind, an adaptive limit or a throttle around a
+/// service.
+///
+/// A rate limit takes the cost that [`context_by`](Self::context_by) tells, and one with keys counts by
+/// the caller it tells, under [`Context::caller_key`](crate::Context::caller_key), as in a chain:
+///
+/// ```
+/// use mainstay_resilience::{Algorithm, Context, KeyedConfig, KeyedRateLimiter, RateConfig};
+/// use mainstay_resilience::tower_layer::PolicyLayer;
+/// # struct Request { api_key: String, tokens: u32 }
+///
+/// let rate = RateConfig::per_second(Algorithm::TokenBucket, 1_000);
+/// let limiter = KeyedRateLimiter::new("by-key", KeyedConfig::new(rate))?;
+/// let layer = PolicyLayer::new(limiter)?.context_by(|request: &Request| {
+///     Context::default().caller(&request.api_key).cost(request.tokens)
+/// });
+/// # let _ = layer;
+/// # Ok::<(), mainstay_resilience::ConfigError>(())
+/// ```
 ///
 /// It refuses at once and never waits: a bulkhead with a queue and a rate limiter with a `wait_max` are
 /// refused when it is built, and one that is reconfigured to wait later still refuses here.
@@ -255,7 +318,8 @@ impl<P: Admit, F> PolicyLayer<P, By<F>> {
 }
 
 impl<P, J, X> PolicyLayer<P, J, X> {
-    /// Taking priority and caller from the request: an adaptive limit admits by them.
+    /// Taking priority, caller and cost from the request: an adaptive limit admits by the first two, a
+    /// rate limit takes the cost, and one with keys counts by the caller.
     #[must_use]
     pub fn context_by<F>(self, context: F) -> PolicyLayer<P, J, ToldBy<F>> {
         PolicyLayer { policy: self.policy, judge: self.judge, told: ToldBy(context) }

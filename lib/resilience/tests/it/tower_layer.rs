@@ -6,8 +6,9 @@ use mainstay_resilience::tower_layer::{HedgeLayer, PolicyLayer, RetryLayer, Time
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Algorithm, Backoff, Bulkhead, BulkheadConfig, CircuitBreaker,
     Context as CallContext, Deadline, DropRule, Error, ErrorKind, Event, Hedge, HedgeDelay,
-    Observer, Priority, QueueOrder, RateConfig, RateLimiter, Retry, RetryBudget, Sleeper, State,
-    Timeout, Verdict,
+    KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter, ManualClock, Observer,
+    Priority, QueueOrder, RateConfig, RateLimiter, Retry, RetryBudget, Sleeper, State, Timeout,
+    Verdict, WithoutSource,
 };
 use std::convert::Infallible;
 use std::future::{Pending, Ready, pending, poll_fn, ready};
@@ -394,4 +395,66 @@ fn an_adaptive_limit_in_a_layer_admits_by_the_priority_that_a_request_tells() {
     assert!(oneshot(&time, service.clone(), 0).unwrap_err().is_rejected());
     assert_eq!(oneshot(&time, service, 1), Ok(1));
     assert_eq!(limit.refused(), 1);
+}
+
+/// A request is its cost; an even one comes from one caller, an odd one from another.
+fn cost_and_caller(request: &u32) -> CallContext {
+    CallContext::default().cost(*request).caller(if request % 2 == 0 { "even" } else { "odd" })
+}
+
+#[test]
+fn o4_rate_limits_in_a_layer_take_the_cost_that_a_request_tells() {
+    let (time, clock) = (VirtualTime::new(), ManualClock::new());
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 10);
+    let limiter = RateLimiter::with_clock("r", rate, clock.clock()).unwrap();
+    let layer = PolicyLayer::new(limiter.clone()).unwrap().context_by(cost_and_caller);
+    let service = ServiceBuilder::new().layer(layer).service(Strict::default());
+    assert_eq!(oneshot(&time, service.clone(), 6), Ok(6));
+    assert_eq!(limiter.available(), 4);
+    assert!(oneshot(&time, service.clone(), 5).unwrap_err().is_rejected());
+    assert_eq!(oneshot(&time, service, 4), Ok(4));
+
+    let alone = WithoutSource::LimitLocally(rate);
+    let leased = LeasedLimiter::new("l", 10, alone, clock.clock()).unwrap();
+    let layer = PolicyLayer::new(leased).unwrap().context_by(cost_and_caller);
+    let service = ServiceBuilder::new().layer(layer).service(Strict::default());
+    assert_eq!(oneshot(&time, service.clone(), 6), Ok(6));
+    assert!(oneshot(&time, service, 5).unwrap_err().is_rejected());
+}
+
+#[test]
+fn o4_rate_limits_by_caller_stand_in_layers_and_count_as_in_a_chain() {
+    let (time, clock) = (VirtualTime::new(), ManualClock::new());
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 10);
+    let keyed = KeyedRateLimiter::with_clock("k", KeyedConfig::new(rate), clock.clock()).unwrap();
+    let alone = WithoutSource::LimitLocally(rate);
+    let leased = KeyedLeasedLimiter::new("l", 10, 100, alone, clock.clock()).unwrap();
+    let first = PolicyLayer::new(keyed.clone()).unwrap().context_by(cost_and_caller);
+    let second = PolicyLayer::new(leased.clone()).unwrap().context_by(cost_and_caller);
+    let first = ServiceBuilder::new().layer(first).service(Strict::default());
+    let second = ServiceBuilder::new().layer(second).service(Strict::default());
+    for request in [6, 7] {
+        assert_eq!(oneshot(&time, first.clone(), request), Ok(request), "each has its own limit");
+        assert_eq!(oneshot(&time, second.clone(), request), Ok(request));
+        assert!(oneshot(&time, first.clone(), request).unwrap_err().is_rejected());
+        assert!(oneshot(&time, second.clone(), request).unwrap_err().is_rejected());
+    }
+    assert_eq!(keyed.available(&CallContext::default().caller("even").caller_key()), 4);
+    assert_eq!((keyed.keys(), leased.keys()), (2, 2));
+}
+
+#[test]
+fn o4_rate_limits_by_caller_and_by_lease_that_would_wait_are_refused_by_the_layer() {
+    let clock = ManualClock::new().clock();
+    let rate = RateConfig::per_second(Algorithm::TokenBucket, 1).with_wait_max(ms(500));
+    let keyed = KeyedRateLimiter::new("k", KeyedConfig::new(rate)).unwrap();
+    let refused = PolicyLayer::new(keyed).unwrap_err();
+    assert_eq!((refused.field(), refused.value()), ("rate.wait_max", "500ms"));
+    let alone = WithoutSource::LimitLocally(rate);
+    let leased = LeasedLimiter::new("l", 10, alone, clock.clone()).unwrap();
+    let refused = PolicyLayer::new(leased).unwrap_err();
+    assert_eq!((refused.field(), refused.value()), ("wait_max", "500ms"));
+    let both = KeyedLeasedLimiter::new("b", 10, 10, alone, clock).unwrap();
+    let refused = PolicyLayer::new(both).unwrap_err();
+    assert_eq!((refused.field(), refused.value()), ("wait_max", "500ms"));
 }
