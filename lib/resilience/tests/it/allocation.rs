@@ -3,8 +3,9 @@
 use crate::{ms, secs};
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Algorithm, Bulkhead, BulkheadConfig, CircuitBreaker, Clock,
-    Context, ErrorKind, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter, Pipeline,
-    RateConfig, RateLimiter, Retry, RetryBudget, Timeout, TokioSleeper, Window, WithoutSource,
+    Context, Deadline, ErrorKind, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter,
+    Pipeline, RateConfig, RateLimiter, Retry, RetryBudget, Throttle, ThrottleConfig, Timeout,
+    TokioSleeper, Window, WithoutSource,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -67,6 +68,63 @@ fn b6_no_policy_allocates_on_its_way_through() {
     assert_eq!(allocations(|| budget.deposit()), 0);
     breaker.isolate();
     assert_eq!(allocations(|| drop(breaker.try_acquire().unwrap_err())), 0, "a refusal");
+}
+
+#[test]
+fn b6_no_refusal_allocates_whatever_the_length_of_its_policys_name() {
+    for name in ["short", "a name of more than sixteen bytes"] {
+        let once = RateConfig::new(Algorithm::TokenBucket, 1, secs(86_400));
+        let bucket = RateLimiter::new(name, once).unwrap();
+        let window = RateConfig::new(Algorithm::SlidingWindow, 1, secs(86_400));
+        let window = RateLimiter::new(name, window).unwrap();
+        let mut by_key = KeyedConfig::new(once);
+        by_key.idle_after = once.period;
+        let keyed = KeyedRateLimiter::new(name, by_key).unwrap();
+        let refuse = WithoutSource::Refuse;
+        let leased = LeasedLimiter::new(name, 10, refuse, Clock::system()).unwrap();
+        let bulkhead = Bulkhead::new(name, BulkheadConfig::new(1)).unwrap();
+        let mut one = AdaptiveConfig::default();
+        (one.min, one.initial, one.max) = (1, 1, 1);
+        let adaptive = AdaptiveLimit::new(name, one).unwrap();
+        let _held = (bulkhead.try_acquire().unwrap(), adaptive.try_acquire(Context::default()));
+        bucket.try_acquire().unwrap();
+        window.try_acquire().unwrap();
+        keyed.try_acquire("key", 1).unwrap();
+        let throttle = refusing_throttle(name);
+        let [isolated, open] = [(); 2].map(|()| CircuitBreaker::search_method(name));
+        isolated.isolate();
+        open.force_open();
+        let none = |refuse: &dyn Fn() -> bool, policy: &str| {
+            assert!(refuse(), "the {policy} refuses");
+            assert_eq!(allocations(|| assert!(refuse())), 0, "{policy} {name}");
+        };
+        none(&|| bucket.try_acquire().is_err(), "bucket");
+        none(&|| bucket.try_acquire_cost(2).is_err(), "bucket by its burst");
+        none(&|| window.try_acquire().is_err(), "window");
+        none(&|| keyed.try_acquire("key", 1).is_err(), "keyed limit");
+        none(&|| leased.try_acquire(1).is_err(), "leased limit");
+        none(&|| bulkhead.try_acquire().is_err(), "bulkhead");
+        none(&|| adaptive.try_acquire(Context::default()).is_err(), "adaptive limit");
+        none(&|| (0..100).any(|_| throttle.try_acquire().is_err()), "throttle");
+        none(&|| isolated.try_acquire().is_err(), "isolated breaker");
+        none(&|| open.try_acquire().is_err(), "open breaker");
+        let pipeline = Pipeline::builder().then(isolated).build().unwrap();
+        let late = Context::within(Deadline::at(Clock::system().now()));
+        let run = |context| pipeline.run_within(context, |_| Ok::<_, ErrorKind>(())).is_err();
+        none(&|| run(Context::default()), "chain");
+        none(&|| run(late), "chain to whom a call comes too late");
+    }
+}
+
+/// A throttle whose dependency has refused everything for a while.
+fn refusing_throttle(name: &str) -> Throttle {
+    let throttle = Throttle::new(name, ThrottleConfig::default()).unwrap();
+    for _ in 0..1_000 {
+        if throttle.try_acquire().is_ok() {
+            throttle.record(ErrorKind::RateLimit);
+        }
+    }
+    throttle
 }
 
 #[test]
