@@ -10,6 +10,8 @@ mod breaker;
 #[cfg(not(resilience_loom))]
 mod chained_limits;
 #[cfg(not(resilience_loom))]
+mod clock_readings;
+#[cfg(not(resilience_loom))]
 mod concurrency;
 #[cfg(not(resilience_loom))]
 mod deadlines;
