@@ -5,6 +5,7 @@ use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::hedge::Hedge;
+use crate::rejection::Rejection;
 use crate::sleeper::Sleeper;
 use crate::strategy::Done;
 use pin_project_lite::pin_project;
@@ -73,7 +74,8 @@ impl<Z, J, K, X> HedgeLayer<Z, J, K, X> {
         HedgeLayer { hedge, sleeper, clock, judge, reuse: CopiedBy(copy), told }
     }
 
-    /// Taking the deadline from the request: nothing starts that could not end by then.
+    /// Taking the deadline from the request: a request that comes after it is refused, and no hedge
+    /// starts after it.
     #[must_use]
     pub fn context_by<F>(self, context: F) -> HedgeLayer<Z, J, K, ToldBy<F>> {
         let HedgeLayer { hedge, sleeper, clock, judge, reuse, .. } = self;
@@ -130,12 +132,13 @@ where
         let layer = self.layer.of_call();
         let attempt = Attempt::first(layer.clock.now(), self.layer.told.context(&request));
         let attempt = layer.hedge.deposit(attempt);
-        let timer = layer.hedge.delay().map(|delay| layer.sleeper.sleep(delay));
+        let delay = layer.hedge.delay().filter(|_| !attempt.is_late());
+        let timer = delay.map(|delay| layer.sleeper.sleep(delay));
         // Without a delay nothing was learned yet, and no hedge starts.
         let kept = timer.as_ref().and_then(|_| layer.reuse.copy(&request));
         let service = self.inner.clone();
-        let first = Some(self.inner.call(request));
-        let started = 1;
+        let first = (!attempt.is_late()).then(|| self.inner.call(request));
+        let started = u32::from(first.is_some());
         let (extras, failure, refusal) = (Vec::new(), None, None);
         HedgeFuture {
             first,
@@ -210,6 +213,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if *this.started == 0 {
+            return Poll::Ready(Err(Error::Rejected(Rejection::deadline_passed())));
+        }
         loop {
             let mut ended = Vec::new();
             if let Some(first) = this.first.as_mut().as_pin_mut()

@@ -4,6 +4,7 @@ use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse, Tell, ToldBy, Untold};
 use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::rejection::Rejection;
 use crate::retry::{OwnedCourse, Retry, Step};
 use crate::sleeper::Sleeper;
 use crate::strategy::Done;
@@ -67,7 +68,8 @@ impl<Z, J, K, X> RetryLayer<Z, J, K, X> {
         RetryLayer { retry, sleeper, clock, judge, reuse: CopiedBy(copy), told }
     }
 
-    /// Taking the deadline from the request: nothing starts that could not end by then.
+    /// Taking the deadline from the request: a request that comes after it is refused, and no further
+    /// attempt starts that could not end by then.
     #[must_use]
     pub fn context_by<F>(self, context: F) -> RetryLayer<Z, J, K, ToldBy<F>> {
         let RetryLayer { retry, sleeper, clock, judge, reuse, .. } = self;
@@ -134,7 +136,10 @@ where
         let kept = self.layer.reuse.copy(&request);
         let mut attempt = Attempt::first(self.layer.clock.now(), self.layer.told.context(&request));
         let course = self.layer.retry.course(&mut attempt);
-        let state = State::Calling { future: service.call(request) };
+        let state = match attempt.is_late() {
+            true => State::Late,
+            false => State::Calling { future: service.call(request) },
+        };
         RetryFuture { service, layer: self.layer.of_call(), kept, course, attempt, state }
     }
 }
@@ -145,6 +150,7 @@ pin_project! {
         Calling { #[pin] future: F },
         Waiting { #[pin] sleep: Z },
         Asking,
+        Late,
     }
 }
 
@@ -180,6 +186,9 @@ where
         loop {
             let result = match this.state.as_mut().project() {
                 StateProjection::Calling { future } => ready!(future.poll(cx)),
+                StateProjection::Late => {
+                    return Poll::Ready(Err(Error::Rejected(Rejection::deadline_passed())));
+                }
                 StateProjection::Waiting { sleep } => {
                     ready!(sleep.poll(cx));
                     this.attempt.now = this.layer.clock.now();

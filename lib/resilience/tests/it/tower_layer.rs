@@ -7,8 +7,8 @@ use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Algorithm, Backoff, Bulkhead, BulkheadConfig, CircuitBreaker,
     Context as CallContext, Deadline, DropRule, Error, ErrorKind, Event, Hedge, HedgeDelay,
     KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, LeasedLimiter, ManualClock, Observer,
-    Priority, QueueOrder, RateConfig, RateLimiter, Retry, RetryBudget, Sleeper, State, Timeout,
-    Verdict, WithoutSource,
+    Priority, QueueOrder, RateConfig, RateLimiter, Reason, Retry, RetryBudget, Sleeper, State,
+    Timeout, Verdict, WithoutSource,
 };
 use std::convert::Infallible;
 use std::future::{Pending, Ready, pending, poll_fn, ready};
@@ -399,7 +399,11 @@ fn an_adaptive_limit_in_a_layer_admits_by_the_priority_that_a_request_tells() {
 
 /// A request is its cost; an even one comes from one caller, an odd one from another.
 fn cost_and_caller(request: &u32) -> CallContext {
-    CallContext::default().cost(*request).caller(if request % 2 == 0 { "even" } else { "odd" })
+    CallContext::default().cost(*request).caller(if request.is_multiple_of(2) {
+        "even"
+    } else {
+        "odd"
+    })
 }
 
 #[test]
@@ -457,4 +461,20 @@ fn o4_rate_limits_by_caller_and_by_lease_that_would_wait_are_refused_by_the_laye
     let both = KeyedLeasedLimiter::new("b", 10, 10, alone, clock).unwrap();
     let refused = PolicyLayer::new(both).unwrap_err();
     assert_eq!((refused.field(), refused.value()), ("wait_max", "500ms"));
+}
+
+#[test]
+fn r3_layers_that_repeat_calls_begin_none_for_a_request_that_comes_too_late() {
+    let time = VirtualTime::new();
+    let inner = Flaky::failing(9);
+    let retry = retrying(&time).context_by(due(&time));
+    let retried = ServiceBuilder::new().layer(retry).service(inner.clone());
+    let hedge = Hedge::builder("h").delay(HedgeDelay::Fixed(ms(30))).build().unwrap();
+    let hedge = HedgeLayer::new(hedge, time.sleeper()).on_clock(time.clock());
+    let hedged = ServiceBuilder::new().layer(hedge.context_by(due(&time))).service(inner.clone());
+    for refused in [oneshot(&time, retried, 0), oneshot(&time, hedged, 0)] {
+        let reason = refused.unwrap_err().rejection().map(|rejection| rejection.reason());
+        assert_eq!(reason, Some(Reason::DeadlinePassed));
+    }
+    assert_eq!(inner.calls.load(Ordering::Relaxed), 0);
 }
