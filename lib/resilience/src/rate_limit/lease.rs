@@ -197,8 +197,8 @@ impl LeasedLimiter {
     }
 
     /// Changes what is leased at a time, from the next refill on, and what is done while the store is
-    /// away. What is left of the lease stays; so does what is used up of the local limit, unless its
-    /// algorithm is another now.
+    /// away. What is left of the lease stays; so does what is used up of the local limit, unless it has
+    /// another algorithm now, or there was none.
     ///
     /// # Errors
     /// The first value that is out of its range; then nothing changes.
