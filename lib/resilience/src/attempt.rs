@@ -61,10 +61,10 @@ impl Attempt {
         self.deadline.has_passed(self.now)
     }
 
-    /// Whether its deadline is set and nobody further out drops awaited work then.
+    /// The deadline at which nobody further out drops awaited work, if there is one.
     #[inline]
-    pub(crate) fn needs_timer(&self) -> bool {
-        self.deadline.is_set() && !self.watched
+    pub(crate) fn own_deadline(&self) -> Deadline {
+        if self.watched { Deadline::NEVER } else { self.deadline }
     }
 
     /// Whether this is the first call that `budget`, known by its address, hears of: no retry, no

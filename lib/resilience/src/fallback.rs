@@ -10,9 +10,10 @@ use crate::error::Error;
 use crate::event::{Event, Listeners, Observer};
 use crate::rejection::PolicyKind;
 use crate::strategy::{
-    BlockingNext, BlockingStrategy, Describe, Done, Next, Part, Strategy, until_deadline,
+    BlockingNext, BlockingStrategy, Describe, Done, Limit, Next, Part, Strategy,
 };
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -188,11 +189,8 @@ where
             return done;
         }
         let mut work = pin!((self.operation)(attempt));
-        let result = if attempt.needs_timer() {
-            until_deadline(next.env(), &attempt, work.as_mut()).await
-        } else {
-            work.await.map_err(Error::Operation)
-        };
+        let mut limit = Limit::of(&attempt);
+        let result = poll_fn(|cx| limit.poll(work.as_mut(), next.env(), cx)).await;
         Done { result, at: next.env().now() }
     }
 }

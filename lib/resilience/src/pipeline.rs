@@ -1,8 +1,8 @@
 //! A pipeline: policies around an operation, the first outermost.
 //!
 //! Invariants: the order of the chain is the order of execution; an order that makes no sense is
-//! refused when the pipeline is built; the whole chain is one type, so no future is boxed; nothing
-//! starts after the deadline that a call came with.
+//! refused when the pipeline is built; the whole chain is one type, so no policy's future is
+//! boxed; nothing starts after the deadline that a call came with.
 
 mod order;
 
@@ -14,11 +14,11 @@ use crate::clock::{Clock, Precision};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error_kind::{Classify, Verdict};
-use crate::rejection::{PolicyKind, Rejection};
+use crate::rejection::PolicyKind;
 use crate::sleeper::{NoSleeper, Sleeper};
 use crate::strategy::{
     Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Links, Next, Operation, Part,
-    Strategy,
+    Strategy, late,
 };
 use std::fmt;
 
@@ -159,7 +159,7 @@ impl<C, S> Pipeline<C, S> {
         let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
         if self.refuses_late && attempt.is_late() {
-            return Err(Error::Rejected(Rejection::deadline_passed()));
+            return Err(late());
         }
         self.chain.execute_blocking(attempt, &next).result
     }
@@ -236,7 +236,7 @@ impl<C, S> Pipeline<C, S> {
         let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
         if self.refuses_late && attempt.is_late() {
-            return Err(Error::Rejected(Rejection::deadline_passed()));
+            return Err(late());
         }
         self.chain.execute(attempt, &next).await.result
     }

@@ -2,13 +2,14 @@
 //! or more, and may change the result.
 //!
 //! Invariants: time is read when a call enters and after each attempt, not by each policy: policies
-//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No future is boxed. No
-//! operation starts after its attempt's deadline; one that is awaited is dropped at it, by the nearest
-//! timeout around it or, without one, at the end of the chain.
+//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No operation starts after its
+//! attempt's deadline; one that is awaited is dropped at it, by the nearest timeout around it or, without
+//! one, at the end of the chain. No policy's future is boxed.
 
 use crate::attempt::Attempt;
 use crate::breaker::DropRule;
 use crate::clock::{Clock, Precision, Tick};
+use crate::deadline::Deadline;
 use crate::error::{Error, TimedOut};
 use crate::error_kind::Verdict;
 use crate::rejection::{DEADLINE, PolicyKind, Rejection};
@@ -17,7 +18,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A result and the time at which it was there.
@@ -271,17 +272,14 @@ where
     fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
         // Called here and not inside the block, so that the operation's future is all it holds.
         let future = (!attempt.is_late()).then(|| (self.operation)(attempt));
+        let mut limit = Limit::of(&attempt);
         async move {
-            let Some(future) = future else {
-                return Done::rejected(Rejection::deadline_passed(), attempt.began());
-            };
             let mut work = pin!(future);
-            let result = if attempt.needs_timer() {
-                until_deadline(self.env, &attempt, work.as_mut()).await
-            } else {
-                work.await.map_err(Error::Operation)
-            };
-            Done { result, at: self.env.now() }
+            let result = poll_fn(|cx| match work.as_mut().as_pin_mut() {
+                Some(work) => limit.poll(work, self.env, cx),
+                None => Poll::Ready(Err(late())),
+            });
+            Done { result: result.await, at: self.env.now() }
         }
     }
 
@@ -302,7 +300,7 @@ where
     #[inline]
     fn run(self, attempt: Attempt) -> Done<T, E> {
         if attempt.is_late() {
-            return Done::rejected(Rejection::deadline_passed(), attempt.began());
+            return Done { result: Err(late()), at: attempt.began() };
         }
         let result = (self.operation)(attempt).map_err(Error::Operation);
         Done { result, at: self.env.now() }
@@ -321,40 +319,56 @@ where
     }
 }
 
-/// Awaits `work`, whose deadline no timeout watches, until then. Of what is ready at its first poll no
-/// timer is made.
-pub(crate) async fn until_deadline<T, E, S: Sleeper>(
-    env: &Env<S>,
-    attempt: &Attempt,
-    mut work: Pin<&mut (impl Future<Output = Result<T, E>> + Send)>,
-) -> Result<T, Error<E>> {
-    let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-    if let Poll::Ready(result) = first {
-        return result.map_err(Error::Operation);
+/// The deadline of awaited work that no timeout further out drops then, and the timer once there is one.
+/// Boxed: a chain's future is moved once per policy, and nearly no call needs a timer here.
+pub(crate) struct Limit<Z> {
+    began: Tick,
+    deadline: Deadline,
+    timer: Option<Pin<Box<Z>>>,
+}
+
+impl<Z: Future<Output = ()>> Limit<Z> {
+    pub(crate) fn of(attempt: &Attempt) -> Self {
+        Limit { began: attempt.began(), deadline: attempt.own_deadline(), timer: None }
     }
-    // Precisely: no policy in the chain has asked for it, and here a few milliseconds count.
-    let left = attempt.deadline().remaining(env.clock.now());
-    let mut timer = pin!(env.sleeper.sleep(left));
-    let mut polled = true;
-    let finished = poll_fn(|cx| {
-        // The work was polled in this very turn before the timer was made.
-        if !std::mem::take(&mut polled)
-            && let Poll::Ready(result) = work.as_mut().poll(cx)
-        {
-            return Poll::Ready(Some(result));
+
+    /// Polls `work`, and what is left of its time. Of what is ready at its first poll no timer is made.
+    #[inline]
+    pub(crate) fn poll<T, E>(
+        &mut self,
+        work: Pin<&mut impl Future<Output = Result<T, E>>>,
+        env: &Env<impl Sleeper<Sleep = Z>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, Error<E>>> {
+        match work.poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(Error::Operation)),
+            Poll::Pending if self.deadline.is_set() => self.poll_timer(env, cx).map(Err),
+            Poll::Pending => Poll::Pending,
         }
-        timer.as_mut().poll(cx).map(|()| None)
-    });
-    match finished.await {
-        Some(result) => result.map_err(Error::Operation),
-        None => Err(deadline_reached(attempt)),
+    }
+
+    #[inline(never)]
+    fn poll_timer<E>(
+        &mut self,
+        env: &Env<impl Sleeper<Sleep = Z>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Error<E>> {
+        let Limit { began, deadline, timer } = self;
+        let timer = timer.get_or_insert_with(|| {
+            // Precisely: no policy has asked for it, and here a few milliseconds count.
+            Box::pin(env.sleeper.sleep(deadline.remaining(env.clock.now())))
+        });
+        timer.as_mut().poll(cx).map(|()| {
+            Error::TimedOut(TimedOut { name: DEADLINE.into(), limit: deadline.remaining(*began) })
+        })
     }
 }
 
+/// What becomes of a call whose deadline has passed.
 #[cold]
-fn deadline_reached<E>(attempt: &Attempt) -> Error<E> {
-    let limit = attempt.deadline().remaining(attempt.began());
-    Error::TimedOut(TimedOut { name: DEADLINE.into(), limit })
+#[inline(never)]
+pub(crate) fn late<E>() -> Error<E> {
+    Error::Rejected(Rejection::deadline_passed())
 }
 
 #[inline]

@@ -5,9 +5,8 @@ use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::hedge::Hedge;
-use crate::rejection::Rejection;
 use crate::sleeper::Sleeper;
-use crate::strategy::Done;
+use crate::strategy::{Done, late};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::pin::Pin;
@@ -214,7 +213,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if *this.started == 0 {
-            return Poll::Ready(Err(Error::Rejected(Rejection::deadline_passed())));
+            return Poll::Ready(Err(late()));
         }
         loop {
             let mut ended = Vec::new();

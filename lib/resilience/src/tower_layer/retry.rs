@@ -4,10 +4,9 @@ use super::{By, ByError, Cloned, CopiedBy, Judge, Reuse, Tell, ToldBy, Untold};
 use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::rejection::Rejection;
 use crate::retry::{OwnedCourse, Retry, Step};
 use crate::sleeper::Sleeper;
-use crate::strategy::Done;
+use crate::strategy::{Done, late};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::pin::Pin;
@@ -187,7 +186,7 @@ where
             let result = match this.state.as_mut().project() {
                 StateProjection::Calling { future } => ready!(future.poll(cx)),
                 StateProjection::Late => {
-                    return Poll::Ready(Err(Error::Rejected(Rejection::deadline_passed())));
+                    return Poll::Ready(Err(late()));
                 }
                 StateProjection::Waiting { sleep } => {
                     ready!(sleep.poll(cx));
