@@ -4,7 +4,8 @@
 //! what the dependency is known to bear; where that is unknown, use an
 //! [`AdaptiveLimit`](crate::AdaptiveLimit).
 //!
-//! Cost: two compare-and-swaps per call while a slot is free; a lock and an allocation to wait.
+//! Cost: two compare-and-swaps per call while a slot is free; to wait a lock, under which the logarithm
+//! of the calls that wait is looked at, and an allocation or two.
 
 use crate::attempt::Attempt;
 use crate::clock::Tick;
@@ -100,7 +101,8 @@ impl BulkheadConfig {
 /// [`AdaptiveLimit`](crate::AdaptiveLimit). Parameters: [`BulkheadConfig`].
 ///
 /// # Cost
-/// Two compare-and-swaps while a slot is free; a lock and an allocation to wait.
+/// Two compare-and-swaps while a slot is free; to wait a lock, under which the logarithm of the calls
+/// that wait is looked at, and an allocation or two.
 ///
 /// # Time
 /// Awaited callers wait with the sleeper they bring. Blocked ones, of

@@ -6,10 +6,14 @@
 //! - Nobody takes a slot past a waiting call. A slot that comes back while a call waits is handed
 //!   over without becoming free in between.
 //! - A waiting call is granted, cancelled or still in the queue: exactly one of the three.
+//!
+//! Cost under the lock: the logarithm of the calls that wait, to enter, to leave and to be granted, so
+//! that a long queue does not hold up the calls that leave it.
 
 use crate::context::Priority;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -35,13 +39,24 @@ const IN_USE_MASK: u64 = u32::MAX as u64;
 pub(crate) struct Slots {
     word: AtomicU64,
     limit: AtomicU64,
-    queue: Mutex<VecDeque<Arc<Waiter>>>,
+    queue: Mutex<Queue>,
+}
+
+/// Where a call stands in the queue: the most important first, then as they came.
+type Place = (Reverse<Priority>, u64);
+
+/// The calls that wait.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: BTreeMap<Place, Arc<Waiter>>,
+    /// Calls that ever waited.
+    came: u64,
 }
 
 /// A call in the queue.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    priority: Priority,
+    place: Place,
     state: Mutex<Waiting>,
     #[cfg(not(resilience_loom))]
     turn: std::sync::Condvar,
@@ -66,7 +81,7 @@ impl Slots {
         Slots {
             word: AtomicU64::new(0),
             limit: AtomicU64::new(u64::from(limit)),
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Queue::default()),
         }
     }
 
@@ -126,16 +141,11 @@ impl Slots {
         let granted = {
             let mut queue = lock(&self.queue);
             let over_limit = self.in_use() > self.limit();
-            match if over_limit { None } else { next(&queue, order) } {
-                Some(at) => {
-                    self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);
-                    queue.remove(at)
-                }
-                None => {
-                    self.word.fetch_sub(1, Ordering::AcqRel);
-                    None
-                }
-            }
+            let granted = if over_limit { None } else { queue.take_next(order) };
+            // The slot goes to the call that waits no longer, or back.
+            let gone = if granted.is_some() { ONE_WAITING } else { 1 };
+            self.word.fetch_sub(gone, Ordering::AcqRel);
+            granted
         };
         granted.iter().for_each(|waiter| waiter.grant());
     }
@@ -143,22 +153,23 @@ impl Slots {
     /// Takes a slot, or a place in the queue if fewer than `queue_max` wait.
     pub(crate) fn enter(&self, priority: Priority, queue_max: usize, order: QueueOrder) -> Entered {
         let mut queue = lock(&self.queue);
-        if queue.is_empty() && self.try_take(self.limit()).is_some() {
+        if queue.waiting.is_empty() && self.try_take(self.limit()).is_some() {
             return Entered::Taken;
         }
-        if queue.len() >= queue_max {
+        if queue.waiting.len() >= queue_max {
             return Entered::Full;
         }
         // From here on a slot that comes back goes through the lock, so it is not missed; one that
         // came back in between is granted here.
         self.word.fetch_add(ONE_WAITING, Ordering::AcqRel);
         let waiter = Arc::new(Waiter {
-            priority,
+            place: (Reverse(priority), queue.came),
             state: Mutex::new(Waiting::Queued(None)),
             #[cfg(not(resilience_loom))]
             turn: std::sync::Condvar::new(),
         });
-        queue.push_back(Arc::clone(&waiter));
+        queue.came += 1;
+        queue.waiting.insert(waiter.place, Arc::clone(&waiter));
         let granted = self.take_for_waiting(&mut queue, order);
         drop(queue);
         granted.iter().for_each(|waiter| waiter.grant());
@@ -166,14 +177,10 @@ impl Slots {
     }
 
     /// Grants free slots to waiting calls, the queue's lock held.
-    fn take_for_waiting(
-        &self,
-        queue: &mut VecDeque<Arc<Waiter>>,
-        order: QueueOrder,
-    ) -> Vec<Arc<Waiter>> {
+    fn take_for_waiting(&self, queue: &mut Queue, order: QueueOrder) -> Vec<Arc<Waiter>> {
         let mut granted = Vec::new();
         while self.in_use() < self.limit() {
-            let Some(waiter) = next(queue, order).and_then(|at| queue.remove(at)) else {
+            let Some(waiter) = queue.take_next(order) else {
                 break;
             };
             // One call fewer waits, one slot more is in use. While calls wait, slots in use only
@@ -188,8 +195,7 @@ impl Slots {
     pub(crate) fn leave(&self, waiter: &Arc<Waiter>, order: QueueOrder) {
         {
             let mut queue = lock(&self.queue);
-            if let Some(at) = queue.iter().position(|other| Arc::ptr_eq(other, waiter)) {
-                queue.remove(at);
+            if queue.waiting.remove(&waiter.place).is_some() {
                 self.word.fetch_sub(ONE_WAITING, Ordering::AcqRel);
                 return;
             }
@@ -209,15 +215,20 @@ impl Slots {
     }
 }
 
-/// The place in the queue of the next call to be served.
-fn next(queue: &VecDeque<Arc<Waiter>>, order: QueueOrder) -> Option<usize> {
-    let by_priority = |(_, waiter): &(usize, &Arc<Waiter>)| waiter.priority;
-    let found = match order {
-        // `max_by_key` takes the last of several equals, and the oldest stands at the front.
-        QueueOrder::Fifo => queue.iter().enumerate().rev().max_by_key(by_priority),
-        QueueOrder::Lifo => queue.iter().enumerate().max_by_key(by_priority),
-    };
-    found.map(|(at, _)| at)
+impl Queue {
+    /// Takes out the next call to be served.
+    fn take_next(&mut self, order: QueueOrder) -> Option<Arc<Waiter>> {
+        let (&first, _) = self.waiting.first_key_value()?;
+        let place = match order {
+            QueueOrder::Fifo => first,
+            QueueOrder::Lifo => {
+                let (priority, _) = first;
+                let (&newest, _) = self.waiting.range(..=(priority, u64::MAX)).next_back()?;
+                newest
+            }
+        };
+        self.waiting.remove(&place)
+    }
 }
 
 impl Waiter {
@@ -280,6 +291,29 @@ mod tests {
             let second = enter();
             let granted = |waiter: &Waiter| matches!(*lock(&waiter.state), Waiting::Granted);
             assert_eq!((granted(&first), granted(&second)), (!newest_first, newest_first));
+        }
+    }
+
+    /// Notices a queue whose cost grows with its length: not by a clock, but by never ending.
+    #[test]
+    fn a_long_queue_is_left_and_served_without_a_look_at_every_call_in_it() {
+        const WAITING: usize = 50_000;
+        for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
+            let slots = Slots::new(1);
+            assert_eq!(slots.try_take(1), Some(1));
+            let enter = |at: usize| {
+                let priority = Priority::ALL[at % Priority::ALL.len()];
+                match slots.enter(priority, WAITING, order) {
+                    Entered::Queued(waiter) => waiter,
+                    _ => panic!("there is room to wait"),
+                }
+            };
+            let waiters: Vec<_> = (0..WAITING).map(enter).collect();
+            // Half of them leave, the newest first; the others are served.
+            waiters.iter().rev().step_by(2).for_each(|waiter| slots.leave(waiter, order));
+            assert_eq!(slots.waiting() as usize, WAITING / 2);
+            (0..WAITING / 2).for_each(|_| slots.give_back(order));
+            assert_eq!((slots.waiting(), slots.in_use()), (0, 1));
         }
     }
 }
