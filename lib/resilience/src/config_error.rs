@@ -29,22 +29,6 @@ impl ConfigError {
         ConfigError { field: field.into(), value: value.to_string(), allowed: allowed.into() }
     }
 
-    /// What a format's reader says about the key at `path`. A text that a field's own check wrote
-    /// is taken apart again, so that it is not told twice.
-    #[cfg(feature = "serde")]
-    pub(crate) fn read(path: &str, text: &str) -> Self {
-        let own =
-            text.strip_prefix("duration: ").and_then(|own| own.split_once(" is not allowed, use "));
-        match own {
-            // Some readers append where they stand.
-            Some((value, allowed)) => {
-                let allowed = allowed.split(" at line ").next().unwrap_or(allowed);
-                ConfigError::new(path, value, allowed)
-            }
-            None => ConfigError::new(path, text, "what the documentation of this key allows"),
-        }
-    }
-
     /// The dotted path of the field, for example `services.openai.retry.attempts`.
     #[must_use]
     pub fn field(&self) -> &str {

@@ -8,6 +8,8 @@
 
 mod config;
 mod environment;
+#[cfg(feature = "serde")]
+mod keys;
 
 pub use config::{Overrides, PipelinesConfig, ServiceConfig};
 

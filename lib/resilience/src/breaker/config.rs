@@ -1,5 +1,8 @@
 //! What a breaker can be told, checked before anything is built from it.
 
+#[cfg(feature = "serde")]
+mod window_keys;
+
 use crate::config_error::{ConfigError, check_range, check_ratio};
 use crate::human_duration::check_duration;
 use std::time::Duration;
@@ -114,7 +117,8 @@ impl BreakerConfig {
 /// Which calls a rate is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields))]
+#[cfg_attr(feature = "serde", serde(tag = "kind", rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(try_from = "window_keys::WindowKeys"))]
 #[non_exhaustive]
 pub enum Window {
     /// No window: nothing is counted but consecutive failures. The cheapest, without a clock read.
@@ -130,7 +134,6 @@ pub enum Window {
         #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
         length: Duration,
         /// The slices, 2 to 120. Default 10. Each must be 1 ms long or more.
-        #[cfg_attr(feature = "serde", serde(default = "slices_default"))]
         slices: u32,
     },
 }

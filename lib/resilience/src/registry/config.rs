@@ -129,7 +129,7 @@ impl PipelinesConfig {
     /// assert_eq!(
     ///     refused.unwrap_err().to_string(),
     ///     "services.openai.all.timeout: \"5\" is not allowed, \
-    ///      use a number and a unit such as 250ms, 1.5s or 5m"
+    ///      use a number and a unit such as 250ms, 1.5s or 5m, 1ms to 1d"
     /// );
     /// ```
     ///
@@ -137,10 +137,8 @@ impl PipelinesConfig {
     /// The key that is unknown, malformed or out of its range, by its whole path.
     #[cfg(feature = "serde")]
     pub fn read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Self, ConfigError> {
-        let read: Self = serde_path_to_error::deserialize(from).map_err(|error| {
-            let (path, error) = (error.path().to_string(), error.into_inner().to_string());
-            ConfigError::read(&path, &error)
-        })?;
+        let read: Self = serde_path_to_error::deserialize(from)
+            .map_err(|error| super::keys::refusal(error.path(), error.inner()))?;
         read.validate()?;
         Ok(read)
     }

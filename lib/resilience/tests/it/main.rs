@@ -14,6 +14,8 @@ mod clock_readings;
 #[cfg(not(resilience_loom))]
 mod concurrency;
 #[cfg(not(resilience_loom))]
+mod config_file;
+#[cfg(not(resilience_loom))]
 mod deadlines;
 #[cfg(not(resilience_loom))]
 mod defects;

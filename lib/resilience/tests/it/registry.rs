@@ -523,7 +523,7 @@ fn a_configuration_file_is_read_strictly_and_by_human_durations() {
     let unknown = serde_json::from_str::<PipelinesConfig>(r#"{"defaults": {"timeuot": "5s"}}"#);
     assert!(unknown.unwrap_err().to_string().contains("unknown field `timeuot`"));
     let unit = serde_json::from_str::<PipelinesConfig>(r#"{"defaults": {"timeout": "5"}}"#);
-    assert!(unit.unwrap_err().to_string().contains("use a number and a unit"));
+    assert!(unit.unwrap_err().to_string().contains("expected a number and a unit"));
     let mut range = PipelinesConfig::default();
     range.services.entry("openai".into()).or_default().all.timeout = Some(ms(0));
     let refused = Pipelines::new(range).unwrap_err();
