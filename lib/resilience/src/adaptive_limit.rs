@@ -39,12 +39,13 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Law {
-    /// One more after a good window, a share less after a bad one. Needs `healthy_rtt_max` or
-    /// timeouts to see overload.
+    /// One more after a good window, a share less after a bad one. It has no baseline: by default it
+    /// sees overload by timeouts and refusals for load alone, and grows through slowness up to `max`;
+    /// with `healthy_rtt_max` it sees that as well.
     Aimd,
-    /// Estimates the queue from the shortest round trip of ten minutes.
+    /// Estimates the queue from its baseline, the shortest round trip of ten minutes.
     Vegas,
-    /// Compares the present round trip with its long mean.
+    /// Compares the present round trip with its baseline, the long mean.
     #[default]
     Gradient2,
 }
@@ -67,9 +68,15 @@ pub struct AdaptiveConfig {
     pub backoff: f64,
     /// Gradient2: how much longer than the long mean is still fine, 1 to 10. Default 1.5.
     pub tolerance: f64,
-    /// Round trips longer than this are never taken for normal, 0 to 1 h. Default 0: unknown.
+    /// Round trips longer than this are never taken for normal, 0 to 1 h. Default 0: unknown, and
+    /// `drift_max` alone bounds the baseline.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub healthy_rtt_max: Duration,
+    /// Vegas and Gradient2, without `healthy_rtt_max`: the baseline is at most this many times the best
+    /// mean round trip that a `window` of the last 24 h had, 1 to 1 000. Default 3. So an incident of
+    /// less than a day does not become normal, whatever it does to round trips; what lasts longer does.
+    /// A dependency that is slower than that for good keeps the limit near `min` until the day is over.
+    pub drift_max: f64,
     /// The limit moves at most this often, 1 ms to 1 min, and after at least 10 results. Default
     /// 100 ms.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
@@ -90,6 +97,7 @@ impl Default for AdaptiveConfig {
             backoff: 0.9,
             tolerance: 1.5,
             healthy_rtt_max: Duration::ZERO,
+            drift_max: 3.0,
             window: Duration::from_millis(100),
             on_drop: DropRule::Neutral,
         }
@@ -109,6 +117,7 @@ impl AdaptiveConfig {
         check_range("tolerance", self.tolerance, 1.0, 10.0)?;
         let hour = Duration::from_secs(3_600);
         check_duration("healthy_rtt_max", self.healthy_rtt_max, Duration::ZERO, hour)?;
+        check_range("drift_max", self.drift_max, 1.0, 1_000.0)?;
         let (ms, minute) = (Duration::from_millis(1), Duration::from_secs(60));
         check_duration("window", self.window, ms, minute)?;
         self.on_drop.validate()
@@ -145,6 +154,11 @@ const PRESSURE_PERCENT: u64 = 75;
 /// For dependencies whose capacity is unknown or changes. Not for work whose duration depends on the
 /// request far more than on load: split it into one limit each. Parameters: [`AdaptiveConfig`].
 ///
+/// The baseline of [`Law::Vegas`] and [`Law::Gradient2`], what they take for a round trip without load,
+/// follows the dependency up to a bound: [`healthy_rtt_max`](AdaptiveConfig::healthy_rtt_max) where it is
+/// set, else [`drift_max`](AdaptiveConfig::drift_max) times the best of a day. Where round trips differ
+/// more than that by what is asked, set the former.
+///
 /// Successes teach by their duration, timeouts and refusals for load as overload; fast failures teach
 /// nothing. Priorities are admitted up to 50, 70, 90, 97 and 100 % of the limit, least important first;
 /// above 75 % a caller may hold an equal share of it.
@@ -154,7 +168,7 @@ const PRESSURE_PERCENT: u64 = 75;
 ///
 /// # Source
 /// AIMD: Chiu and Jain (1989). Vegas: Brakmo and Peterson (1995). Gradient2: Netflix
-/// concurrency-limits.
+/// concurrency-limits. The bound on the baseline: the windowed minimum of BBR, Cardwell et al. (2016).
 #[derive(Clone)]
 pub struct AdaptiveLimit(Arc<Shared>);
 

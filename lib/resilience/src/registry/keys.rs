@@ -88,6 +88,7 @@ const KEYS: &[(&str, Kind, &str)] = &[
     ("adaptive_limit.backoff", Number, "0.5 to 0.99"),
     ("adaptive_limit.tolerance", Number, "1 to 10"),
     ("adaptive_limit.healthy_rtt_max", Duration, "0s to 1h"),
+    ("adaptive_limit.drift_max", Number, "1 to 1000"),
     ("adaptive_limit.window", Duration, "1ms to 1m"),
     ("adaptive_limit.on_drop", Name, ON_DROP),
     ("adaptive_limit.on_drop.timeout_after", Duration, "1ms to 1d"),

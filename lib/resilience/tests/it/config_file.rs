@@ -78,6 +78,7 @@ fn numbers() -> Vec<Figure> {
         ("breaker.adaptive.ceiling", "0.1 to 1", 0.05, 1.5),
         ("adaptive_limit.backoff", "0.5 to 0.99", 0.4, 1.0),
         ("adaptive_limit.tolerance", "1 to 10", 0.5, 10.5),
+        ("adaptive_limit.drift_max", "1 to 1000", 0.5, 1_001.0),
         ("budget.ratio", "0 to 1", -0.5, 1.5),
     ]
     .map(|(key, range, below, above)| (key, json!(true), range, json!(below), json!(above)))

@@ -389,6 +389,78 @@ fn a_long_incident_does_not_become_normal() {
     assert!(limit.limit() <= 10, "ten times slower than healthy, and still {}", limit.limit());
 }
 
+/// What an adaptive limit does that was told nothing about round trips, call by call in virtual time.
+struct Served {
+    clock: ManualClock,
+    limit: AdaptiveLimit,
+}
+
+impl Served {
+    fn by(law: Law) -> Self {
+        Served::with(law, Duration::ZERO)
+    }
+
+    fn with(law: Law, healthy_rtt_max: Duration) -> Self {
+        let clock = ManualClock::new();
+        let mut config = AdaptiveConfig::default();
+        (config.law, config.max, config.healthy_rtt_max) = (law, 100, healthy_rtt_max);
+        let limit = AdaptiveLimit::with_clock("dep", config, clock.clock()).unwrap();
+        Served { clock, limit }
+    }
+
+    /// The limit after this long, in which the dependency takes `rtt` for whatever demand there is.
+    fn limit_after(&self, lasting: Duration, rtt: Duration) -> u64 {
+        let end = self.clock.clock().now().after(lasting);
+        while self.clock.clock().now() < end {
+            let permits: Vec<_> = std::iter::from_fn(|| {
+                self.limit.try_acquire(Context::default().priority(Priority::Critical)).ok()
+            })
+            .collect();
+            self.clock.advance(rtt);
+            permits.into_iter().for_each(|permit| permit.success());
+        }
+        self.limit.limit()
+    }
+}
+
+#[test]
+fn by_default_an_incident_of_hours_does_not_become_normal_and_one_of_a_day_does() {
+    for law in [Law::Vegas, Law::Gradient2] {
+        let served = Served::by(law);
+        served.limit_after(secs(60), ms(20));
+        let hours = secs(20 * 3_600);
+        let during = served.limit_after(hours, secs(20));
+        assert!(during <= 10, "{law:?}: a thousand times slower, and still {during}");
+        let after = served.limit_after(secs(300), ms(20));
+        assert!(after > 50, "{law:?}: healthy again, and only {after}");
+        served.limit_after(hours * 2, secs(20));
+        let adopted = served.limit_after(hours, secs(20));
+        assert!(adopted > 50, "{law:?}: slow for two days, and still only {adopted}");
+    }
+}
+
+#[test]
+fn who_says_what_is_healthy_is_not_held_to_the_best_of_a_day() {
+    for law in [Law::Vegas, Law::Gradient2] {
+        let served = Served::with(law, secs(1));
+        served.limit_after(secs(60), ms(20));
+        let slower = served.limit_after(secs(3_600), ms(500));
+        assert!(slower > 50, "{law:?}: half a second is healthy, and yet {slower}");
+    }
+}
+
+#[test]
+fn by_default_aimd_hears_of_overload_by_timeouts_and_refusals_alone() {
+    let served = Served::by(Law::Aimd);
+    assert_eq!(served.limit_after(secs(200), secs(1)), 100, "slowness alone says nothing");
+    for _ in 0..1_000 {
+        let permit = served.limit.try_acquire(Context::default()).unwrap();
+        served.clock.advance(ms(20));
+        permit.record(ErrorKind::RateLimit);
+    }
+    assert_eq!(served.limit.limit(), 5);
+}
+
 #[test]
 fn a_manual_clock_moves_a_breaker() {
     // tower-resilience and resilience4j (734): some parts read the real clock whatever was set.
