@@ -36,7 +36,8 @@ pub struct ThrottleConfig {
     pub window: Duration,
     /// The highest probability of refusal, 0 to 0.99. Default 0.9: one call in ten always passes.
     pub refused_max: f64,
-    /// Fewer requests than this in the window are never throttled. Default 10.
+    /// Fewer requests than this in the window are never throttled, 0 to 1 000 000. Default 10; with 0
+    /// the first failures of an idle client may already throttle it.
     pub requests_min: u32,
 }
 
@@ -56,7 +57,9 @@ impl ThrottleConfig {
         check_range("k", self.k, 1.01, 10.0)?;
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
         check_duration("window", self.window, second, hour)?;
-        check_range("refused_max", self.refused_max, 0.0, 0.99)
+        check_range("refused_max", self.refused_max, 0.0, 0.99)?;
+        // More than a window ever holds would switch the throttle off without saying so.
+        check_range("requests_min", self.requests_min, 0, 1_000_000)
     }
 }
 
@@ -176,16 +179,17 @@ impl Throttle {
         Throttle::build(name.into(), config, clock, Some(seed), Listeners::default())
     }
 
-    /// A throttle that tells `observer` about each refusal.
+    /// A throttle on `clock` that tells `observer` about each refusal.
     ///
     /// # Errors
     /// The first field that is out of its range.
     pub fn observed(
         name: impl Into<Arc<str>>,
         config: ThrottleConfig,
+        clock: Clock,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ConfigError> {
-        Throttle::build(name.into(), config, Clock::system(), None, Listeners::one(observer))
+        Throttle::build(name.into(), config, clock, None, Listeners::one(observer))
     }
 
     fn build(

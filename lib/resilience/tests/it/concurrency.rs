@@ -4,10 +4,11 @@ use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
     AdaptiveConfig, AdaptiveLimit, Bulkhead, BulkheadConfig, CircuitBreaker, Clock, Context,
-    Deadline, DropRule, ErrorKind, Hedge, HedgeDelay, Law, ManualClock, Pipeline, Priority,
-    QueueConfig, QueueOrder, Reason, Sleeper, Throttle, ThrottleConfig, Timeout, WorkQueue,
+    Deadline, DropRule, ErrorKind, Event, Hedge, HedgeDelay, Law, ManualClock, Observer, Pipeline,
+    Priority, QueueConfig, QueueOrder, Reason, Sleeper, Throttle, ThrottleConfig, Timeout,
+    WorkQueue,
 };
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -183,6 +184,31 @@ fn under_load_the_least_important_and_the_greediest_are_refused_first() {
     assert_eq!(greedy.reason(), Reason::ShareExceeded { share: 10 });
     assert!(ask(Priority::High, "c").is_ok());
     assert!(limit.pressure() > 0.7);
+}
+
+#[test]
+fn b7_a_throttle_on_a_clock_tells_its_observer() {
+    let clock = ManualClock::new();
+    let heard = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&heard);
+    let observer: Arc<dyn Observer> = Arc::new(move |event: &Event<'_>| {
+        if matches!(event, Event::Rejected(_)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let config = ThrottleConfig::default();
+    let throttle = Throttle::observed("t", config, clock.clock(), observer).unwrap();
+    let refused = (0..1_000).filter(|_| throttle.try_acquire().is_err()).count() as u64;
+    assert!(refused > 100, "{refused}");
+    assert_eq!(heard.load(Ordering::Relaxed), refused);
+    clock.advance(secs(121));
+    assert_eq!(throttle.refusal_probability(), 0.0, "its window is over on that clock");
+    let mut wrong = config;
+    wrong.requests_min = 1_000_001;
+    assert_eq!(
+        throttle.reconfigure(wrong).unwrap_err().to_string(),
+        "requests_min: 1000001 is not allowed, use 0 to 1000000"
+    );
 }
 
 #[test]

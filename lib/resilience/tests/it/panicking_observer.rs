@@ -4,8 +4,8 @@
 use crate::{ms, secs};
 use mainstay_resilience::testing::VirtualTime;
 use mainstay_resilience::{
-    Algorithm, Backoff, BudgetConfig, Bulkhead, BulkheadConfig, CircuitBreaker, ErrorKind, Event,
-    Hedge, HedgeDelay, ManualClock, Observer, Pipeline, Priority, QueueOrder, RateConfig,
+    Algorithm, Backoff, BudgetConfig, Bulkhead, BulkheadConfig, CircuitBreaker, Clock, ErrorKind,
+    Event, Hedge, HedgeDelay, ManualClock, Observer, Pipeline, Priority, QueueOrder, RateConfig,
     RateLimiter, Retry, RetryBudget, State, Throttle, ThrottleConfig, Timeout, Verdict,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -122,7 +122,8 @@ fn b7_a_hedge_and_a_timeout_that_break_the_observer_drop_what_runs() {
 
 #[test]
 fn b7_a_throttle_that_breaks_the_observer_goes_on_counting() {
-    let throttle = Throttle::observed("t", ThrottleConfig::default(), broken()).unwrap();
+    let throttle =
+        Throttle::observed("t", ThrottleConfig::default(), Clock::system(), broken()).unwrap();
     let ask = || catch_unwind(AssertUnwindSafe(|| throttle.try_acquire().is_ok()));
     // Nothing is accepted: from the second request on it refuses more and more surely.
     let broke = (0..1_000).find(|_| ask().is_err());
