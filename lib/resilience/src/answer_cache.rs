@@ -40,6 +40,42 @@ impl<V> Answer<V> {
     }
 }
 
+/// What a cache of answers can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct AnswerCacheConfig {
+    /// Answers kept, 1 to 1 000 000. Default 1 000.
+    pub answers: u32,
+    /// How long an answer is fresh, 1 ms to 1 day. Default 1 min.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
+    pub ttl: Duration,
+    /// How long after that it is usable in place of an error, 0 to 30 days. Default 1 h; with 0 never.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
+    pub stale_for: Duration,
+}
+
+impl Default for AnswerCacheConfig {
+    fn default() -> Self {
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
+        AnswerCacheConfig { answers: 1_000, ttl: minute, stale_for: hour }
+    }
+}
+
+impl AnswerCacheConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let day = Duration::from_secs(86_400);
+        check_range("answers", self.answers, 1, 1_000_000)?;
+        check_duration("ttl", self.ttl, Duration::from_millis(1), day)?;
+        check_duration("stale_for", self.stale_for, Duration::ZERO, day * 30)
+    }
+}
+
 /// A bounded cache of answers by request; the least recently used goes first.
 ///
 /// ```
@@ -61,7 +97,7 @@ impl<V> Answer<V> {
 ///
 /// # For, and not for
 /// For answers that may be a little old. Not for answers that differ by who asks, unless the key says
-/// who. Parameters: see [`AnswerCache::new`].
+/// who. Parameters: [`AnswerCacheConfig`].
 ///
 /// # Cost
 /// A hash, a lock and a clone of the answer, which is made after the lock; an allocation to keep one.
@@ -99,10 +135,16 @@ impl<K: Hash + Eq + Clone, V: Clone> AnswerCache<K, V> {
         stale_for: Duration,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
-        let day = Duration::from_secs(86_400);
-        check_range("answers", answers, 1, 1_000_000)?;
-        check_duration("ttl", ttl, Duration::from_millis(1), day)?;
-        check_duration("stale_for", stale_for, Duration::ZERO, day * 30)?;
+        AnswerCache::configured(AnswerCacheConfig { answers, ttl, stale_for }, clock)
+    }
+
+    /// A cache as configured, on `clock`.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn configured(config: AnswerCacheConfig, clock: Clock) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let AnswerCacheConfig { answers, ttl, stale_for } = config;
         let answers = Mutex::new(BoundedMap::new(answers as usize));
         Ok(AnswerCache { clock, ttl, stale_for, hasher: RandomState::new(), answers })
     }

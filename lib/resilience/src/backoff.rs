@@ -11,29 +11,47 @@ use std::time::Duration;
 /// The longest wait that may be configured: an hour; longer belongs into a queue.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// The wait before each further attempt.
+/// The wait before each further attempt. In files `{"fixed": {"wait": "1s"}}` or
+/// `{"exponential": {"first": "100ms", "factor": 2, "max": "5s", "jitter": "full"}}`, of which each key
+/// may be left out.
 #[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
 #[non_exhaustive]
 pub enum Backoff {
     /// Always the same, with jitter.
     Fixed {
         /// The wait, 0 to 1 h.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
         wait: Duration,
-        /// How it is scattered.
+        /// How it is scattered. Default in files [`Jitter::None`].
+        #[cfg_attr(feature = "serde", serde(default = "jitter_of_fixed"))]
         jitter: Jitter,
     },
     /// Growing by a factor up to a cap, with jitter.
     Exponential {
         /// The wait before the second attempt, 1 ms to 1 h. Default 100 ms.
+        #[cfg_attr(
+            feature = "serde",
+            serde(default = "first_default", with = "crate::serde_duration")
+        )]
         first: Duration,
         /// What each wait is multiplied by, 1 to 100. Default 2.
+        #[cfg_attr(feature = "serde", serde(default = "factor_default"))]
         factor: f64,
         /// The longest wait, `first` to 1 h. Default 5 s.
+        #[cfg_attr(
+            feature = "serde",
+            serde(default = "max_default", with = "crate::serde_duration")
+        )]
         max: Duration,
         /// How it is scattered. Default [`Jitter::Full`].
+        #[cfg_attr(feature = "serde", serde(default))]
         jitter: Jitter,
     },
-    /// Whatever the function says: it gets the number of the attempt that failed, from 1.
+    /// Whatever the function says: it gets the number of the attempt that failed, from 1. No file can
+    /// hold it: writing one fails.
+    #[cfg_attr(feature = "serde", serde(skip))]
     Custom(Arc<dyn Fn(u32) -> Duration + Send + Sync>),
 }
 
@@ -58,9 +76,26 @@ pub enum Jitter {
     Proportional(f64),
 }
 
+#[cfg(feature = "serde")]
+fn jitter_of_fixed() -> Jitter {
+    Jitter::None
+}
+
+fn first_default() -> Duration {
+    Duration::from_millis(100)
+}
+
+fn factor_default() -> f64 {
+    2.0
+}
+
+fn max_default() -> Duration {
+    Duration::from_secs(5)
+}
+
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff::exponential(Duration::from_millis(100), Duration::from_secs(5))
+        Backoff::exponential(first_default(), max_default())
     }
 }
 
@@ -68,7 +103,7 @@ impl Backoff {
     /// `first`, doubled each time, at most `max`, with full jitter.
     #[must_use]
     pub fn exponential(first: Duration, max: Duration) -> Self {
-        Backoff::Exponential { first, factor: 2.0, max, jitter: Jitter::Full }
+        Backoff::Exponential { first, factor: factor_default(), max, jitter: Jitter::Full }
     }
 
     /// Always `wait`.

@@ -44,6 +44,41 @@ pub enum HedgeDelay {
     Quantile(f64),
 }
 
+/// What a hedge can be told that a file can hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct HedgeConfig {
+    /// When a hedge starts. Default: after the 95th percentile of the durations seen lately.
+    pub delay: HedgeDelay,
+    /// Attempts in all, the first included, 2 to 5. Default 2.
+    pub attempts: u32,
+}
+
+impl Default for HedgeConfig {
+    fn default() -> Self {
+        HedgeConfig { delay: HedgeDelay::Quantile(0.95), attempts: 2 }
+    }
+}
+
+impl HedgeConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_range("attempts", self.attempts, 2, 5)?;
+        match self.delay {
+            HedgeDelay::Fixed(delay) => {
+                let (ms, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
+                check_duration("delay", delay, ms, hour)
+            }
+            HedgeDelay::Quantile(quantile) => check_range("delay.quantile", quantile, 0.5, 0.999),
+        }
+    }
+}
+
 /// Successes that a quantile needs.
 const SAMPLES_MIN: u64 = 100;
 
@@ -60,8 +95,8 @@ const SAMPLES_MIN: u64 = 100;
 ///
 /// # For, and not for
 /// For reads with a long tail of latency. Not for calls that change something, and not without a
-/// [`RetryBudget`]: a slow dependency gets more calls exactly when it is slow. Parameters: the delay, 1
-/// ms to 1 h or a quantile from 0.5 to 0.999; attempts, 2 to 5.
+/// [`RetryBudget`]: a slow dependency gets more calls exactly when it is slow. Parameters:
+/// [`HedgeConfig`].
 ///
 /// # Cost
 /// Nothing is boxed for the first attempt; each hedge that is really started is one allocation. A short
@@ -74,8 +109,7 @@ pub struct Hedge(Arc<Shared>);
 
 struct Shared {
     name: Arc<str>,
-    delay: HedgeDelay,
-    attempts: u32,
+    config: HedgeConfig,
     budget: Option<RetryBudget>,
     histogram: Option<Histogram>,
     listeners: Listeners,
@@ -86,8 +120,7 @@ struct Shared {
 #[must_use = "a builder does nothing until it is built"]
 pub struct HedgeBuilder {
     name: Arc<str>,
-    delay: HedgeDelay,
-    attempts: u32,
+    config: HedgeConfig,
     budget: Option<RetryBudget>,
     listeners: Listeners,
 }
@@ -97,8 +130,7 @@ impl Hedge {
     pub fn builder(name: impl Into<Arc<str>>) -> HedgeBuilder {
         HedgeBuilder {
             name: name.into(),
-            delay: HedgeDelay::Quantile(0.95),
-            attempts: 2,
+            config: HedgeConfig::default(),
             budget: None,
             listeners: Listeners::default(),
         }
@@ -113,7 +145,7 @@ impl Hedge {
     /// The delay now; `None` while too few durations were seen.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
-        match (self.0.delay, &self.0.histogram) {
+        match (self.0.config.delay, &self.0.histogram) {
             (HedgeDelay::Fixed(delay), _) => Some(delay),
             (HedgeDelay::Quantile(_), Some(histogram)) => histogram.quantile(SAMPLES_MIN),
             (HedgeDelay::Quantile(_), None) => None,
@@ -130,7 +162,7 @@ impl Hedge {
 
     /// Asks for one more attempt beside those that were `started`.
     pub(crate) fn may_start_another(&self, attempt: &Attempt, started: u32, now: Tick) -> bool {
-        started < self.0.attempts && self.0.may_start(attempt, now.since(attempt.began()))
+        started < self.0.config.attempts && self.0.may_start(attempt, now.since(attempt.began()))
     }
 
     pub(crate) fn ended<T, E>(
@@ -150,15 +182,21 @@ impl Hedge {
 }
 
 impl HedgeBuilder {
+    /// Replaces the whole configuration.
+    pub fn config(mut self, config: HedgeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
     /// When a hedge starts.
     pub fn delay(mut self, delay: HedgeDelay) -> Self {
-        self.delay = delay;
+        self.config.delay = delay;
         self
     }
 
     /// Attempts in all, the first included, 2 to 5. Default 2.
     pub fn attempts(mut self, attempts: u32) -> Self {
-        self.attempts = attempts;
+        self.config.attempts = attempts;
         self
     }
 
@@ -179,22 +217,14 @@ impl HedgeBuilder {
     /// # Errors
     /// The first value that is out of its range.
     pub fn build(self) -> Result<Hedge, ConfigError> {
-        check_range("attempts", self.attempts, 2, 5)?;
-        let histogram = match self.delay {
-            HedgeDelay::Fixed(delay) => {
-                let (ms, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
-                check_duration("delay", delay, ms, hour)?;
-                None
-            }
-            HedgeDelay::Quantile(quantile) => {
-                check_range("delay.quantile", quantile, 0.5, 0.999)?;
-                Some(Histogram::new(quantile))
-            }
+        self.config.validate()?;
+        let histogram = match self.config.delay {
+            HedgeDelay::Fixed(_) => None,
+            HedgeDelay::Quantile(quantile) => Some(Histogram::new(quantile)),
         };
         Ok(Hedge(Arc::new(Shared {
             name: self.name,
-            delay: self.delay,
-            attempts: self.attempts,
+            config: self.config,
             budget: self.budget,
             histogram,
             listeners: self.listeners,
@@ -327,7 +357,8 @@ impl<T: Send, E: Send> Strategy<T, E> for Hedge {
             }
             timer.set(None);
             let now = next.env().now();
-            if race.started < shared.attempts && shared.may_start(&attempt, now.since(attempt.now))
+            if race.started < shared.config.attempts
+                && shared.may_start(&attempt, now.since(attempt.now))
             {
                 let hedge = Attempt { hedge: race.started, now, ..attempt };
                 race.started += 1;
@@ -377,12 +408,12 @@ impl Shared {
 
 impl Describe for Hedge {
     fn part(&self) -> Part {
-        let delay = match self.0.delay {
+        let delay = match self.0.config.delay {
             HedgeDelay::Fixed(delay) => human_duration::format(delay),
             HedgeDelay::Quantile(quantile) => format!("the {quantile} quantile"),
         };
         let budget = if self.0.budget.is_some() { " within a budget" } else { "" };
-        let text = format!("{} attempts{budget}, after {delay}", self.0.attempts);
+        let text = format!("{} attempts{budget}, after {delay}", self.0.config.attempts);
         Part::new(PolicyKind::Hedge, Arc::clone(&self.0.name), text).sharing(&self.0).precise(true)
     }
 }

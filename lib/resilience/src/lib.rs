@@ -134,14 +134,14 @@ mod waiting_jobs;
 mod work_queue;
 
 pub use adaptive_limit::{AdaptiveConfig, AdaptiveLimit, AdaptivePermit, Law, OwnedAdaptivePermit};
-pub use answer_cache::{Answer, AnswerCache};
+pub use answer_cache::{Answer, AnswerCache, AnswerCacheConfig};
 pub use attempt::Attempt;
 pub use backoff::{Backoff, Jitter};
 pub use budget::{BudgetConfig, RetryBudget};
 pub use context::{CallerKey, Context, Priority};
 pub use deadline::Deadline;
 pub use fallback::{Fallback, FallbackCall};
-pub use hedge::{Hedge, HedgeBuilder, HedgeDelay};
+pub use hedge::{Hedge, HedgeBuilder, HedgeConfig, HedgeDelay};
 #[cfg(feature = "metrics")]
 pub use metrics_observer::{MetricsObserver, export_breaker, export_retry};
 pub use partial::{Enough, Missing, Outcome, Partial, TooFew};

@@ -48,6 +48,9 @@ pub struct Overrides {
     /// median of successful attempts seen so far counts as well.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration::optional"))]
     pub attempt_time_min: Option<Duration>,
+    /// What a retry after a timeout takes from the budget, 0.001 to 100, default 1; other retries
+    /// take 1. A timeout has cost the dependency more than a refusal.
+    pub timeout_cost: Option<f64>,
     /// The whole breaker, in place of the level above's.
     pub breaker: Option<BreakerConfig>,
     /// Consecutive failures that open the breaker, 1 to 1 000 000.
@@ -212,6 +215,7 @@ impl PipelinesConfig {
             retry_after_max: said(levels, |o| o.retry_after_max).unwrap_or(preset.retry_after_max),
             attempt_time_min: said(levels, |o| o.attempt_time_min)
                 .unwrap_or(preset.attempt_time_min),
+            timeout_cost: said(levels, |o| o.timeout_cost).unwrap_or(preset.timeout_cost),
             ..preset
         };
         retry.validate()?;

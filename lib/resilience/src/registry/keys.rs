@@ -34,6 +34,7 @@ const KEYS: &[(&str, Kind, &str)] = &[
     ("jitter.proportional", Number, "0 to 1"),
     ("retry_after_max", Duration, "0s to 1h"),
     ("attempt_time_min", Duration, "0s to 1h"),
+    ("timeout_cost", Number, "0.001 to 100"),
     ("breaker", Table, ""),
     ("breaker.consecutive_failures", Whole, "0 to 4294967295"),
     ("breaker.window", Table, "of kind none, count or time"),

@@ -10,6 +10,8 @@ pub(crate) const ATTEMPTS_MAX: u32 = 100;
 
 /// Everything a retry can be told. Start from [`Default`] or a preset and change fields.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct RetryConfig {
     /// Attempts in all, the first included, 1 to 100. Default 3; 1 means no retry.
@@ -18,9 +20,11 @@ pub struct RetryConfig {
     pub backoff: Backoff,
     /// A Retry-After of more than this ends the call at once instead of being waited for, 0 to 1 h.
     /// Default 60 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub retry_after_max: Duration,
     /// No attempt is started with less than this left of the deadline; the median of successful
     /// attempts seen so far counts as well. 0 to 1 h, default 0.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]
     pub attempt_time_min: Duration,
     /// Tokens that a retry after a timeout takes from the budget, 0.001 to 100. Default 1; other
     /// retries take 1. A timeout has cost the dependency more than a refusal.

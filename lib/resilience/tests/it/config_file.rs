@@ -1,9 +1,17 @@
 //! What `PipelinesConfig::read` says of a file that is wrong: key, value and allowed values, for every
 //! key of every policy.
 
-use mainstay_resilience::PipelinesConfig;
+use crate::secs;
+use mainstay_resilience::{
+    AdaptiveConfig, AnswerCacheConfig, Backoff, BreakerConfig, BudgetConfig, BulkheadConfig,
+    HedgeConfig, Jitter, KeyedConfig, PipelinesConfig, RateConfig, RetryConfig, ThrottleConfig,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 /// A key of a level, a value of the wrong type, the allowed range, a value below and one above it.
 type Figure = (&'static str, Value, &'static str, Value, Value);
@@ -66,6 +74,7 @@ fn numbers() -> Vec<Figure> {
     let ratio = "above 0 and at most 1";
     [
         ("backoff_factor", "1 to 100", 0.5, 101.0),
+        ("timeout_cost", "0.001 to 100", 0.0, 101.0),
         ("jitter.proportional", "0 to 1", -0.5, 1.5),
         ("breaker.failure_rate", ratio, 0.0, 1.5),
         ("breaker.slow_calls.rate", ratio, 0.0, 1.5),
@@ -354,4 +363,58 @@ fn r6_no_key_is_left_out_of_these_tests() {
     let missing: Vec<_> = found.iter().filter(|key| !known.contains(key.as_str())).collect();
     assert!(missing.is_empty(), "{missing:?}");
     assert!(found.len() > 50, "{found:?}");
+}
+
+/// What `text` says, written and read again; the text of what is wrong.
+fn read_back<T: Serialize + DeserializeOwned + Debug>(text: &Value) -> Result<String, String> {
+    let read: T = serde_json::from_value(text.clone()).map_err(|wrong| wrong.to_string())?;
+    let written = serde_json::to_value(&read).unwrap();
+    let again: T = serde_json::from_value(written).unwrap();
+    assert_eq!(format!("{again:?}"), format!("{read:?}"));
+    Ok(format!("{read:?}"))
+}
+
+#[test]
+fn r6_the_configuration_of_every_policy_can_be_read_alone_and_takes_no_unknown_key() {
+    let rate = json!({ "algorithm": "leaky_bucket", "limit": 5, "period": "1s" });
+    type Read = fn(&Value) -> Result<String, String>;
+    let readers: [(Read, Value); 10] = [
+        (read_back::<RetryConfig>, json!({ "attempts": 4, "timeout_cost": 2.5 })),
+        (read_back::<BreakerConfig>, json!({ "window": { "kind": "count", "calls": 9 } })),
+        (read_back::<BudgetConfig>, json!({ "ratio": 0.1 })),
+        (read_back::<RateConfig>, rate.clone()),
+        (read_back::<KeyedConfig>, json!({ "rate": rate, "when_full": "refuse" })),
+        (read_back::<BulkheadConfig>, json!({ "queue": 5, "order": "lifo" })),
+        (read_back::<AdaptiveConfig>, json!({ "law": "vegas", "drift_max": 2 })),
+        (read_back::<ThrottleConfig>, json!({ "k": 1.5, "window": "30s" })),
+        (read_back::<HedgeConfig>, json!({ "delay": { "fixed": "30ms" }, "attempts": 3 })),
+        (read_back::<AnswerCacheConfig>, json!({ "answers": 5, "ttl": "10s", "stale_for": "1h" })),
+    ];
+    for (read, text) in readers {
+        read(&text).unwrap();
+        let mut wrong = text;
+        wrong["atempts"] = json!(5);
+        let refused = read(&wrong).expect_err("an unknown key");
+        assert!(refused.contains("unknown field `atempts`"), "{refused}");
+    }
+}
+
+#[test]
+fn r1_a_backoff_is_read_with_its_defaults_and_a_function_is_never_written() {
+    let read = |text: Value| read_back::<Backoff>(&text);
+    let exponential = format!("{:?}", Backoff::default());
+    assert_eq!(read(json!({ "exponential": {} })), Ok(exponential));
+    let fixed = Backoff::fixed(secs(2)).with_jitter(Jitter::Equal);
+    let text = json!({ "fixed": { "wait": "2s", "jitter": "equal" } });
+    assert_eq!(read(text), Ok(format!("{fixed:?}")));
+    for wrong in [
+        json!({ "fixed": {} }),
+        json!({ "fixed": { "wait": "2s", "factor": 2 } }),
+        json!({ "custom": {} }),
+        json!("fixed"),
+    ] {
+        assert!(read(wrong.clone()).is_err(), "{wrong}");
+    }
+    let custom = Backoff::Custom(Arc::new(|_| secs(1)));
+    assert!(serde_json::to_string(&custom).is_err());
 }
