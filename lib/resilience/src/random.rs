@@ -27,6 +27,11 @@ impl Random {
         seed.map_or_else(Random::unpredictable, Random::seeded)
     }
 
+    /// The seed of what is called `name`, among others that have their randomness from `seed` too.
+    pub(crate) fn seed_of(name: &str, seed: u64) -> u64 {
+        name.bytes().fold(seed, |seed, byte| Random::seeded(seed ^ u64::from(byte)).next())
+    }
+
     pub(crate) fn next(&self) -> u64 {
         let mut z = self.0.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

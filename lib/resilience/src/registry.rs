@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::error_kind::{Classify, ErrorKind, Verdict};
 use crate::event::{Event, Observer};
 use crate::pipeline::{Bare, Chain, Optional, Pipeline};
+use crate::random::Random;
 use crate::rate_limit::RateLimiter;
 use crate::retry::{Retry, RetryStats};
 use crate::sleeper::{NoSleeper, Sleeper};
@@ -52,9 +53,20 @@ type Tail = Chain<Limits, Timeout>;
 /// One endpoint: limit in all → retry → breaker → rate limit → bulkhead → adaptive limit → limit of an
 /// attempt.
 ///
-/// There is no hedge. A retry repeats what has failed; a hedge sends what is still under way a second
-/// time, which only whoever makes the call can know to be harmless, and it needs a call that is awaited,
-/// while an endpoint's may block. Put a [`Hedge`](crate::Hedge) into a pipeline around the call.
+/// Left out on purpose; put them into a [`Pipeline`] around the call, or inside its operation:
+///
+/// - A [`Hedge`](crate::Hedge). A retry repeats what has failed; a hedge sends what is still under way a
+///   second time, which only whoever makes the call can know to be harmless, and it needs a call that is
+///   awaited, while an endpoint's may block. [`HedgeConfig`](crate::HedgeConfig) can be read from a file.
+/// - A [`Throttle`](crate::Throttle). It sends a share of the calls to a dependency that refuses the
+///   rest, where the breaker stops all of them: which of the two fits is a choice by dependency, and
+///   both at once judge one trouble twice. [`ThrottleConfig`](crate::ThrottleConfig) can be read.
+/// - A limit by caller ([`KeyedRateLimiter`](crate::KeyedRateLimiter)), or of a quota that instances
+///   share ([`LeasedLimiter`](crate::LeasedLimiter)). An endpoint is somebody else's service and its
+///   rate limit that service's; callers are limited where their requests arrive.
+///   [`KeyedConfig`](crate::KeyedConfig) can be read.
+/// - A [`Fallback`](crate::Fallback) and an [`AnswerCache`](crate::AnswerCache). Only whoever makes the
+///   call has another answer.
 pub struct Endpoint<S = NoSleeper> {
     service: Arc<str>,
     name: Arc<str>,
@@ -177,6 +189,8 @@ struct Shared<S> {
     clock: Clock,
     sleeper: S,
     observer: Arc<dyn Observer>,
+    /// Of everything random; `None` is unpredictable.
+    seed: Option<u64>,
     state: RwLock<State<S>>,
     /// Held by the reload under way, so that two do not mix.
     reloading: Mutex<()>,
@@ -216,6 +230,31 @@ impl<S: Clone> Pipelines<S> {
         sleeper: S,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ConfigError> {
+        Pipelines::build(config, clock, sleeper, observer, None)
+    }
+
+    /// As [`with`](Self::with), with repeatable jitter: each endpoint has its own, by its name and
+    /// `seed`, whichever is used first.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn seeded(
+        config: PipelinesConfig,
+        clock: Clock,
+        sleeper: S,
+        observer: Arc<dyn Observer>,
+        seed: u64,
+    ) -> Result<Self, ConfigError> {
+        Pipelines::build(config, clock, sleeper, observer, Some(seed))
+    }
+
+    fn build(
+        config: PipelinesConfig,
+        clock: Clock,
+        sleeper: S,
+        observer: Arc<dyn Observer>,
+        seed: Option<u64>,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         let state = RwLock::new(State {
             config,
@@ -226,7 +265,7 @@ impl<S: Clone> Pipelines<S> {
             count: 0,
         });
         let reloading = Mutex::new(());
-        Ok(Pipelines(Arc::new(Shared { clock, sleeper, observer, state, reloading })))
+        Ok(Pipelines(Arc::new(Shared { clock, sleeper, observer, seed, state, reloading })))
     }
 
     /// Runs an external operation on this thread through the pipeline of `service` and `endpoint`,
@@ -588,16 +627,19 @@ impl<S: Clone> Shared<S> {
         };
         let name: Arc<str> = format!("{service}/{endpoint}").into();
         let observer = || Arc::clone(&self.observer);
-        let retry = Retry::builder(Arc::clone(&name))
+        let mut retry = Retry::builder(Arc::clone(&name))
             .config(settings.retry.clone())
             .budget(&budget)
-            .observer(observer())
-            .build()?;
-        let breaker = CircuitBreaker::builder(Arc::clone(&name))
+            .observer(observer());
+        let mut breaker = CircuitBreaker::builder(Arc::clone(&name))
             .config(settings.breaker.clone())
             .clock(self.clock.clone())
-            .observer(observer())
-            .build()?;
+            .observer(observer());
+        if let Some(seed) = self.seed.map(|seed| Random::seed_of(&name, seed)) {
+            retry = retry.seed(seed);
+            breaker = breaker.seed(seed);
+        }
+        let (retry, breaker) = (retry.build()?, breaker.build()?);
         let (kind, criticality) = state.services.touch(service).copied().unwrap_or_default();
         let dependency = Dependency::new(breaker, kind, criticality);
         let total = Timeout::total(Arc::clone(&name), settings.total_timeout)?;

@@ -9,6 +9,7 @@ use mainstay_resilience::{
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 fn nobody() -> Arc<dyn Observer> {
     Arc::new(|_: &Event<'_>| ())
@@ -61,6 +62,49 @@ fn r5_any_external_operation_goes_through_timeout_retry_breaker_and_metrics() {
     for expected in ["TimedOut", "RetryScheduled", "RetryFinished", "BreakerChanged"] {
         assert!(seen.iter().any(|event| event == expected), "{expected} in {seen:?}");
     }
+}
+
+/// The waits before the retries of one call to each of these endpoints.
+fn waits(seed: u64, endpoints: &[&str]) -> Vec<(String, Duration)> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&seen);
+    let observer: Arc<dyn Observer> = Arc::new(move |event: &Event<'_>| {
+        if let Event::RetryScheduled { name, delay, .. } = event {
+            heard.lock().unwrap().push(((*name).to_owned(), *delay));
+        }
+    });
+    let clock = ManualClock::new().clock();
+    let config = PipelinesConfig::default();
+    let pipelines = Pipelines::seeded(config, clock, NoSleeper, observer, seed).unwrap();
+    for endpoint in endpoints {
+        let fails = |_| Err::<(), _>(ErrorKind::ServerError);
+        assert!(pipelines.run("s", endpoint, Context::default(), fails).is_err());
+    }
+    let mut waits = std::mem::take(&mut *seen.lock().unwrap());
+    waits.sort();
+    waits
+}
+
+#[test]
+fn r5_one_seed_gives_the_waits_of_every_endpoint_whichever_is_used_first() {
+    let expected = waits(7, &["a", "b"]);
+    assert_eq!(expected.len(), 4, "two retries each");
+    assert_eq!(waits(7, &["b", "a"]), expected);
+    assert_ne!(waits(8, &["a", "b"]), expected);
+    let of = |name: &str| -> Vec<Duration> {
+        expected.iter().filter(|(own, _)| own == name).map(|(_, wait)| *wait).collect()
+    };
+    assert_ne!(of("s/a"), of("s/b"), "endpoints are not in step");
+}
+
+#[test]
+fn r5_a_retry_after_a_timeout_costs_an_endpoints_budget_what_its_configuration_says() {
+    let mut config = PipelinesConfig::default();
+    config.defaults.timeout_cost = Some(5.0);
+    let pipelines = on(&ManualClock::new(), config);
+    let timeout = |_| Err::<(), _>(ErrorKind::Timeout);
+    assert!(pipelines.run("s", "e", Context::default(), timeout).is_err());
+    assert_eq!(pipelines.list()[0].budget, 10.0, "20 less two retries of 5");
 }
 
 #[test]
