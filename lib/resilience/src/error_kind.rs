@@ -84,6 +84,9 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// It may be the whole error of an operation that has no other.
+impl std::error::Error for ErrorKind {}
+
 /// An error that knows its place in the taxonomy.
 ///
 /// Implemented here for [`std::io::Error`] and, behind features, for the errors of `http`,

@@ -76,6 +76,10 @@
 //! of their errors in the taxonomy. `testing`: virtual time, injected faults, the simulator.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod adaptive_limit;
 mod answer_cache;
 mod attempt;
