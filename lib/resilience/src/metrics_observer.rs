@@ -1,35 +1,6 @@
 //! Figures for the `metrics` façade.
 //!
-//! | metric | kind | labels |
-//! |---|---|---|
-//! | `resilience_breaker_state` | gauge: 0 closed, 1 open, 2 half-open | `name` |
-//! | `resilience_breaker_error_rate` | gauge, 0 to 1, at the last transition or export | `name` |
-//! | `resilience_breaker_slow_rate` | gauge, 0 to 1, at the last export | `name` |
-//! | `resilience_breaker_calls` | gauge, calls in the window at the last export | `name` |
-//! | `resilience_retry_budget` | gauge, tokens left at the last export | `name` |
-//! | `resilience_rate_available` | gauge at the last export | `name` |
-//! | `resilience_bulkhead_in_use`, `resilience_bulkhead_waiting` | gauges at the last export | `name` |
-//! | `resilience_breaker_transitions_total` | counter | `name`, `to`, `cause` |
-//! | `resilience_breaker_would_open_total` | counter, a breaker that only observes would have opened | `name`, `cause` |
-//! | `resilience_breaker_would_reject_total` | counter at the last export, calls that it would have refused | `name` |
-//! | `resilience_rejected_total` | counter | `name`, `policy`, `reason` |
-//! | `resilience_retries_total` | counter | `name`, `kind` |
-//! | `resilience_retry_attempts` | histogram, calls with a retry or a failure | `name` |
-//! | `resilience_retry_calls_total` | counter at the last export, all calls by their attempts, `10` for 10 and more | `name`, `attempts` |
-//! | `resilience_retry_success_total` | counter, successes after a retry | `name` |
-//! | `resilience_timeouts_total` | counter | `name` |
-//! | `resilience_hedges_total` | counter | `name` |
-//! | `resilience_hedge_wins_total` | counter, hedges that beat the first attempt | `name` |
-//! | `resilience_fallbacks_total` | counter | `name` |
-//! | `resilience_limit` | gauge of an adaptive limit, when it moves and at the last export | `name` |
-//!
-//! What changes without an event is set by [`Pipelines::export_metrics`], [`export_breaker`] and
-//! [`export_retry`], which whoever answers the scrape, or a timer, calls. Among it is the distribution
-//! of calls by attempts: a call that succeeds at once emits nothing, so that it costs nothing, and is
-//! counted all the same. The share that a retry saved is `resilience_retry_success_total` over the sum
-//! of `resilience_retry_calls_total`.
-//!
-//! Labels come from closed sets, and names from the configuration, so their number is bounded.
+//! Which there are stands at [`MetricsObserver`].
 
 use crate::breaker::BreakerSnapshot;
 use crate::event::{Event, Observer};
@@ -37,7 +8,38 @@ use crate::registry::Pipelines;
 use crate::retry::RetryStats;
 use metrics::{counter, gauge, histogram};
 
-/// Turns events into metrics.
+/// Turns events into metrics:
+///
+/// | metric | kind | labels |
+/// |---|---|---|
+/// | `resilience_breaker_state` | gauge: 0 closed, 1 open, 2 half-open | `name` |
+/// | `resilience_breaker_error_rate` | gauge, 0 to 1, at the last transition or export | `name` |
+/// | `resilience_breaker_slow_rate` | gauge, 0 to 1, at the last export | `name` |
+/// | `resilience_breaker_calls` | gauge, calls in the window at the last export | `name` |
+/// | `resilience_retry_budget` | gauge, tokens left at the last export | `name` |
+/// | `resilience_rate_available` | gauge at the last export | `name` |
+/// | `resilience_bulkhead_in_use`, `resilience_bulkhead_waiting` | gauges at the last export | `name` |
+/// | `resilience_breaker_transitions_total` | counter | `name`, `to`, `cause` |
+/// | `resilience_breaker_would_open_total` | counter, a breaker that only observes would have opened | `name`, `cause` |
+/// | `resilience_breaker_would_reject_total` | counter at the last export, calls that it would have refused | `name` |
+/// | `resilience_rejected_total` | counter | `name`, `policy`, `reason` |
+/// | `resilience_retries_total` | counter | `name`, `kind` |
+/// | `resilience_retry_attempts` | histogram, calls with a retry or a failure | `name` |
+/// | `resilience_retry_calls_total` | counter at the last export, all calls by their attempts, `10` for 10 and more | `name`, `attempts` |
+/// | `resilience_retry_success_total` | counter, successes after a retry | `name` |
+/// | `resilience_timeouts_total` | counter | `name` |
+/// | `resilience_hedges_total` | counter | `name` |
+/// | `resilience_hedge_wins_total` | counter, hedges that beat the first attempt | `name` |
+/// | `resilience_fallbacks_total` | counter | `name` |
+/// | `resilience_limit` | gauge of an adaptive limit, when it moves and at the last export | `name` |
+///
+/// What changes without an event is set by [`Pipelines::export_metrics`], [`export_breaker`] and
+/// [`export_retry`], which whoever answers the scrape, or a timer, calls. Among it is the distribution
+/// of calls by attempts: a call that succeeds at once emits nothing, so that it costs nothing, and is
+/// counted all the same. The share that a retry saved is `resilience_retry_success_total` over the sum
+/// of `resilience_retry_calls_total`.
+///
+/// Labels come from closed sets, and names from the configuration, so their number is bounded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MetricsObserver;
 

@@ -1,11 +1,6 @@
 //! Rate limits: how many calls, or how much cost, per time.
 //!
-//! | algorithm | for | over any period | state |
-//! |---|---|---|---|
-//! | token bucket | bursts are fine, the average counts | ≤ limit + burst | 8 bytes |
-//! | leaky bucket | even spacing; callers wait their turn | ≤ limit + 1 | 8 bytes |
-//! | fixed window | quotas that are sold per minute or day | ≤ 2 × limit across a boundary | 24 bytes |
-//! | sliding window | hard quotas of somebody else | ≤ limit, always | 21 counters |
+//! What each algorithm guarantees stands at [`Algorithm`].
 //!
 //! Cost: a coarse clock reading and one compare-and-swap (a short lock for the windows).
 //! Limits may change while running; what is used up stays used up.
@@ -46,16 +41,25 @@ use turns::{TakesTurns, Turn};
 const PER_SECOND_MAX: f64 = 10_000_000.0;
 
 /// How a rate is limited.
+///
+/// | algorithm | for | admitted in any period | state |
+/// |---|---|---|---|
+/// | [`TokenBucket`](Self::TokenBucket) | bursts are fine, the average counts | ≤ limit + burst | 8 bytes |
+/// | [`LeakyBucket`](Self::LeakyBucket) | even spacing; callers wait their turn | ≤ limit + 1 | 8 bytes |
+/// | [`FixedWindow`](Self::FixedWindow) | quotas that are sold per minute or day | ≤ 2 × limit, across a boundary | 24 bytes |
+/// | [`SlidingWindow`](Self::SlidingWindow) | hard quotas of somebody else | ≤ limit, always | 21 counters |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Tokens drip in at the rate and are saved up to the burst. Source: GCRA, ITU-T I.371.
+    /// Tokens drip in at the rate and are saved up to the burst: the burst at once, then the rate.
+    /// Source: GCRA, ITU-T I.371.
     TokenBucket,
     /// Calls leave at the rate, one after the other; each is told how long to wait.
     LeakyBucket,
-    /// At most the limit in each period since the clock's origin.
+    /// At most the limit in each period since the clock's origin. A period that begins within one of
+    /// them may see up to twice the limit: all of the one before at its end, all of the next at once.
     FixedWindow,
     /// At most the limit in any period, wherever it begins. Counts in 20 slices and never errs
     /// towards more: a slice counts until all of it is over.
@@ -299,7 +303,10 @@ impl Meter {
 ///
 /// # For, and not for
 /// For a number of calls, or of cost, per time; [`Algorithm`] says which is for what. Not for a number
-/// of calls at a time: that is a [`Bulkhead`](crate::Bulkhead). Parameters: [`RateConfig`].
+/// of calls at a time: that is a [`Bulkhead`](crate::Bulkhead).
+///
+/// # Parameters
+/// Those of [`RateConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// A coarse clock reading and one compare-and-swap for the buckets, a short lock for the windows; the

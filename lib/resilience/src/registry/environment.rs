@@ -1,16 +1,6 @@
 //! The environment variables of a service that calls others.
 //!
-//! | variable | default | range | sets |
-//! |---|---|---|---|
-//! | `HTTP_TIMEOUT_SEC` | 30 | 0.001 to 86400 | limit of one attempt, seconds |
-//! | `HTTP_RETRIES` | 3 | 1 to 100 | attempts in all, the first included |
-//! | `HTTP_BACKOFF_BASE_MS` | 1000 | 1 to 3600000 | wait before the second attempt, milliseconds |
-//! | `CB_FAIL_THRESHOLD` | 5 | 1 to 1000000 | consecutive failures that open a breaker |
-//! | `CB_RESET_SEC` | 60 | 0.001 to 86400 | how long it stays open, seconds |
-//!
-//! With a service's name in front, in capitals and with `_` for everything that is neither letter
-//! nor digit, a variable holds for that service: `OPENAI_HTTP_RETRIES`. So `open-ai` and `Open.AI` are
-//! both meant by `OPEN_AI_HTTP_RETRIES`.
+//! Which there are stands at [`PipelinesConfig::with_environment`].
 
 use super::config::{Overrides, PipelinesConfig};
 use crate::config_error::{ConfigError, check_range};
@@ -45,12 +35,26 @@ const VARIABLES: [(&str, Apply); 5] = [
 ];
 
 impl PipelinesConfig {
-    /// Takes in environment variables; pass [`std::env::vars_os`], which unlike [`std::env::vars`]
-    /// does not panic at what is no Unicode: here a name that is none is passed over, and a value that
-    /// is none is refused if the variable is one of these. They override what the configuration says
-    /// at the same level. Variables of services that the configuration does not name are kept for
-    /// when such a service is called, however it is spelt there: `OPEN_AI_…` holds for `open-ai` as
-    /// for `Open.AI`.
+    /// Takes in environment variables:
+    ///
+    /// | variable | default | range | sets |
+    /// |---|---|---|---|
+    /// | `HTTP_TIMEOUT_SEC` | 30 | 0.001 to 86400 | limit of one attempt, seconds |
+    /// | `HTTP_RETRIES` | 3 | 1 to 100 | attempts in all, the first included |
+    /// | `HTTP_BACKOFF_BASE_MS` | 1000 | 1 to 3600000 | wait before the second attempt, milliseconds |
+    /// | `CB_FAIL_THRESHOLD` | 5 | 1 to 1000000 | consecutive failures that open a breaker |
+    /// | `CB_RESET_SEC` | 60 | 0.001 to 86400 | how long it stays open, seconds |
+    ///
+    /// With a service's name in front, in capitals and with `_` for everything that is neither letter
+    /// nor digit, a variable holds for that service: `OPENAI_HTTP_RETRIES`. So `open-ai` and `Open.AI` are
+    /// both meant by `OPEN_AI_HTTP_RETRIES`.
+    ///
+    /// They override what the configuration says at the same level. Variables of services that the
+    /// configuration does not name are kept for when such a service is called.
+    ///
+    /// Pass [`std::env::vars_os`], which unlike [`std::env::vars`] does not panic at what is no
+    /// Unicode: here a name that is none is passed over, and a value that is none is refused if the
+    /// variable is one of these.
     ///
     /// ```
     /// use mainstay_resilience::PipelinesConfig;
