@@ -2,6 +2,11 @@
 //!
 //! The program says once where they come from; whatever calls a dependency asks for them. Without a
 //! source there are none.
+//!
+//! This is the one thing here that belongs to the process and not to a value that somebody holds. The
+//! source is a fact about the program, in which thread- or task-local place its request stands, as the
+//! recorder of `metrics` and the subscriber of `tracing` are; and who asks for it, a client's transport
+//! or a database driver, is called from where no policy and no pipeline can be handed through.
 
 use std::sync::OnceLock;
 
@@ -10,7 +15,10 @@ pub type HeaderSource = fn(&mut dyn FnMut(&'static str, &str));
 
 static SOURCE: OnceLock<HeaderSource> = OnceLock::new();
 
-/// Takes the headers from `source` for the rest of the process; the first source stays.
+/// Takes the headers from `source` for the rest of the process; the first source stays, so that no
+/// library can take it from the program. For `main`; the only setting here that is the process's and
+/// not a value's, since a client's transport or a database driver asks for the headers from where no
+/// pipeline can be handed to it.
 pub fn set_header_source(source: HeaderSource) {
     // A second source is refused by design.
     let _ = SOURCE.set(source);
