@@ -152,7 +152,7 @@ const PRESSURE_PERCENT: u64 = 75;
 ///
 /// # For, and not for
 /// For dependencies whose capacity is unknown or changes. Not for work whose duration depends on the
-/// request far more than on load: split it into one limit each. Parameters: [`AdaptiveConfig`].
+/// request far more than on load: split it into one limit each.
 ///
 /// The baseline of [`Law::Vegas`] and [`Law::Gradient2`], what they take for a round trip without load,
 /// follows the dependency up to a bound: [`healthy_rtt_max`](AdaptiveConfig::healthy_rtt_max) where it is
@@ -162,6 +162,9 @@ const PRESSURE_PERCENT: u64 = 75;
 /// Successes teach by their duration, timeouts and refusals for load as overload; fast failures teach
 /// nothing. Priorities are admitted up to 50, 70, 90, 97 and 100 % of the limit, least important first;
 /// above 75 % a caller may hold an equal share of it.
+///
+/// # Parameters
+/// Those of [`AdaptiveConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// Two compare-and-swaps, two precise clock readings and a short lock; one more lock with a caller.

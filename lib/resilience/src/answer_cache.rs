@@ -97,7 +97,10 @@ impl AnswerCacheConfig {
 ///
 /// # For, and not for
 /// For answers that may be a little old. Not for answers that differ by who asks, unless the key says
-/// who. Parameters: [`AnswerCacheConfig`].
+/// who.
+///
+/// # Parameters
+/// Those of [`AnswerCacheConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// A hash, a lock and a clone of the answer, which is made after the lock; an allocation to keep one.

@@ -68,7 +68,10 @@ use ticket::LazyNow;
 ///
 /// # For, and not for
 /// For calls across a network or into a component that can hang or fail for a while. Not for errors of
-/// the caller (they do not count) and not as a rate limit. Parameters: [`BreakerConfig`].
+/// the caller (they do not count) and not as a rate limit.
+///
+/// # Parameters
+/// Those of [`BreakerConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// Closed with a time window: one coarse clock reading and one compare-and-swap, independent of the

@@ -77,7 +77,10 @@ impl BudgetConfig {
 ///
 /// # For, and not for
 /// For everything that adds calls: share one between the retries, hedges and calling fallbacks of a
-/// dependency. Not a rate limit for first calls. Parameters: [`BudgetConfig`].
+/// dependency. Not a rate limit for first calls.
+///
+/// # Parameters
+/// Those of [`BudgetConfig`], with their ranges and defaults.
 ///
 /// # Cancel safety
 /// A token that was taken stays taken. There is no permit and no rule on drops: a token pays for the

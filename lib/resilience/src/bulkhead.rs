@@ -98,7 +98,10 @@ impl BulkheadConfig {
 /// # For, and not for
 /// For a dependency that is known to bear so many calls at a time: one slow dependency must not take
 /// every thread, connection and megabyte. Where the number is unknown, use an
-/// [`AdaptiveLimit`](crate::AdaptiveLimit). Parameters: [`BulkheadConfig`].
+/// [`AdaptiveLimit`](crate::AdaptiveLimit).
+///
+/// # Parameters
+/// Those of [`BulkheadConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// Two compare-and-swaps while a slot is free; to wait a lock, under which the logarithm of the calls

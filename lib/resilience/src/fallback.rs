@@ -34,6 +34,9 @@ use std::sync::Arc;
 /// For answers that are worse but useful. Not for hiding errors: count [`Event::FellBack`] and say in
 /// the answer that it is degraded. A caller's mistake is an answer and is never replaced.
 ///
+/// # Parameters
+/// The function that makes the answer from the error; where it gives none, the error stays.
+///
 /// # Cost
 /// One comparison while the operation succeeds.
 ///
@@ -121,6 +124,10 @@ impl<F> fmt::Debug for Fallback<F> {
 /// # For, and not for
 /// For a second service that can answer the same question. Not without a budget where the second is
 /// smaller than the first: an outage must not move all load elsewhere.
+///
+/// # Parameters
+/// The other operation, and a [`RetryBudget`] that each call of it is taken from: none by default, and
+/// then an outage moves all load elsewhere.
 ///
 /// # Cost
 /// The budget's deposit while the operation succeeds.

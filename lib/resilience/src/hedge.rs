@@ -95,8 +95,10 @@ const SAMPLES_MIN: u64 = 100;
 ///
 /// # For, and not for
 /// For reads with a long tail of latency. Not for calls that change something, and not without a
-/// [`RetryBudget`]: a slow dependency gets more calls exactly when it is slow. Parameters:
-/// [`HedgeConfig`].
+/// [`RetryBudget`]: a slow dependency gets more calls exactly when it is slow.
+///
+/// # Parameters
+/// Those of [`HedgeConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// Nothing is boxed for the first attempt; each hedge that is really started is one allocation. A short

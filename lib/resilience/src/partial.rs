@@ -102,6 +102,9 @@ impl<T: fmt::Debug, E: std::error::Error + 'static> std::error::Error for TooFew
 /// For scatter-gather (shards, methods, replicas) and for batches whose items are independent. Not for
 /// steps that only make sense together.
 ///
+/// # Parameters
+/// [`Enough`]: a share above 0 to 1, or a number of at least 1. No default.
+///
 /// # Cost
 /// One allocation per awaited step.
 ///

@@ -56,8 +56,10 @@ use std::time::Duration;
 ///
 /// # For, and not for
 /// For calls that are safe to repeat. Not for calls whose effect is unknown after a timeout, unless
-/// they carry an idempotency key, and in one layer of a system only: attempts multiply. Parameters:
-/// [`RetryConfig`].
+/// they carry an idempotency key, and in one layer of a system only: attempts multiply.
+///
+/// # Parameters
+/// Those of [`RetryConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// Two additions and the budget's deposit when the first attempt succeeds; nothing is allocated until

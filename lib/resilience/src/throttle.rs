@@ -133,7 +133,10 @@ impl Counts {
 ///
 /// # For, and not for
 /// For a dependency that refuses a part of what it gets: unlike a breaker it never stops entirely and
-/// needs no probes. Not for one that is down: a breaker is quicker. Parameters: [`ThrottleConfig`].
+/// needs no probes. Not for one that is down: a breaker is quicker.
+///
+/// # Parameters
+/// Those of [`ThrottleConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// Two coarse clock readings and two short locks.

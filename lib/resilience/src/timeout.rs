@@ -39,6 +39,10 @@ use std::time::Duration;
 /// Not for blocking work that ignores its deadline ([`Attempt::deadline`]): that cannot be stopped from
 /// outside, only not be started again.
 ///
+/// # Parameters
+/// The limit, 1 ms to 1 day, and whether it is over all attempts ([`total`](Self::total)) or over each
+/// ([`per_attempt`](Self::per_attempt)). No default: it is told to the constructor.
+///
 /// # Cost
 /// None beyond the chain's clock readings when the operation is ready at its first poll; a timer only
 /// when it is not.

@@ -100,7 +100,10 @@ pub struct Pressure {
 ///
 /// # For, and not for
 /// For work that comes faster than it is done, for a while. Not for lasting overload: a queue that is
-/// always full only adds waiting. Parameters: [`QueueConfig`].
+/// always full only adds waiting.
+///
+/// # Parameters
+/// Those of [`QueueConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// A lock and an allocation per job; a logarithm of the jobs that wait, for their ages.

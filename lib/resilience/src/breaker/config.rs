@@ -128,7 +128,10 @@ pub enum Window {
         /// The calls, 1 to 1 048 576; one byte each.
         calls: u32,
     },
-    /// The calls of the last `length`, which slides in steps of `length / slices`.
+    /// The calls of the last `length`, which slides in steps of `length / slices`: the slice under way
+    /// and the full ones before it. So it covers between `length × (slices - 1) / slices`, when a slice
+    /// has just begun, and `length`; of a minute in 10 slices the
+    /// last 54 to 60 s. A call leaves the window with its whole slice.
     Time {
         /// The length, 10 ms to 1 day.
         #[cfg_attr(feature = "serde", serde(with = "crate::serde_duration"))]

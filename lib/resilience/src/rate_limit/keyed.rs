@@ -118,11 +118,14 @@ struct Entry {
 ///
 /// # For, and not for
 /// For tenants, API keys or addresses, of which there may be any number. Not for a handful of fixed
-/// names: a [`RateLimiter`](crate::RateLimiter) each is quicker. Parameters: [`KeyedConfig`].
+/// names: a [`RateLimiter`](crate::RateLimiter) each is quicker.
 ///
 /// In a chain the key is the call's [`caller`](crate::Context::caller), as
 /// [`Context::caller_key`](crate::Context::caller_key) writes it. Calls without a caller share the
 /// limit of the empty key: leaving the caller out makes nobody free.
+///
+/// # Parameters
+/// Those of [`KeyedConfig`], with their ranges and defaults.
 ///
 /// # Cost
 /// A hash, one of 16 locks and what the algorithm costs; an allocation for a key that is new.

@@ -44,6 +44,23 @@ const IDLE_AFTER: Duration = Duration::from_secs(600);
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
 ///
+/// # For, and not for
+/// For quotas by tenant, key or address that all instances together must keep. Not where each instance
+/// has a limit of its own: a [`KeyedRateLimiter`](crate::KeyedRateLimiter) is exact and asks nobody.
+///
+/// # Parameters
+/// The portion, 1 to 1 000 000 000, that is leased for one key at a time; the keys remembered, 1 to
+/// 1 000 000; what to do without the store, [`WithoutSource`]: told to [`new`](Self::new), no defaults.
+/// How long an idle key is remembered, [`set_idle_after`](Self::set_idle_after), 1 s to 1 day, default
+/// 10 min.
+///
+/// # Cancel safety
+/// What was spent stays spent. Dropping the future of a refill may lose the portion that was on its
+/// way; it is never spent twice.
+///
+/// # Source
+/// Leases: Gray and Cheriton (1989), applied to quotas; the least recently used key is forgotten first.
+///
 /// # Cost
 /// One lock and one hash more than a [`LeasedLimiter`]; an allocation for a key that is new.
 #[derive(Clone)]

@@ -62,6 +62,11 @@ pub enum WithoutSource {
 /// In a chain a call spends its [`cost`](crate::Context::cost). It waits for nobody but the local limit,
 /// as long as that limit's `wait_max` says: when a lease is refilled no policy knows.
 ///
+/// # Parameters
+/// The portion, 1 to 1 000 000 000: about what an instance spends in a second. What to do without the
+/// store, [`WithoutSource`]. Both are told to [`new`](Self::new) and have no default; how long a portion
+/// is valid is the store's to say.
+///
 /// # Cost
 /// One coarse clock reading and a short lock per call; one remote call per portion.
 ///

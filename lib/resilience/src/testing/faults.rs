@@ -43,6 +43,24 @@ struct Rule {
 /// assert!(pipeline.run(|_| Ok::<_, ErrorKind>(())).is_err());
 /// # Ok::<(), mainstay_resilience::ConfigError>(())
 /// ```
+///
+/// # For, and not for
+/// For tests of whole pipelines: errors, latency and hangs by a seed and a schedule, in virtual time.
+/// Not for a service that runs: a fault there is armed and cleared at a
+/// [`FaultPoint`](crate::FaultPoint).
+///
+/// # Parameters
+/// A seed; the function that makes the error; by rule a [`Fault`], the share of calls that it happens
+/// to, 0 to 1, and from when to when. No default rule: without one every call passes.
+///
+/// # Cost
+/// A clock reading, and a random number by rule.
+///
+/// # Cancel safety
+/// Dropping the future drops the fault's wait, or the call.
+///
+/// # Source
+/// Basiri et al., "Chaos Engineering" (IEEE Software 33:3, 2016).
 #[derive(Clone)]
 pub struct Faults<E> {
     name: Arc<str>,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Files and the policies that are documented in them.
-const POLICIES: [(&str, &str); 16] = [
+const POLICIES: [(&str, &str); 18] = [
     ("breaker.rs", "CircuitBreaker"),
     ("retry.rs", "Retry"),
     ("timeout.rs", "Timeout"),
@@ -12,6 +12,7 @@ const POLICIES: [(&str, &str); 16] = [
     ("rate_limit.rs", "RateLimiter"),
     ("rate_limit/keyed.rs", "KeyedRateLimiter"),
     ("rate_limit/lease.rs", "LeasedLimiter"),
+    ("rate_limit/keyed_lease.rs", "KeyedLeasedLimiter"),
     ("bulkhead.rs", "Bulkhead"),
     ("adaptive_limit.rs", "AdaptiveLimit"),
     ("throttle.rs", "Throttle"),
@@ -21,7 +22,11 @@ const POLICIES: [(&str, &str); 16] = [
     ("answer_cache.rs", "AnswerCache"),
     ("partial.rs", "Partial"),
     ("work_queue.rs", "WorkQueue"),
+    ("testing/faults.rs", "Faults"),
 ];
+
+/// What stands in each.
+const SECTIONS: [&str; 5] = ["For, and not for", "Parameters", "Cost", "Cancel safety", "Source"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join(path)).unwrap()
@@ -45,8 +50,10 @@ fn documentation(file: &str, name: &str) -> String {
 fn each_policy_says_what_it_is_for_what_it_costs_and_where_it_comes_from() {
     for (file, name) in POLICIES {
         let text = documentation(file, name);
-        for section in ["# For, and not for", "# Cost", "# Cancel safety", "# Source"] {
-            assert!(text.contains(section), "{name} has no section {section:?}");
+        for section in SECTIONS {
+            let heading = format!("/// # {section}");
+            let found = text.lines().rev().filter(|line| *line == heading).count();
+            assert_eq!(found, 1, "{name}: section {section:?}");
         }
     }
 }
