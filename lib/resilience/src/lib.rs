@@ -70,6 +70,101 @@
 //! nothing below 100 ms is measured. In tests it is a [`ManualClock`], or whole virtual time with the
 //! feature `testing`.
 //!
+//! # From a file, and while it runs
+//! (Feature `serde` to read one.) [`Pipelines`] makes one pipeline for each service and endpoint at its first use, from defaults that
+//! a service, and an endpoint of it, may override ([`Overrides`]), and from the environment:
+//!
+//! ```
+//! use mainstay_resilience::{Context, ErrorKind, Pipelines, PipelinesConfig};
+//!
+//! let read = |text: &str| PipelinesConfig::read(&mut serde_json::Deserializer::from_str(text));
+//! let text = r#"{
+//!     "defaults": { "timeout": "5s", "attempts": 2 },
+//!     "services": {
+//!         "openai": {
+//!             "all": { "breaker_failures": 3, "breaker_open": "90s" },
+//!             "endpoints": {
+//!                 "embeddings": {
+//!                     "timeout": "750ms",
+//!                     "bulkhead": { "limit": 8, "queue": 16, "wait_max": "2s" },
+//!                     "rate": { "algorithm": "token_bucket", "limit": 50, "period": "1s" }
+//!                 }
+//!             }
+//!         }
+//!     }
+//! }"#;
+//! let config = read(text)?.with_environment(std::env::vars_os())?;
+//! let pipelines = Pipelines::new(config)?;
+//! let answer = pipelines.run("openai", "embeddings", Context::default(), |attempt| {
+//!     assert!(attempt.deadline().is_set(), "pass it on");
+//!     Ok::<_, ErrorKind>([0.5, 0.5])
+//! });
+//! assert!(answer.is_ok());
+//!
+//! // Another configuration: windows, states, tokens and slots are kept.
+//! pipelines.reload(read(r#"{ "defaults": { "attempts": 4 } }"#)?)?;
+//! assert_eq!(pipelines.endpoint("openai", "embeddings").retry().config().attempts, 4);
+//!
+//! // Whatever is wrong is told before anything changes: key, value, allowed values.
+//! let refused = read(r#"{ "defaults": { "attempts": 0 } }"#).unwrap_err();
+//! assert_eq!(refused.to_string(), "defaults.attempts: 0 is not allowed, use 1 to 100");
+//! # Ok::<(), mainstay_resilience::ConfigError>(())
+//! ```
+//!
+//! `OPENAI_HTTP_RETRIES=5` does for a service, and `HTTP_RETRIES=5` for all, what `attempts` does in the
+//! file; [`with_environment`](PipelinesConfig::with_environment) lists the variables.
+//! [`list`](Pipelines::list) shows how every endpoint stands, and
+//! [`dependency`](Pipelines::dependency) finds a breaker to isolate or reset by hand.
+//!
+//! # Around a service of tower
+//! The same policies as layers, outermost first (feature `tower`, module `tower_layer`):
+//!
+//! ```
+//! use mainstay_resilience::testing::VirtualTime;
+//! use mainstay_resilience::tower_layer::{PolicyLayer, RetryLayer, TimeoutLayer};
+//! use mainstay_resilience::{CircuitBreaker, ErrorKind, Retry, Timeout};
+//! use std::time::Duration;
+//! use tower::{ServiceBuilder, ServiceExt};
+//!
+//! let time = VirtualTime::new(); // in a program: `TokioSleeper`, and no clock
+//! let total = Timeout::total("search", Duration::from_secs(2))?;
+//! let service = ServiceBuilder::new()
+//!     .layer(TimeoutLayer::new(total, time.sleeper()).on_clock(time.clock()))
+//!     .layer(RetryLayer::new(Retry::builder("search").build()?, time.sleeper()).on_clock(time.clock()))
+//!     .layer(PolicyLayer::new(CircuitBreaker::search_method("dense"))?)
+//!     .service_fn(|query: &'static str| async move { Ok::<_, ErrorKind>(query.len()) });
+//! assert_eq!(time.block_on(service.oneshot("words")), Ok(5));
+//! # Ok::<(), mainstay_resilience::ConfigError>(())
+//! ```
+//!
+//! # In a test
+//! Time is virtual, so nothing sleeps and everything is the same each time. A test of one policy moves a
+//! [`ManualClock`]; one of a chain runs in `VirtualTime`, with `Faults` where the dependency would be; one
+//! of a whole outage asks a `Simulation` how much load reached the dependency (feature `testing`).
+//!
+//! ```
+//! use mainstay_resilience::testing::{Fault, Faults, VirtualTime};
+//! use mainstay_resilience::{Backoff, ErrorKind, Pipeline, Retry};
+//! use std::time::Duration;
+//!
+//! let time = VirtualTime::new();
+//! let began = time.clock().now();
+//! let second = Duration::from_secs(1);
+//! let down = Faults::new("dependency", 7, time.clock(), || ErrorKind::Connection)
+//!     .during(Duration::ZERO..second, Fault::Error, 1.0)?;
+//! let pipeline = Pipeline::builder()
+//!     .clock(time.clock())
+//!     .sleeper(time.sleeper())
+//!     .then(Retry::builder("search").backoff(Backoff::fixed(second)).build()?)
+//!     .then(down)
+//!     .build()
+//!     .expect("the order makes sense");
+//! let answer = time.block_on(pipeline.call(|attempt| async move { Ok::<_, ErrorKind>(attempt.number()) }));
+//! assert_eq!(answer, Ok(2), "the second attempt found it well");
+//! assert_eq!(time.clock().now().since(began), second);
+//! # Ok::<(), mainstay_resilience::ConfigError>(())
+//! ```
+//!
 //! # Features
 //! None by default. `serde`: configuration files. `tokio`: waiting on its timer. `tower`: layers.
 //! `metrics`, `tracing`: observers. `http`, `tonic`, `reqwest`, `object_store`, `sqlx`, `redis`: places
