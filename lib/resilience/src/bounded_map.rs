@@ -242,7 +242,7 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(resilience_loom)))]
 mod tests {
     use super::*;
     use crate::random::Random;

@@ -114,7 +114,7 @@ impl<T> WaitingJobs<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(resilience_loom)))]
 mod tests {
     use super::*;
     use crate::random::Random;
