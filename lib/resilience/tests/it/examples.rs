@@ -14,15 +14,35 @@ mod hedging;
 mod http_client;
 #[path = "../../examples/leaky_bucket.rs"]
 mod leaky_bucket;
+#[path = "../../examples/limits_by_caller.rs"]
+mod limits_by_caller;
 #[path = "../../examples/queue.rs"]
 mod queue;
+#[path = "../../examples/shared_quota.rs"]
+mod shared_quota;
 #[path = "../../examples/sliding_window.rs"]
 mod sliding_window;
 #[path = "../../examples/token_bucket.rs"]
 mod token_bucket;
 
 use std::error::Error;
+use std::fs;
 use std::io::Write;
+use std::path::Path;
+
+#[test]
+fn c4_every_example_is_run_here() {
+    let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("examples");
+    let tests = include_str!("examples.rs");
+    let mut seen = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(tests.contains(&format!("shown({name}::demonstrate)")), "nothing runs {name}");
+        seen += 1;
+    }
+    assert!(seen >= 11, "{seen}");
+}
 
 /// What an example prints.
 fn shown(run: impl Fn(&mut dyn Write) -> Result<(), Box<dyn Error>>) -> String {
@@ -75,6 +95,23 @@ fn c4_the_fixed_window_starts_anew_at_its_boundary() {
 fn c4_the_sliding_window_has_no_boundary() {
     let text = shown(sliding_window::demonstrate);
     assert_shows(&text, &["sliding window: 10 and 0", "fixed window:   10 and 10"]);
+}
+
+#[test]
+fn c4_each_caller_has_a_limit_and_callers_have_a_bound() {
+    let text = shown(limits_by_caller::demonstrate);
+    assert_shows(&text, &["greedy makes 10 calls, 3 pass", "modest makes 2 calls, 2 pass"]);
+    assert_shows(&text, &["greedy has 3 again", "are remembered", "the others are refused: true"]);
+}
+
+#[test]
+fn c4_instances_that_share_a_quota_keep_it_together() {
+    let text = shown(shared_quota::demonstrate);
+    assert_shows(&text, &["round 1: 40 and 40, 80 in all", "round 2: 20 and 0, 100 in all"]);
+    assert_shows(
+        &text,
+        &["round 3: 0 and 0, 100 in all", "without the store (Err(Connection)): 2 of 40"],
+    );
 }
 
 #[test]
