@@ -17,8 +17,8 @@ use crate::error_kind::{Classify, Verdict};
 use crate::rejection::PolicyKind;
 use crate::sleeper::{NoSleeper, Sleeper};
 use crate::strategy::{
-    Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Links, Next, Operation, Part,
-    Strategy, late,
+    Behind, BlockingNext, BlockingStrategy, Describe, Done, Env, Guarded, Links, Next, Operation,
+    Part, Strategy, late,
 };
 use std::fmt;
 
@@ -87,9 +87,10 @@ pub struct Pipeline<C, S = NoSleeper> {
     tell: fn(&C, &mut Vec<Part>),
     /// Absent where the clock is precise whatever is reconfigured.
     is_precise: Option<fn(&C) -> bool>,
-    /// Whether a late call is refused before the chain: where no timeout refuses it, and tells its
-    /// observer, and no fallback has an answer for it.
-    refuses_late: bool,
+    /// Whether a timeout in the chain refuses late calls, and drops awaited ones at their deadline.
+    watches: bool,
+    /// Whether the first policy may have an answer for a late call.
+    answers_late: bool,
 }
 
 impl Pipeline<Bare> {
@@ -158,10 +159,13 @@ impl<C, S> Pipeline<C, S> {
     {
         let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
-        if self.refuses_late && attempt.is_late() {
+        if !self.watches && !attempt.deadline().is_set() {
+            return self.chain.execute_blocking(attempt, &next).result;
+        }
+        if attempt.is_late() && !self.watches && !self.answers_late {
             return Err(late());
         }
-        self.chain.execute_blocking(attempt, &next).result
+        self.chain.execute_blocking(attempt, &Guarded(next)).result
     }
 
     /// Awaits `operation` under the chain. `operation` may be called more than once; it gets the
@@ -235,10 +239,13 @@ impl<C, S> Pipeline<C, S> {
     {
         let next = Operation { env: self.env(), operation, judge };
         let attempt = Attempt::first(self.env.now(), context.into());
-        if self.refuses_late && attempt.is_late() {
+        if self.watches || !attempt.deadline().is_set() {
+            return self.chain.execute(attempt, &next).await.result;
+        }
+        if attempt.is_late() && !self.answers_late {
             return Err(late());
         }
-        self.chain.execute(attempt, &next).await.result
+        self.chain.execute(attempt, &Guarded(next)).await.result
     }
 
     /// The clock and the sleeper, the clock as precise as the policies need it now.
@@ -328,15 +335,16 @@ impl<C, S> PipelineBuilder<C, S> {
         let always = parts.iter().any(|part| part.precise);
         let precision = if always { Precision::Precise } else { Precision::Coarse };
         let is = |part: &Part, kind| part.kind == kind;
-        let refuses_late = !parts.iter().any(|part| is(part, PolicyKind::Timeout))
-            && !parts.first().is_some_and(|part| is(part, PolicyKind::Fallback));
+        let watches = parts.iter().any(|part| is(part, PolicyKind::Timeout));
+        let answers_late = parts.first().is_some_and(|part| is(part, PolicyKind::Fallback));
         Ok(Pipeline {
             chain: self.chain,
             env: Env::new(self.clock, precision, self.sleeper),
             parts: parts.into(),
             tell: C::tell,
             is_precise: (!always).then_some(C::any_is_precise as fn(&C) -> bool),
-            refuses_late,
+            watches,
+            answers_late,
         })
     }
 }

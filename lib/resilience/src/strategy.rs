@@ -271,15 +271,10 @@ where
     #[inline]
     fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
         // Called here and not inside the block, so that the operation's future is all it holds.
-        let future = (!attempt.is_late()).then(|| (self.operation)(attempt));
-        let mut limit = Limit::of(&attempt);
+        let future = (self.operation)(attempt);
         async move {
-            let mut work = pin!(future);
-            let result = poll_fn(|cx| match work.as_mut().as_pin_mut() {
-                Some(work) => limit.poll(work, self.env, cx),
-                None => Poll::Ready(Err(late())),
-            });
-            Done { result: result.await, at: self.env.now() }
+            let result = future.await.map_err(Error::Operation);
+            Done { result, at: self.env.now() }
         }
     }
 
@@ -292,6 +287,44 @@ where
     }
 }
 
+/// The end of a chain for calls with a deadline: it begins nothing after it, and drops awaited work at it
+/// where no timeout does. Of its own type, so that all other calls neither carry nor move what it takes.
+pub(crate) struct Guarded<'a, S, F, J>(pub(crate) Operation<'a, S, F, J>);
+
+impl<T, E, S, F, Fut, J> Next<T, E> for &Guarded<'_, S, F, J>
+where
+    T: Send,
+    E: Send,
+    S: Sleeper,
+    F: Fn(Attempt) -> Fut + Sync,
+    Fut: Future<Output = Result<T, E>> + Send,
+    J: Fn(Result<&T, &E>) -> Verdict + Sync,
+{
+    type Sleeper = S;
+
+    fn run(self, attempt: Attempt) -> impl Future<Output = Done<T, E>> + Send {
+        let Operation { env, operation, .. } = &self.0;
+        let future = (!attempt.is_late()).then(|| operation(attempt));
+        let mut limit = Limit::of(&attempt);
+        async move {
+            let mut work = pin!(future);
+            let result = poll_fn(|cx| match work.as_mut().as_pin_mut() {
+                Some(work) => limit.poll(work, env, cx),
+                None => Poll::Ready(Err(late())),
+            });
+            Done { result: result.await, at: env.now() }
+        }
+    }
+
+    fn judge(&self, done: &Done<T, E>) -> Verdict {
+        judged(&self.0.judge, done)
+    }
+
+    fn env(&self) -> &Env<S> {
+        self.0.env
+    }
+}
+
 impl<T, E, S, F, J> BlockingNext<T, E> for &Operation<'_, S, F, J>
 where
     F: Fn(Attempt) -> Result<T, E>,
@@ -299,9 +332,6 @@ where
 {
     #[inline]
     fn run(self, attempt: Attempt) -> Done<T, E> {
-        if attempt.is_late() {
-            return Done { result: Err(late()), at: attempt.began() };
-        }
         let result = (self.operation)(attempt).map_err(Error::Operation);
         Done { result, at: self.env.now() }
     }
@@ -316,6 +346,32 @@ where
 
     fn now(&self) -> Tick {
         self.env.now()
+    }
+}
+
+impl<T, E, S, F, J> BlockingNext<T, E> for &Guarded<'_, S, F, J>
+where
+    F: Fn(Attempt) -> Result<T, E>,
+    J: Fn(Result<&T, &E>) -> Verdict,
+{
+    #[inline]
+    fn run(self, attempt: Attempt) -> Done<T, E> {
+        if attempt.is_late() {
+            return Done { result: Err(late()), at: attempt.began() };
+        }
+        BlockingNext::run(&self.0, attempt)
+    }
+
+    fn judge(&self, done: &Done<T, E>) -> Verdict {
+        judged(&self.0.judge, done)
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.env.clock
+    }
+
+    fn now(&self) -> Tick {
+        self.0.env.now()
     }
 }
 
