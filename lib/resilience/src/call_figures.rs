@@ -108,6 +108,12 @@ impl CallFigures {
         self.0.calls.load(Ordering::Relaxed)
     }
 
+    /// Calls since the start, and failed ones among them: all that costs next to nothing to read.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.0.calls.load(Ordering::Relaxed), self.0.failures.load(Ordering::Relaxed))
+    }
+
     /// The figures now.
     #[must_use]
     pub fn snapshot(&self) -> CallSnapshot {
@@ -158,6 +164,7 @@ mod tests {
         figures.failed(Duration::from_millis(50), "x".repeat(1_000));
         let shown = figures.snapshot();
         assert_eq!((shown.calls, shown.failures), (101, 1));
+        assert_eq!(figures.counts(), (101, 1));
         let ms = |quantile: Option<Duration>| quantile.map_or(0, |q| q.as_millis());
         assert!((50..=57).contains(&ms(shown.p50)), "{shown:?}");
         assert!((99..=113).contains(&ms(shown.p99)), "{shown:?}");

@@ -1,13 +1,13 @@
 //! What a process depends on, declared once: name, weight, breaker, figures and fault point.
 //!
 //! Whoever declares a dependency gives it to [`Pipelines`](crate::Pipelines); whoever runs the process
-//! lists all of them from there and derives health, metrics and manual control.
+//! lists all of them from there and derives health, metrics, active probes and manual control.
 
 use crate::breaker::CircuitBreaker;
 use crate::call_figures::CallFigures;
 use crate::fault_point::FaultPoint;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the failure of a dependency means for the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,12 +81,17 @@ impl Criticality {
 #[derive(Clone)]
 pub struct Dependency(Arc<Declared>);
 
+/// Finds out whether a dependency works: a cheap real call through what protects it, which bounds its
+/// own time. The error says what is wrong, without secrets.
+pub type ActiveProbe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 struct Declared {
     kind: DependencyKind,
     criticality: Criticality,
     breaker: CircuitBreaker,
     figures: CallFigures,
     faults: FaultPoint,
+    probe: Mutex<Option<ActiveProbe>>,
 }
 
 impl Dependency {
@@ -95,7 +100,8 @@ impl Dependency {
     pub fn new(breaker: CircuitBreaker, kind: DependencyKind, criticality: Criticality) -> Self {
         let figures = CallFigures::on_clock(breaker.clock().clone());
         let faults = FaultPoint::on_clock(breaker.clock().clone());
-        Dependency(Arc::new(Declared { kind, criticality, breaker, figures, faults }))
+        let probe = Mutex::default();
+        Dependency(Arc::new(Declared { kind, criticality, breaker, figures, faults, probe }))
     }
 
     /// Its name: the breaker's.
@@ -133,6 +139,18 @@ impl Dependency {
     pub fn faults(&self) -> &FaultPoint {
         &self.0.faults
     }
+
+    /// Says how it is probed while nobody calls it; what was said before is forgotten. `probe` may
+    /// block, and is to hold whatever makes the call weakly: whoever lists dependencies holds this one.
+    pub fn probe_by(&self, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        *self.0.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(probe));
+    }
+
+    /// How it is probed, if anybody has said. Who runs the process decides when.
+    #[must_use]
+    pub fn probe(&self) -> Option<ActiveProbe> {
+        self.0.probe.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl fmt::Debug for Dependency {
@@ -142,5 +160,22 @@ impl fmt::Debug for Dependency {
             .field("kind", &self.0.kind)
             .field("criticality", &self.0.criticality)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(resilience_loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_handle_knows_how_the_dependency_is_probed_as_said_last() {
+        let breaker = CircuitBreaker::search_method("docs/bm25");
+        let declared = Dependency::new(breaker, DependencyKind::Component, Criticality::Degrades);
+        let listed = declared.clone();
+        assert!(listed.probe().is_none());
+        declared.probe_by(|| Ok(()));
+        declared.probe_by(|| Err("no answer".to_string()));
+        assert_eq!(listed.probe().unwrap()(), Err("no answer".to_string()));
     }
 }

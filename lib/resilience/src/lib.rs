@@ -273,7 +273,7 @@ pub use classify::retry_after_of;
 pub use classify::{from_http_status as classify_http_status, from_text as classify_text};
 pub use clock::{Clock, ManualClock, Tick, TimeSource};
 pub use config_error::ConfigError;
-pub use dependency::{Criticality, Dependency, DependencyKind};
+pub use dependency::{ActiveProbe, Criticality, Dependency, DependencyKind};
 pub use error::{Error, Exhausted, GaveUp, TimedOut};
 pub use error_kind::{Classify, ErrorKind, Verdict};
 pub use event::{Event, FanOut, Observer};
