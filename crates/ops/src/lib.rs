@@ -3,6 +3,7 @@
 //! | module | answers |
 //! |---|---|
 //! | [`health`] | is it up, is it ready, which dependency is in trouble |
+//! | [`active_probe`] | does a dependency work that nobody calls |
 //! | [`memory`] | how near is the limit, what gives way first, may this request begin |
 //! | [`admission`] | is this request begun, does it wait, when shall it come again |
 //! | [`handles`] | is a file handle left |
@@ -23,6 +24,7 @@
 //! Nothing starts a thread unless it says so, and what it starts ends when it is dropped.
 #![forbid(unsafe_code)]
 
+pub mod active_probe;
 pub mod admission;
 pub mod audit;
 pub mod correlation;

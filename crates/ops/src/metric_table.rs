@@ -324,6 +324,12 @@ pub const METRICS: &[Metric] = &[
     )
     .recorded_as("resilience_breaker_would_reject_total"),
     Metric::counter(
+        "mainstay_dependency_probes_total",
+        "Calls that the server made to see whether a dependency works",
+        &[NAME, Label::one_of("outcome", &["succeeded", "failed"])],
+    )
+    .after("a dependency was probed"),
+    Metric::counter(
         "mainstay_circuit_breaker_rejected_total",
         "Calls that a breaker rejected without making them",
         &[NAME],

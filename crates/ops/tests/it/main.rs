@@ -1,6 +1,7 @@
 //! The operations floor, through its public interface.
 #![allow(clippy::unwrap_used)]
 
+mod active_probe;
 mod admission;
 mod audit;
 mod flags;
