@@ -18,6 +18,7 @@ use crate::engine::now_ms;
 use crate::error::DbError;
 use crate::maintenance::Maintenance;
 use crate::options::Options;
+use crate::probe;
 use crate::runtime::{Runtime, RuntimeFigures};
 use crate::settings::{FORMAT_VERSION, Settings};
 use crate::state_files::StateFiles;
@@ -143,6 +144,7 @@ impl Db {
             self.options.clone(),
         )?;
         background::start(&collection)?;
+        probe::declare(&collection);
         collection.wait_replayed();
         Ok(collection)
     }

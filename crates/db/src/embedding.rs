@@ -120,8 +120,15 @@ impl Embedding {
     }
 
     /// Embeds a query for every space that can be asked. The instant model takes microseconds and
-    /// runs here; the refining one waits for its turn in the pool, until the deadline.
-    pub(crate) fn embed_query(&self, text: &str, deadline: Instant, refine: bool) -> EmbeddedQuery {
+    /// runs here; the refining one waits for its turn in the pool, until the deadline. `from_cache`
+    /// says whether a remembered vector will do.
+    pub(crate) fn embed_query(
+        &self,
+        text: &str,
+        deadline: Instant,
+        refine: bool,
+        from_cache: bool,
+    ) -> EmbeddedQuery {
         let mut query = EmbeddedQuery { note: self.fault.clone(), ..EmbeddedQuery::default() };
         if let Some(model) = &self.first {
             match measured(&**model, Kind::Query, 1, || model.embed(&[text], Kind::Query)) {
@@ -133,7 +140,11 @@ impl Embedding {
         let refine = refine || self.first.is_none();
         if let Some(model) = self.refined.as_ref().filter(|_| refine) {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.pool.embed_query(model, text, left) {
+            let embedded = match from_cache {
+                true => self.pool.embed_query(model, text, left),
+                false => self.pool.embed_query_anew(model, text, left),
+            };
+            match embedded {
                 Ok(vector) => query.add(SPACE_REFINED, &vector),
                 Err(error) => {
                     let name = &model.identity().name;

@@ -39,6 +39,7 @@ mod open_view;
 mod options;
 mod panics;
 mod priority;
+mod probe;
 mod query;
 mod question;
 mod rebuild;

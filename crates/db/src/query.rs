@@ -170,14 +170,18 @@ enum TurnState {
 }
 
 /// The methods of a running query.
-struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     question: &'a Arc<Question>,
     turns: Vec<Turn>,
     replies: Receiver<Reply>,
 }
 
 impl<'a> Asked<'a> {
-    fn start(inner: &Arc<Engine>, question: &'a Arc<Question>, methods: &[Method]) -> Self {
+    pub(crate) fn start(
+        inner: &Arc<Engine>,
+        question: &'a Arc<Question>,
+        methods: &[Method],
+    ) -> Self {
         let (send, replies) = mpsc::channel();
         // A level that leaves out all that works would turn less service into none.
         let relaxed = question.service.leaves_nothing_of(methods, |method| usable(inner, method));
@@ -187,7 +191,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Waits for replies until all are there or the time is over.
-    fn collect(&mut self) {
+    pub(crate) fn collect(&mut self) {
         let mut deadline = self.question.soft_deadline();
         while self.turns.iter().any(Turn::is_running) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -235,7 +239,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Refuses an answer that would be none, or less than the caller can use.
-    fn check(&self, request: &SearchRequest) -> Result<(), DbError> {
+    pub(crate) fn check(&self, request: &SearchRequest) -> Result<(), DbError> {
         let answered = |turn: &&Turn| matches!(&turn.state, TurnState::Done { outcome: Ok(_), .. });
         let answered = self.turns.iter().filter(answered).count();
         let too_few = answered < request.methods_min.max(1);
@@ -419,6 +423,7 @@ fn answer(
             &question.text,
             question.soft_deadline(),
             question.service.refine,
+            question.from_cache,
         );
         vectors = embedded.vectors;
         if vectors.is_empty() {

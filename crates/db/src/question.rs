@@ -33,6 +33,8 @@ pub(crate) struct Question {
     pub(crate) stop: Stop,
     pub(crate) begun: Instant,
     pub(crate) timeout: Duration,
+    /// Whether a remembered vector of the query will do.
+    pub(crate) from_cache: bool,
 }
 
 impl Question {
@@ -61,6 +63,7 @@ impl Question {
             stop: Stop::new(),
             begun,
             timeout: request.timeout,
+            from_cache: true,
         }
     }
 

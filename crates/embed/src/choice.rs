@@ -96,10 +96,11 @@ fn open_with(
             FolderModel::Transformer(model) => Opened::refined(model),
         }),
         // While the provider is away, the built-in model answers alone.
-        ModelChoice::Remote(choice) => Ok(Opened {
-            first: Some(StaticModel::built_in()?),
-            refined: Some(Arc::new(remote(choice.settings(key_of)?)?)),
-        }),
+        ModelChoice::Remote(choice) => {
+            let remote = Arc::new(remote(choice.settings(key_of)?)?);
+            remote.declare_probe();
+            Ok(Opened { first: Some(StaticModel::built_in()?), refined: Some(remote) })
+        }
     }
 }
 

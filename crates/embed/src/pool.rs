@@ -139,6 +139,22 @@ impl Pool {
         if let Some(vector) = self.cache.get(model.identity(), text) {
             return Ok(vector);
         }
+        let vector = self.embed_query_anew(model, text, timeout)?;
+        self.cache.put(model.identity(), text, Arc::clone(&vector));
+        Ok(vector)
+    }
+
+    /// The vector of a query from `model`, whatever is remembered, and without remembering it: for
+    /// finding out whether the model works. Waits at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`embed_query`](Self::embed_query).
+    pub fn embed_query_anew(
+        &self,
+        model: &Arc<dyn Embedder>,
+        text: &str,
+        timeout: Duration,
+    ) -> Result<Arc<[f32]>, EmbedError> {
         let begin = Instant::now();
         // A timeout beyond what the clock can count is a year.
         let deadline =
@@ -152,11 +168,7 @@ impl Pool {
                 let waited_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Err(EmbedError::Timeout { waited_ms })
             }
-            Err(error) => Err(error),
-            Ok(vector) => {
-                self.cache.put(model.identity(), text, Arc::clone(&vector));
-                Ok(vector)
-            }
+            answer => answer,
         }
     }
 

@@ -153,6 +153,19 @@ impl Remote {
         Ok(Self { identity, settings, endpoint, pipelines })
     }
 
+    /// Says how the provider is probed: one short text is embedded, past every cache and whatever the
+    /// level of service. Of several models of one provider the last one speaks for it.
+    pub(crate) fn declare_probe(self: &Arc<Self>) {
+        let remote = Arc::downgrade(self);
+        let probe = move || {
+            let remote = remote.upgrade().ok_or("the model is closed")?;
+            let deadline = Instant::now() + PROBE_MAX;
+            let answer = remote.embed_by(&[PROBE_TEXT], Kind::Query, deadline);
+            answer.map(drop).map_err(|error| error.to_string())
+        };
+        self.pipelines.endpoint(SERVICE, &self.endpoint.provider).dependency().probe_by(probe);
+    }
+
     fn embed_until(
         &self,
         texts: &[&str],
@@ -257,6 +270,12 @@ impl Remote {
 
 /// Longest time for an attempt when the pipeline sets none: what the toolkit's presets give.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30);
+
+/// Longest time for a probe with all its attempts: a provider that computes takes a second, one that
+/// has to load its model first some more.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+/// What a probe embeds: two tokens, for providers are paid by the token.
+const PROBE_TEXT: &str = "probe";
 
 /// What the pipeline is told of a call.
 fn context(kind: Kind, deadline: Option<Instant>) -> Result<Context, EmbedError> {

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_db::search_answer::{Level, MethodStatus};
 use mainstay_db::{BreakerState, DbError, InjectedFault as Fault, Method, SearchRequest};
@@ -125,4 +125,46 @@ fn a_method_serves_its_old_index_while_it_is_rebuilt() {
         assert!(docs.search(&request()).unwrap().complete);
     }
     assert!(docs.verify().unwrap().is_clean(), "{:#?}", docs.verify());
+}
+
+/// V1, B3: each method is probed alone, on the way of every search, whether there are documents or not;
+/// its breaker counts what the probe finds, and keeps it away when it is isolated.
+#[test]
+fn v1_each_method_is_probed_by_itself_through_its_breaker() {
+    let fixture = Fixture::new();
+    let docs = fixture.docs();
+    for documents in [vec![], vec![document("1", "a zebra")]] {
+        put(&docs, documents);
+        for method in Method::ALL {
+            let dependency = docs.dependency(method);
+            let calls = |method| docs.dependency(method).figures().counts();
+            let before = Method::ALL.map(calls);
+            let probe = dependency.probe().unwrap();
+            assert_eq!(probe(), Ok(()), "{method}");
+            dependency.faults().set(Fault::Error, None);
+            for _ in 0..5 {
+                assert!(probe().unwrap_err().contains("injected error"), "{method}");
+            }
+            assert_eq!(dependency.breaker().state(), BreakerState::Open);
+            let mut expected = before;
+            let (calls_before, failures_before) = expected[method as usize];
+            expected[method as usize] = (calls_before + 6, failures_before + 5);
+            assert_eq!(Method::ALL.map(calls), expected, "{method} alone was asked");
+            dependency.breaker().isolate();
+            let struck = dependency.faults().struck();
+            assert!(probe().unwrap_err().contains("isolated"), "{method}");
+            assert_eq!(dependency.faults().struck(), struck);
+            dependency.faults().clear();
+            dependency.breaker().reset();
+        }
+    }
+    let probe = docs.dependency(Method::Bm25).probe().unwrap();
+    drop(docs);
+    drop(fixture);
+    // Threads that end hold on to it for a moment.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while probe() != Err("the collection is closed".to_string()) {
+        assert!(Instant::now() < deadline, "it is kept alive by how it is probed");
+        std::thread::yield_now();
+    }
 }

@@ -209,6 +209,19 @@ fn a_query_asked_twice_is_embedded_once() {
     assert_eq!((pool.cache().counters().hits, pool.cache().counters().misses), (1, 1));
 }
 
+/// For finding out whether a model works: what is remembered says nothing of it.
+#[test]
+fn a_query_asked_anew_is_embedded_whatever_is_remembered() {
+    let pool = pool(PoolSettings::default());
+    let first = pool.embed_query(&hash(), "same question", LONG).unwrap();
+    for embedded in 2..4 {
+        let anew = pool.embed_query_anew(&hash(), "same question", LONG).unwrap();
+        assert_eq!((first.clone(), pool.counters().queries_embedded), (anew, embedded));
+    }
+    pool.embed_query_anew(&hash(), "another question", LONG).unwrap();
+    assert_eq!(pool.cache().counters().entries, 1, "nor is it remembered");
+}
+
 #[test]
 fn a_background_share_outside_1_to_100_is_refused() {
     let pool = pool(PoolSettings::default());
