@@ -99,7 +99,8 @@ impl Leases {
         // What it does shows; search does not get worse without it.
         let (kind, criticality) = (DependencyKind::Cache, Criticality::Informative);
         pipelines.declare_service(SERVICE, kind, criticality);
-        let store = RedisStore::new(config, pipelines.clone());
+        let store = Arc::new(RedisStore::new(config, pipelines.clone()));
+        store.declare_probe();
         let shared = Arc::new(Shared {
             clock,
             nodes: nodes.max(1),

@@ -1,7 +1,7 @@
 //! [`RedisStore`]: the quotas that several nodes share, in Redis.
 //!
 //! One script, run atomically, grants portions of a quota by the algorithm of its rule. Only the
-//! background of the leases comes here; no request ever waits for it.
+//! background of the leases comes here, and a probe that sends a PING; no request ever waits for it.
 //!
 //! Time is Redis's own, so that nodes whose clocks differ still share one quota. A clock of Redis
 //! that steps back grants nothing new until it has caught up.
@@ -14,8 +14,8 @@ use mainstay_resilience::{
 };
 use redis::{Connection, RedisError};
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The service's name in the registry of pipelines, and its one endpoint.
@@ -164,6 +164,39 @@ impl RedisStore {
         want: u32,
         back: Back,
     ) -> Result<(u32, Duration, u64), Error<QuotaError>> {
+        self.ask(|connection| {
+            let answer: Vec<i64> = command(rule, burst, key, want, back)
+                .query(connection)
+                .map_err(QuotaError::Redis)?;
+            read(&answer, rule, want)
+        })
+    }
+
+    /// Says how Redis is probed: by a PING on the connection that portions take.
+    pub(super) fn declare_probe(self: &Arc<Self>) {
+        let store = Arc::downgrade(self);
+        let probe = move || {
+            let store = store.upgrade().ok_or("rates are no longer shared")?;
+            store.ping().map_err(|error| error.to_string())
+        };
+        self.pipelines.endpoint(SERVICE, ENDPOINT).dependency().probe_by(probe);
+    }
+
+    fn ping(&self) -> Result<(), Error<QuotaError>> {
+        self.ask(|connection| {
+            let answer: redis::Value =
+                redis::cmd("PING").query(connection).map_err(QuotaError::Redis)?;
+            match answer {
+                redis::Value::SimpleString(pong) if pong == "PONG" => Ok(()),
+                other => Err(QuotaError::Garbage(format!("{:.100}", format!("{other:?}")))),
+            }
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        question: impl Fn(&mut Connection) -> Result<T, QuotaError>,
+    ) -> Result<T, Error<QuotaError>> {
         let endpoint = self.pipelines.endpoint(SERVICE, ENDPOINT);
         self.pipelines.run(SERVICE, ENDPOINT, Context::default(), |_: Attempt| {
             let faults = endpoint.dependency().faults();
@@ -173,12 +206,9 @@ impl RedisStore {
                 Some(connection) => connection,
                 None => self.connect().map_err(QuotaError::Redis)?,
             };
-            let answer: Vec<i64> = command(rule, burst, key, want, back)
-                .query(&mut connection)
-                .map_err(QuotaError::Redis)?;
-            let granted = read(&answer, rule, want)?;
+            let answer = question(&mut connection)?;
             *held = Some(connection);
-            Ok(granted)
+            Ok(answer)
         })
     }
 
