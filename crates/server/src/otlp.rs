@@ -3,9 +3,10 @@
 //!
 //! The collector is a dependency like any other: it has a pipeline among those of the process, with
 //! retries and a breaker, so one that is gone is asked rarely. Everything here runs on the thread that
-//! exports spans, where no span is recorded.
+//! exports spans or on that of a probe, where no span is recorded.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -64,7 +65,10 @@ pub struct CollectorConfig {
 }
 
 /// Sends spans to a collector.
-pub struct Collector {
+pub struct Collector(Arc<Sender>);
+
+/// What batches are sent with, and probes as well.
+struct Sender {
     wire: Wire,
     headers: OtlpHeaders,
     resource: Resource,
@@ -141,17 +145,35 @@ impl Collector {
             attribute("service.version", &SpanValue::Text(env!("CARGO_PKG_VERSION").into())),
             attribute("process.pid", &SpanValue::Whole(i64::from(std::process::id()))),
         ];
-        Ok(Self {
+        let sender = Arc::new(Sender {
             wire,
             headers,
             resource: Resource { attributes, ..Resource::default() },
             pipelines: pipelines.clone(),
             dependency,
             timeout,
-        })
+        });
+        let weak = Arc::downgrade(&sender);
+        sender.dependency.probe_by(move || {
+            let sender = weak.upgrade().ok_or("spans are no longer exported")?;
+            sender.export(Vec::new()).map(drop)
+        });
+        Ok(Self(sender))
     }
+}
 
+impl SpanSink for Collector {
+    fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
+        self.0.export(spans)
+    }
+}
+
+impl Sender {
     fn request(&self, spans: Vec<FinishedSpan>) -> ExportTraceServiceRequest {
+        // As a probe has it: a collector takes it and has nothing to pass on.
+        if spans.is_empty() {
+            return ExportTraceServiceRequest::default();
+        }
         let scope = InstrumentationScope {
             name: "mainstay".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -170,10 +192,8 @@ impl Collector {
             }],
         }
     }
-}
 
-impl SpanSink for Collector {
-    fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
+    fn export(&self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
         let request = self.request(spans);
         let send = |attempt: Attempt| {
             self.dependency.faults().strike()?;
@@ -372,9 +392,16 @@ mod tests {
             assert!(refused.contains("injected error"), "{refused}");
             assert_eq!(listed.faults().struck() - before, u64::from(attempts));
         }
+        // A probe takes the same way, as long as somebody exports.
+        listed.breaker().reset();
+        let (probe, before) = (listed.probe().unwrap(), listed.faults().struck());
+        assert!(probe().unwrap_err().contains("injected error"));
+        assert_eq!(listed.faults().struck() - before, 2);
         listed.breaker().force_open();
         let refused = collector.export(Vec::new()).unwrap_err();
         assert!(!refused.contains("injected error"), "the breaker refused it: {refused}");
         assert!(nobody_asks.accept().is_err(), "nothing was sent");
+        drop(collector);
+        assert_eq!(probe(), Err("spans are no longer exported".to_string()));
     }
 }
