@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstay_db::{Db, Pipelines};
+use mainstay_ops::active_probe::ActiveProbes;
 use mainstay_ops::admission::{Admission, Class, Floor};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::flags::Flags;
@@ -44,6 +45,8 @@ const MEMORY_EVERY: Duration = Duration::from_millis(100);
 const LEVELS_EVERY: Duration = Duration::from_millis(250);
 /// How often readiness and objectives are judged.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How often dependencies that are to be probed are looked for.
+const PROBES_EVERY: Duration = Duration::from_secs(1);
 /// A loop that is silent for this long hangs: a hundred times its longest turn.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,9 @@ pub struct OperationsConfig {
     pub check_every: Duration,
     /// How long a check may take.
     pub check_timeout: Duration,
+    /// How long a dependency may be idle until the server probes it; zero for ever. One whose breaker
+    /// is open is probed in any case.
+    pub idle_probe_every: Duration,
     /// Where the steps of the memory guard begin.
     pub memory: MemoryConfig,
     /// When the level of service moves.
@@ -76,6 +82,7 @@ impl Default for OperationsConfig {
             gate: GateConfig::default(),
             check_every: Duration::from_secs(5),
             check_timeout: Duration::from_secs(5),
+            idle_probe_every: Duration::from_secs(30),
             memory: MemoryConfig::default(),
             levels: LevelsConfig::default(),
             slo: SloConfig::default(),
@@ -106,6 +113,7 @@ fn failed(what: &str) -> impl Fn(&dyn fmt::Display) -> StartFailure {
 pub(crate) struct Operations {
     pub(crate) pipelines: Pipelines,
     pub(crate) health: HealthRegistry,
+    active_probes: ActiveProbes,
     pub(crate) pulses: Pulses,
     pub(crate) levels: Levels,
     pub(crate) flags: Flags,
@@ -166,8 +174,11 @@ impl Operations {
             service_id: format!("pid {}", std::process::id()),
             description: "hybrid search for documents and code".to_string(),
         };
+        let pipelines = db.pipelines().clone();
+        let idle_max = config.idle_probe_every;
         let operations = Self {
-            pipelines: db.pipelines().clone(),
+            active_probes: ActiveProbes::new(pipelines.clone(), clock.clone(), idle_max),
+            pipelines,
             health: HealthRegistry::new(clock.clone(), wall, gate, info),
             pulses: Pulses::new(clock.clone()),
             levels,
@@ -200,9 +211,10 @@ impl Operations {
             handles: self.handles.clone(),
             audit: self.audit.clone(),
             sharing: Arc::clone(&self.sharing),
+            probes: self.active_probes.clone(),
         };
         // The collector is among the pipelines by now: telemetry starts before the server.
-        let collector = checks::collector(self.pipelines.clone());
+        let collector = checks::collector(self.pipelines.clone(), self.active_probes.clone());
         for check in checks::all(asked).into_iter().chain(collector) {
             self.check(check, config)?;
         }
@@ -230,6 +242,7 @@ impl Operations {
             let from = if minimal { Class::Interactive } else { Class::Batch };
             admission.admit_from(Floor::Level, from);
         })?;
+        self.probe_dependencies()?;
         self.share(db, config.catalogue.refresh_every)?;
         let (health, slo) = (self.health.clone(), self.slo.clone());
         let mut remedies =
@@ -263,12 +276,24 @@ impl Operations {
 
     /// Shows the Redis of shared rates among the checks.
     pub(crate) fn watch_redis(&self, config: &OperationsConfig) -> Result<(), StartFailure> {
-        self.check(checks::redis(self.pipelines.clone()), config)
+        self.check(checks::redis(self.pipelines.clone(), self.active_probes.clone()), config)
     }
 
     fn check(&self, check: Check, config: &OperationsConfig) -> Result<(), StartFailure> {
         let check = check.every(config.check_every).timeout(config.check_timeout);
         self.health.register(check).map_err(|e| failed("health")(&e))
+    }
+
+    /// Starts the loop that probes what nobody calls. Each probe has a thread of its own; the loop
+    /// waits for none.
+    fn probe_dependencies(&self) -> Result<(), StartFailure> {
+        let (probes, levels) = (self.active_probes.clone(), self.levels.clone());
+        self.every("dependencies", PROBES_EVERY, move || {
+            // Whoever maintains the server may have taken away what it depends on.
+            if levels.standing().level < Level::Maintenance {
+                probes.look();
+            }
+        })
     }
 
     /// Starts the loop that tells the catalogue of this node and brings what others have changed. Its

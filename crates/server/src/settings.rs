@@ -216,6 +216,7 @@ impl Settings {
                 successes: small("health.ready_successes"),
             },
             check_every: self.duration("health.check_every"),
+            idle_probe_every: self.duration("health.probe_every"),
             check_timeout: self.duration("health.check_timeout"),
             memory: MemoryConfig {
                 limit_bytes: self.number("memory.limit_bytes"),

@@ -110,13 +110,21 @@ fn search(server: &Server, query: &str) -> Value {
 }
 
 /// V5, D4, R8: the provider is told whose request it serves, is not asked while the level leaves the
-/// refining model out, and when it hangs every search is answered and its breaker opens.
+/// refining model out, and when it hangs every search is answered and its breaker opens. Once it is
+/// back the level is full again although nobody searches, writes or resets anything.
 #[test]
 fn a_provider_is_told_who_asks_is_spared_when_degraded_and_may_hang() {
     let provider = Provider::default();
     let model = format!("remote:{},hashes,{DIMENSION},PROVIDER_KEY", provider.start());
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start_with(data.path(), &[], &[("PROVIDER_KEY", KEY)]);
+    let variables = [
+        ("PROVIDER_KEY", KEY),
+        ("MAINSTAY_DEPENDENCY_BREAKER_OPEN", "1s"),
+        ("MAINSTAY_LEVELS_RECOVER_AFTER", "1s"),
+        // The server's own searches are searches too.
+        ("MAINSTAY_SLO_PROBE_EVERY", "0s"),
+    ];
+    let server = Server::start_with(data.path(), &[], &variables);
     let made = agent()
         .post(format!("{}/collections", server.url))
         .send_json(json!({"name": "far", "model": model}))
@@ -164,5 +172,14 @@ fn a_provider_is_told_who_asks_is_spared_when_degraded_and_may_hang() {
     }
     let told = server.mainstay(&["dependencies"]).ok().out;
     assert!(told.contains("embedding/") && !told.contains(KEY), "{told}");
+    let until_level = |level: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        while server.mainstay(&["level", "--json"]).ok().json()["standing"]["level"] != level {
+            assert!(Instant::now() < deadline, "the level is never {level}");
+        }
+    };
+    until_level("degraded");
     provider.hangs.store(false, Ordering::Relaxed);
+    until_level("full");
+    assert_eq!(state(), "closed");
 }

@@ -1,10 +1,12 @@
-//! The health checks of the server: each reads figures that are there, so none of them can hang.
+//! The health checks of the server: each reads figures that are there, so none of them can hang. What
+//! stands behind those of dependencies are calls: those of requests, and active probes while there are none.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use mainstay_db::{BreakerState, Collection, Db, Dependency, Method, Pipelines, ViewState};
+use mainstay_ops::active_probe::{ActiveProbes, Standing};
 use mainstay_ops::audit::Audit;
 use mainstay_ops::handles::HandlePool;
 use mainstay_ops::health::{Check, ComponentKind, Criticality, Observation};
@@ -34,6 +36,7 @@ pub(super) struct Asked {
     pub(super) handles: HandlePool,
     pub(super) audit: Audit,
     pub(super) sharing: Arc<Sharing>,
+    pub(super) probes: ActiveProbes,
 }
 
 /// Every check.
@@ -161,7 +164,7 @@ fn embedding(asked: &Asked) -> Observation {
     let pool = asked.db.figures().embedding;
     let mut providers = asked.db.pipelines().dependencies();
     providers.retain(is_provider);
-    judged(&refused(&providers), providers.len().max(1))
+    called(&asked.probes, &providers)
         .figure("workers", pool.workers as f64, "threads")
         .figure("queries_queued", pool.queries_queued as f64, "queries")
         .figure("passages_queued", pool.passages_queued as f64, "passages")
@@ -175,11 +178,30 @@ fn refused(dependencies: &[Dependency]) -> Vec<String> {
     refused.map(|(name, state)| format!("{name}: its breaker is {state}")).collect()
 }
 
+/// How they stand by their breakers and by their probes: what nobody has called is not known to work.
+fn called(probes: &ActiveProbes, dependencies: &[Dependency]) -> Observation {
+    let (mut trouble, mut not_called) = (refused(dependencies), Vec::new());
+    for it in dependencies.iter().filter(|it| !refuses(it.breaker().state())) {
+        match probes.standing(it) {
+            Standing::Failing(why) => {
+                trouble.push(format!("{}: its probe failed: {why}", it.name()))
+            }
+            Standing::NotCalled => not_called.push(it.name().to_string()),
+            Standing::Called => {}
+        }
+    }
+    if trouble.is_empty() && !not_called.is_empty() {
+        return Observation::unknown(format_args!("not called yet: {}", named(&not_called)));
+    }
+    judged(&trouble, dependencies.len().max(1))
+}
+
 fn service_of(dependency: &Dependency) -> &str {
     dependency.name().split('/').next().unwrap_or_default()
 }
 
-fn is_provider(dependency: &Dependency) -> bool {
+/// Whether it is a provider of embeddings.
+pub(super) fn is_provider(dependency: &Dependency) -> bool {
     service_of(dependency) == mainstay_embed::SERVICE
 }
 
@@ -220,16 +242,17 @@ pub(super) fn kept_answers(answers: Answers) -> Check {
 }
 
 /// The Redis of shared rates: without it each node keeps to its share, so nothing suffers.
-pub(super) fn redis(pipelines: Pipelines) -> Check {
+pub(super) fn redis(pipelines: Pipelines, probes: ActiveProbes) -> Check {
     let meanwhile = "this node keeps to its share of the rates";
-    beside_searches(REDIS, ComponentKind::Datastore, pipelines, meanwhile)
+    beside_searches(REDIS, ComponentKind::Datastore, (pipelines, probes), meanwhile)
 }
 
 /// The collector of traces, when there is one: without it spans are lost, nothing else.
-pub(super) fn collector(pipelines: Pipelines) -> Option<Check> {
+pub(super) fn collector(pipelines: Pipelines, probes: ActiveProbes) -> Option<Check> {
     of_service(&pipelines, otlp::SERVICE)?;
     let meanwhile = "spans are dropped and counted";
-    Some(beside_searches(otlp::SERVICE, ComponentKind::Http, pipelines, meanwhile))
+    let kind = ComponentKind::Http;
+    Some(beside_searches(otlp::SERVICE, kind, (pipelines, probes), meanwhile))
 }
 
 fn of_service(pipelines: &Pipelines, service: &str) -> Option<Dependency> {
@@ -241,7 +264,7 @@ fn of_service(pipelines: &Pipelines, service: &str) -> Option<Dependency> {
 fn beside_searches(
     service: &'static str,
     kind: ComponentKind,
-    pipelines: Pipelines,
+    (pipelines, probes): (Pipelines, ActiveProbes),
     meanwhile: &'static str,
 ) -> Check {
     let observe = move || {
@@ -250,12 +273,16 @@ fn beside_searches(
         };
         let last = dependency.figures().snapshot();
         let state = dependency.breaker().state();
-        let found = match refuses(state) {
-            false => Observation::healthy(),
-            true => Observation::degraded(format_args!(
+        let found = match (refuses(state), probes.standing(&dependency)) {
+            (true, _) => Observation::degraded(format_args!(
                 "its breaker is {state}, and {meanwhile}: {}",
                 last.last_error.map_or_else(|| "no call has failed".to_string(), |(_, it)| it)
             )),
+            (false, Standing::Failing(why)) => {
+                Observation::degraded(format_args!("its probe failed, and {meanwhile}: {why}"))
+            }
+            (false, Standing::NotCalled) => Observation::unknown("not called yet"),
+            (false, Standing::Called) => Observation::healthy(),
         };
         found.figure("calls", last.calls as f64, "calls").figure(
             "failures",

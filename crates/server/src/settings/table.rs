@@ -186,6 +186,12 @@ pub const SETTINGS: &[Setting] = &[
         "The time in which a health check must answer; afterwards it is unknown.",
     ),
     fixed(
+        "health.probe_every",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        "30s",
+        "How long nobody may have called a dependency until the server probes it by a cheap call; of a provider of embeddings that is paid, two tokens. With 0s only what a breaker holds open is probed, once its open period is over.",
+    ),
+    fixed(
         "health.ready_failures",
         Kind::Count(1, 100),
         "3",

@@ -177,7 +177,12 @@ fn the_process_lives_while_the_database_hangs() {
     });
     let live = server.get("/health/live");
     assert_eq!(live.status, 200, "{}", live.body);
-    assert_eq!(live.json()["watched"], json!(["memory", "levels", "judge"]), "{}", live.body);
+    assert_eq!(
+        live.json()["watched"],
+        json!(["memory", "levels", "dependencies", "judge"]),
+        "{}",
+        live.body
+    );
     database.resume();
 }
 

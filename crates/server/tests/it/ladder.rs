@@ -19,7 +19,7 @@ use crate::operations::{search, until};
 use crate::{Running, telemetry};
 
 /// Lets time pass, a step for each look, until the server stands at this level; what it shows then.
-fn at_level(world: &World, server: &Running, level: &str, step: Duration) -> Value {
+pub(crate) fn at_level(world: &World, server: &Running, level: &str, step: Duration) -> Value {
     until(
         || {
             world.pass(step);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{Running, with_documents};
 
 /// Waits until what the server shows is as wanted; what it showed last when it never is.
-pub(crate) fn until(what: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn until(mut what: impl FnMut() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let shown = what();
@@ -91,25 +91,54 @@ fn command(server: &Running, dependency: &str, command: &Value) {
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-/// V1, B4: a provider that is not called is no healthy one, whatever the reason that its breaker has;
-/// health says of it what the level of service says.
-#[test]
-fn v1_a_provider_that_is_isolated_or_held_open_is_seen_by_health() {
-    let operations =
-        OperationsConfig { probe_every: Duration::ZERO, ..OperationsConfig::default() };
+/// A server with two providers of embeddings where nobody listens, and nobody asks: there are no
+/// documents to embed and no queries. Their names as well.
+fn with_two_providers(idle_probe_every: Duration) -> (Running, [String; 2]) {
+    let operations = OperationsConfig {
+        probe_every: Duration::ZERO,
+        idle_probe_every,
+        ..OperationsConfig::default()
+    };
     let server = Running::start_with(Config { operations, ..Config::default() });
-    // Nobody listens there, and nobody asks: there are no documents to embed and no queries.
     for (collection, port) in [("far", 1), ("farther", 2)] {
         let model = format!("remote:http://127.0.0.1:{port}/v1,hashes,16");
         let made = server.post("/collections", &json!({"name": collection, "model": model}));
         assert_eq!(made.status, 201, "{}", made.body);
     }
-    let listed = server.get("/admin/dependencies").json();
-    let all = listed["dependencies"].as_array().unwrap();
-    let names = all.iter().filter_map(|it| it["name"].as_str());
-    let providers: Vec<&str> = names.filter(|name| name.starts_with("embedding/")).collect();
-    let [one, other] = &providers[..] else { panic!("two providers: {listed:#}") };
-    assert_eq!(checked(&server, "embedding")["state"], "healthy");
+    let all = server.db.pipelines().dependencies();
+    let names = all.iter().map(|it| it.name().to_string());
+    let providers: Vec<String> = names.filter(|name| name.starts_with("embedding/")).collect();
+    (server, providers.try_into().unwrap())
+}
+
+/// V1: that nobody has called it and nothing has failed does not make a provider healthy; a probe finds
+/// out, and a provider that is not there is no reason not to serve.
+#[test]
+fn v1_a_provider_that_is_not_there_is_seen_although_nobody_calls_it() {
+    let (server, providers) = with_two_providers(Duration::from_secs(30));
+    let check = until(|| checked(&server, "embedding"), |check| check["state"] == "unhealthy");
+    let output = check["output"].as_str().unwrap();
+    assert!(providers.iter().all(|name| output.contains(name)), "{check:#}");
+    for path in ["/health", "/health/startup", "/health/ready", "/health/live"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    let probed = |outcome: &str| {
+        let name = &providers[0];
+        let labels = format!("name=\"{name}\",outcome=\"{outcome}\"");
+        server.get("/metrics").body.contains(&format!("probes_total{{{labels}}}"))
+    };
+    assert!(probed("failed") && !probed("succeeded"));
+}
+
+/// V1, B4: a provider that is not called is no healthy one, whatever the reason that its breaker has;
+/// health says of it what the level of service says.
+#[test]
+fn v1_a_provider_that_is_isolated_or_held_open_is_seen_by_health() {
+    let (server, [one, other]) = with_two_providers(Duration::ZERO);
+    let (one, other) = (&*one, &*other);
+    let unknown = checked(&server, "embedding");
+    assert_eq!(unknown["state"], "unknown");
+    assert_eq!(unknown["output"], format!("not called yet: {one}, {other}"));
     for (action, state) in [
         (json!({"action": "isolate"}), "isolated"),
         (json!({"action": "force-open", "for": "1h"}), "open"),
@@ -127,10 +156,15 @@ fn v1_a_provider_that_is_isolated_or_held_open_is_seen_by_health() {
         for provider in [one, other] {
             command(&server, provider, &json!({"action": "reset"}));
         }
-        assert_eq!(checked(&server, "embedding")["state"], "healthy");
+        assert_eq!(checked(&server, "embedding")["state"], "unknown");
     }
     // What is switched off is called, so nothing is wrong with it.
     command(&server, one, &json!({"action": "disable"}));
+    assert_eq!(checked(&server, "embedding")["state"], "unknown");
+    for provider in [one, other] {
+        let provider = server.db.pipelines().dependency(provider).unwrap();
+        provider.figures().succeeded(Duration::from_millis(1));
+    }
     assert_eq!(checked(&server, "embedding")["state"], "healthy");
 }
 
@@ -189,7 +223,12 @@ fn the_process_lives_while_every_method_hangs() {
     );
     let live = server.get("/health/live");
     assert_eq!(live.status, 200, "{}", live.body);
-    assert_eq!(live.json()["watched"], json!(["memory", "levels", "judge"]), "{}", live.body);
+    assert_eq!(
+        live.json()["watched"],
+        json!(["memory", "levels", "dependencies", "judge"]),
+        "{}",
+        live.body
+    );
     methods.into_iter().for_each(|method| server.mend_method(method));
 }
 

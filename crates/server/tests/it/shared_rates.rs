@@ -8,6 +8,7 @@ use mainstay_server::settings::Settings;
 use mainstay_testkit::redis::Redis;
 use serde_json::{Value, json};
 
+use crate::operations::until;
 use crate::{Running, indexed};
 
 /// Searches that all nodes together may begin in an hour.
@@ -126,4 +127,23 @@ fn o4_r8_with_garbage_instead_of_redis_each_server_goes_on_with_its_share() {
     let health = server.get("/health?fresh=true").json();
     let checks = health["checks"].as_object().unwrap();
     assert!(checks.keys().any(|name| name.starts_with("redis")), "{health:#}");
+}
+
+/// V1: a Redis that nobody has asked for a portion is probed, and the check says what was found; one
+/// that is not there is no reason not to serve.
+#[test]
+fn v1_redis_is_probed_although_nobody_searches() {
+    let redis = Redis::start();
+    let there = node(&redis.url());
+    let check = |server: &Running| {
+        server.get("/health?fresh=true").json()["checks"]["redis:responseTime"][0].clone()
+    };
+    until(|| check(&there), |check| check["state"] == "healthy");
+    let shown = redis_of(&there).unwrap();
+    assert!(shown["calls"].as_u64() > Some(0) && shown["failures"] == 0, "{shown:#}");
+    let gone = node("redis://127.0.0.1:1/0");
+    let found = until(|| check(&gone), |check| check["state"] == "degraded");
+    assert!(found["output"].as_str().unwrap().contains("probe"), "{found:#}");
+    is_well(&gone);
+    assert_eq!(gone.get("/health").json()["state"], "healthy", "searches need no Redis");
 }
