@@ -3,11 +3,11 @@
 //! | fault | who mends it |
 //! |---|---|
 //! | a damaged view | its driver makes it anew from the log |
-//! | a breaker that opened | probes of its own; a probe that hangs is given up |
+//! | a breaker that opened | active probes once its open period is over; one that hangs is given up |
 //! | a search thread that hangs | its lane puts another one in its place |
 //! | refinement or compaction that panics | whoever started it begins it anew |
 //! | memory near the limit | the guard shrinks caches and returns pages |
-//! | memory at the last step | what embeds is held open until there is room again: here |
+//! | memory at the last step | what embeds is isolated until there is room again: here |
 //!
 //! Each of the others acts where the fault is, at once; here is what they did, seen from one place.
 
@@ -18,6 +18,8 @@ use std::time::Instant;
 use mainstay_db::{BreakerState, Db, Dependency, DependencyKind, Method, ViewState};
 use mainstay_ops::audit::{Action, Audit, SYSTEM};
 use mainstay_ops::memory::{MemoryGuard, Step};
+
+use super::checks::is_provider;
 
 /// Compares what is with what was, and notes what changed by itself.
 pub(super) struct Remedies {
@@ -30,8 +32,9 @@ pub(super) struct Remedies {
     /// Breakers that let probes through: since which generation, and since when.
     probing: BTreeMap<String, (u64, Instant)>,
     step: Step,
-    /// Breakers that were opened because memory was at its last step.
-    opened: Vec<Dependency>,
+    /// What was isolated because memory was at its last step, and the generation of its breaker
+    /// since: another one tells that somebody has decided otherwise.
+    isolated: Vec<(Dependency, u64)>,
     lost: [usize; 4],
 }
 
@@ -52,7 +55,7 @@ impl Remedies {
             breakers: BTreeMap::new(),
             probing: BTreeMap::new(),
             step: Step::Normal,
-            opened: Vec::new(),
+            isolated: Vec::new(),
             lost: [0; 4],
         }
     }
@@ -151,33 +154,45 @@ impl Remedies {
             self.note("memory.step", "memory", self.step.as_str(), step.as_str(), "");
             self.step = step;
         }
-        if step == Step::Emergency && self.opened.is_empty() {
-            self.open_what_embeds();
+        if step == Step::Emergency {
+            self.isolate_what_embeds();
         } else if step < Step::Reject {
-            for dependency in std::mem::take(&mut self.opened) {
-                if dependency.breaker().state() == BreakerState::Open {
+            for (dependency, generation) in std::mem::take(&mut self.isolated) {
+                if dependency.breaker().snapshot().generation == generation {
                     dependency.breaker().reset();
                     let why = "there is memory again";
-                    self.note("breaker.reset", dependency.name(), "open", "closed", why);
+                    self.note("breaker.reset", dependency.name(), "isolated", "closed", why);
                 }
             }
         }
     }
 
-    /// Embedding takes the most memory of all that a request may cause.
-    fn open_what_embeds(&mut self) {
+    /// Embedding takes the most memory of all that a request may cause. A breaker that is only open
+    /// would let probes through after its open period, and close again; one that is open or probes
+    /// by itself already would do so as well. What is declared meanwhile is isolated too.
+    fn isolate_what_embeds(&mut self) {
         for dependency in self.db.pipelines().dependencies() {
-            let name = dependency.name().to_string();
-            let (service, part) = name.rsplit_once('/').unwrap_or((&name, ""));
+            let name = dependency.name();
             let embeds = match dependency.kind() {
-                DependencyKind::Component => part == Method::Semantic.name(),
-                _ => service == "embedding",
+                DependencyKind::Component => {
+                    name.rsplit_once('/').is_some_and(|(_, part)| part == Method::Semantic.name())
+                }
+                _ => is_provider(&dependency),
             };
-            if embeds && dependency.breaker().state() == BreakerState::Closed {
-                dependency.breaker().force_open();
+            let breaker = dependency.breaker();
+            let known = self.isolated.iter().any(|(it, _)| it.breaker().is_same(breaker));
+            let before = breaker.state();
+            // What somebody has decided by hand stays.
+            let by_itself = !matches!(
+                before,
+                BreakerState::Isolated | BreakerState::Disabled | BreakerState::ObserveOnly
+            );
+            if embeds && !known && by_itself {
+                breaker.isolate();
                 let why = "memory is at step emergency";
-                self.note("breaker.force-open", &name, "closed", "open", why);
-                self.opened.push(dependency);
+                self.note("breaker.isolate", name, before.as_str(), "isolated", why);
+                let generation = breaker.snapshot().generation;
+                self.isolated.push((dependency, generation));
             }
         }
     }

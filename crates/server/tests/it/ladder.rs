@@ -121,7 +121,7 @@ fn d4_an_error_budget_that_burns_lowers_the_level_until_it_stops() {
 }
 
 /// A machine whose process uses this many bytes.
-fn uses(kernel: &Path, bytes: u64) {
+pub(crate) fn uses(kernel: &Path, bytes: u64) {
     let kib = bytes >> 10;
     let status = format!("VmRSS:\t{kib} kB\nRssAnon:\t{kib} kB\nRssShmem:\t0 kB\n");
     // Renamed into place: a guard that reads in between must not see half of it.

@@ -592,10 +592,10 @@ fn objectives_are_counted_and_given_out_as_rules() {
     }
 }
 
-/// O2, B3, D4: at the last step of memory what embeds is held open, the level is minimal and says
+/// O2, B3, D4: at the last step of memory what embeds is isolated, the level is minimal and says
 /// why, searches are turned away on purpose, and control calls pass.
 #[test]
-fn at_the_last_step_of_memory_what_embeds_is_held_open() {
+fn at_the_last_step_of_memory_what_embeds_is_isolated() {
     let mut config = mainstay_server::Config::default();
     // Less than the process has already.
     config.operations.memory.limit_bytes = 32 << 20;
@@ -607,8 +607,8 @@ fn at_the_last_step_of_memory_what_embeds_is_held_open() {
     assert_eq!(shown["standing"]["reason"], "memory is at step emergency");
     assert_eq!(shown["standing"]["from"], "memory");
     let path = "/admin/dependencies/default/semantic";
-    until(|| server.get(path).json(), |shown| shown["state"] == "open");
-    let [event] = &audited(&server, "breaker.force-open")[..] else { panic!("one event") };
+    until(|| server.get(path).json(), |shown| shown["state"] == "isolated");
+    let [event] = &audited(&server, "breaker.isolate")[..] else { panic!("one event") };
     assert_eq!(
         (&event["target"], &event["who"], &event["why"]),
         (&json!("default/semantic"), &json!("system"), &json!("memory is at step emergency"))

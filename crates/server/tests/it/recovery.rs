@@ -1,18 +1,20 @@
 //! What was degraded becomes whole by itself: nobody searches, writes or resets anything, and the
 //! server does not search itself. Active probes alone find out that it works again (B3, D4, D5).
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_db::{Dependency, InjectedFault, Method, Options, Pipelines};
+use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_resilience::{BreakerConfig, OpenFor, PipelinesConfig, ServiceConfig};
 use mainstay_server::{Config, Host};
 use serde_json::{Value, json};
 
 use crate::incidents::{World, config, opened};
-use crate::ladder::at_level;
+use crate::ladder::{at_level, uses};
 use crate::operations::{audited, until};
 use crate::{Running, indexed};
 
@@ -186,4 +188,76 @@ fn d4_nothing_is_probed_during_maintenance() {
     at_level(&world, &server, "full", Duration::from_secs(5));
     until(|| json!(one.state().as_str()), |state| state == "closed");
     until(|| json!(other.state().as_str()), |state| state == "closed");
+}
+
+/// O2, D5: memory is at its last step for longer than any open period. What embeds stays away until
+/// there is room, and then all of it comes back, also what was half open when it began.
+#[test]
+fn o2_what_embeds_is_isolated_until_there_is_room_and_then_all_of_it_is_back() {
+    let world = World::new();
+    let kernel = tempfile::tempdir().unwrap();
+    fs::create_dir_all(kernel.path().join("proc/self")).unwrap();
+    uses(kernel.path(), 10 << 20);
+    let mut config = config("emergency");
+    config.operations.memory.limit_bytes = 100 << 20;
+    config.operations.idle_probe_every = Duration::from_secs(1);
+    let host = Host { kernel: KernelFiles::at(kernel.path()), ..world.host() };
+    let server = start(&world, host, config);
+    let model = format!("remote:{},hashes,{DIMENSION}", provider());
+    let made = server.post("/collections", &json!({"name": "far", "model": model}));
+    assert_eq!(made.status, 201, "{}", made.body);
+    let (far, provider) = (server.db.collection("far").unwrap(), provider_of(&server));
+    let docs = server.db.collection("default").unwrap();
+    let embeds = [docs.dependency(Method::Semantic), far.dependency(Method::Semantic), &provider];
+    // Somebody's call is under way as a probe, and takes its time.
+    let half_open = embeds[1].breaker();
+    half_open.force_open_for(SHORT);
+    let held = loop {
+        match half_open.try_acquire_owned() {
+            Ok(permit) => break permit,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(half_open.state().as_str(), "half_open");
+    uses(kernel.path(), 95 << 20);
+    let isolated = || json!(embeds.map(|it| it.breaker().state().as_str()));
+    until(
+        || {
+            world.pass(Duration::from_millis(250));
+            isolated()
+        },
+        |states| states == &json!(vec!["isolated"; 3]),
+    );
+    let calls = || docs.dependency(Method::Bm25).figures().counts().0;
+    let before = calls();
+    until(
+        || {
+            world.pass(Duration::from_secs(10));
+            assert_eq!(isolated(), json!(vec!["isolated"; 3]), "as long as there is no room");
+            json!(calls())
+        },
+        |calls| calls.as_u64() >= Some(before + 3),
+    );
+    held.success();
+    uses(kernel.path(), 10 << 20);
+    until(
+        || {
+            world.pass(Duration::from_secs(1));
+            isolated()
+        },
+        |states| states == &json!(vec!["closed"; 3]),
+    );
+    for (action, before, after) in
+        [("breaker.isolate", "closed", "isolated"), ("breaker.reset", "isolated", "closed")]
+    {
+        let events = audited(&server, action);
+        let of = |name: &str| events.iter().filter(|it| it["target"] == name).collect::<Vec<_>>();
+        for dependency in embeds {
+            let [event] = &of(dependency.name())[..] else { panic!("one {action}: {events:#?}") };
+            assert_eq!((&event["who"], &event["after"]), (&json!("system"), &json!(after)));
+            let was_half_open = action == "breaker.isolate" && dependency.name() == "far/semantic";
+            let before = if was_half_open { "half_open" } else { before };
+            assert_eq!(event["before"], before, "{event:#}");
+        }
+    }
 }
