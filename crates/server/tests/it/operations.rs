@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use mainstay_db::{Criticality, Dependency, DependencyKind, InjectedFault, Method};
-use mainstay_ops::handles::HandleClass;
+use mainstay_ops::handles::{HandleClass, HandleConfig};
+use mainstay_ops::kernel_files::KernelFiles;
 use mainstay_resilience::CircuitBreaker;
-use mainstay_server::{Config, OperationsConfig};
+use mainstay_server::{Config, Host, OperationsConfig};
 use serde_json::{Value, json};
 
 use crate::{Running, with_documents};
@@ -596,10 +597,15 @@ fn objectives_are_counted_and_given_out_as_rules() {
 /// why, searches are turned away on purpose, and control calls pass.
 #[test]
 fn at_the_last_step_of_memory_what_embeds_is_isolated() {
-    let mut config = mainstay_server::Config::default();
-    // Less than the process has already.
-    config.operations.memory.limit_bytes = 32 << 20;
-    let server = Running::start_with(config);
+    let kernel = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(kernel.path().join("proc/self")).unwrap();
+    crate::ladder::uses(kernel.path(), 95 << 20);
+    let mut config = Config::default();
+    config.operations.memory.limit_bytes = 100 << 20;
+    let host = Host::new(&HandleConfig::default(), None).unwrap();
+    let host = Host { kernel: KernelFiles::at(kernel.path()), ..host };
+    let fs = host.file_system();
+    let server = Running::start_hosted(host, fs, config, |_| {});
     let shown = until(
         || server.get("/admin/level").json(),
         |shown| shown["standing"]["level"] == "minimal",
