@@ -17,6 +17,8 @@ const TIMEOUT_MS: u64 = 1_000;
 pub(crate) struct Outcome {
     pub(crate) answered: u64,
     pub(crate) complete: u64,
+    /// Answers of the full level of service.
+    pub(crate) full: u64,
     pub(crate) failed: u64,
     took: Vec<Duration>,
 }
@@ -90,6 +92,7 @@ pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration, seed: u64) 
                         Ok(json) => {
                             outcome.answered += 1;
                             outcome.complete += u64::from(json["complete"] == true);
+                            outcome.full += u64::from(json["level"] == "full");
                             outcome.took.push(took);
                         }
                         Err(error) => {

@@ -87,9 +87,7 @@ pub(crate) fn start(
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async move {
-            // A level by itself would hide which dependency costs what.
-            config.operations.levels.breakers_degraded = 0;
-            config.operations.levels.breakers_minimal = 0;
+            // Answers that were kept would hide what is missing.
             config.answers_stale_for = Duration::ZERO;
             if let Ok(server) = Server::bind(served, config, host).await
                 && let Ok(address) = server.address()
