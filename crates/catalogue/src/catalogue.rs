@@ -47,13 +47,22 @@ fn with_defaults(mut config: PipelinesConfig) -> PipelinesConfig {
         all.total_timeout.get_or_insert(Duration::from_secs(10));
     }
     all.attempts.get_or_insert(3);
-    all.backoff_base.get_or_insert(Duration::from_millis(100));
-    all.backoff_max.get_or_insert(Duration::from_secs(1));
+    let base = *all.backoff_base.get_or_insert(Duration::from_millis(100));
+    // Whoever sets the base alone has not asked for waits below it.
+    all.backoff_max.get_or_insert(base.max(Duration::from_secs(1)));
     all.breaker_open.get_or_insert(Duration::from_secs(5));
     config
 }
 
 impl Catalogue {
+    /// Checks the limits of its calls, with what `pipelines` leaves open filled in.
+    ///
+    /// # Errors
+    /// The first that is out of its range.
+    pub fn validate(pipelines: PipelinesConfig) -> Result<(), ConfigError> {
+        with_defaults(pipelines).validate()
+    }
+
     /// A catalogue that asks its database when it is first needed. `pipelines` is the process's
     /// configuration; what it leaves open for the service `catalogue` is 3 s for an attempt, 10 s in
     /// all, 3 attempts, and a breaker that stays open for 5 s. Needs a tokio runtime.

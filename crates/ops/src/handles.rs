@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Taken for a process without a limit: the kernel's own default maximum (`fs.nr_open`).
 const UNLIMITED_MEANS: u64 = 1 << 20;
+/// The fewest handles that a pool can be divided into: fewer leave neither class one of its own.
+const HANDLES_MIN: u64 = 16;
 /// Bits of the packed counter for each class: more than any machine has handles.
 const CLASS_BITS: u32 = 32;
 
@@ -56,7 +58,7 @@ impl HandleClass {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HandleConfig {
-    /// Handles that this pool may give out; 0 (default) derives it from the soft limit.
+    /// Handles that this pool may give out, 16 or more; 0 (default) derives it from the soft limit.
     pub max: u64,
     /// Handles left to what opens them without asking, 0 to 100,000 (default 64).
     pub reserve: u64,
@@ -76,6 +78,10 @@ impl HandleConfig {
     /// # Errors
     /// The first setting out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if (1..HANDLES_MIN).contains(&self.max) {
+            let allowed = format!("0, or {HANDLES_MIN} and more");
+            return Err(ConfigError::new("handles.max", self.max, allowed));
+        }
         if self.reserve > 100_000 {
             return Err(ConfigError::new("handles.reserve", self.reserve, "0 to 100000"));
         }
@@ -173,13 +179,13 @@ impl HandlePool {
     /// As for [`new`](Self::new).
     pub fn with_limit(config: &HandleConfig, soft: Option<u64>) -> Result<Self, ConfigError> {
         config.validate()?;
-        let soft = soft.unwrap_or(UNLIMITED_MEANS).min(UNLIMITED_MEANS);
+        let soft = soft.unwrap_or(UNLIMITED_MEANS).min(u64::from(u32::MAX));
         let usable = soft.saturating_sub(config.reserve);
         let max = if config.max == 0 { usable } else { config.max };
-        if max < 16 || max > usable {
+        if max < HANDLES_MIN || max > usable {
             let allowed = format!(
-                "16 to {usable}: the soft limit is {soft} and {} are kept in reserve; raise it \
-                 with ulimit -n or LimitNOFILE",
+                "{HANDLES_MIN} to {usable}: the soft limit is {soft} and {} are kept in reserve; raise \
+                 it with ulimit -n or LimitNOFILE",
                 config.reserve
             );
             return Err(ConfigError::new("handles.max", max, allowed));

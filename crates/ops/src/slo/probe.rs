@@ -47,17 +47,26 @@ impl ProbeLedger {
     /// # Errors
     /// A setting out of its range.
     pub fn new(clock: Clock, every: Duration, timeout: Duration) -> Result<Self, ConfigError> {
-        let show = mainstay_resilience::human_duration::format;
-        if every < Duration::from_millis(100) || every > Duration::from_secs(600) {
-            return Err(ConfigError::new("probes.every", show(every), "100ms to 10m"));
-        }
-        if timeout < Duration::from_millis(10) || timeout > every * 60 {
-            let allowed = format!("10ms to {}", show(every * 60));
-            return Err(ConfigError::new("probes.timeout", show(timeout), allowed));
-        }
+        ProbeLedger::validate(every, timeout)?;
         let began = clock.now();
         let schedule = Schedule { began, undecided: 0, results: VecDeque::new(), next: 0 };
         Ok(ProbeLedger { clock, every, timeout, schedule: Arc::new(Mutex::new(schedule)) })
+    }
+
+    /// Checks what [`new`](Self::new) takes.
+    ///
+    /// # Errors
+    /// The first that is out of its range.
+    pub fn validate(every: Duration, timeout: Duration) -> Result<(), ConfigError> {
+        let show = mainstay_resilience::human_duration::format;
+        if every < Duration::from_millis(100) || every > Duration::from_secs(600) {
+            return Err(ConfigError::new("slo.probe_every", show(every), "100ms to 10m"));
+        }
+        if timeout < Duration::from_millis(10) || timeout > every * 60 {
+            let allowed = format!("10ms to {}", show(every * 60));
+            return Err(ConfigError::new("slo.probe_timeout", show(timeout), allowed));
+        }
+        Ok(())
     }
 
     /// The probe that is due, at most one for each slot. Slots that are past are not made up for.

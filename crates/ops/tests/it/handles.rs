@@ -41,8 +41,11 @@ fn a_limit_that_leaves_too_little_is_refused_with_what_to_do() {
     assert!(refused.contains("ulimit -n"), "{refused}");
     let greedy = HandleConfig { files_percent: 60, connections_percent: 60, ..config.clone() };
     assert!(HandlePool::with_limit(&greedy, None).unwrap_err().to_string().contains("120"));
-    let above = HandleConfig { max: 2_000, ..config };
+    let above = HandleConfig { max: 2_000, ..config.clone() };
     assert!(HandlePool::with_limit(&above, Some(1_024)).is_err());
+    for max in [1, 15] {
+        assert!(HandleConfig { max, ..config.clone() }.validate().is_err());
+    }
 }
 
 // O3

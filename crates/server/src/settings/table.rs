@@ -211,31 +211,31 @@ pub const SETTINGS: &[Setting] = &[
     ),
     fixed(
         "memory.warn_percent",
-        Kind::Percent(1, 99),
+        Kind::Percent(1, 95),
         "70",
         "The share of the limit from which on memory is warned about.",
     ),
     fixed(
         "memory.shrink_percent",
-        Kind::Percent(1, 99),
+        Kind::Percent(2, 96),
         "80",
         "The share from which on caches shrink and background work is refused.",
     ),
     fixed(
         "memory.return_percent",
-        Kind::Percent(1, 99),
+        Kind::Percent(3, 97),
         "82",
         "The share from which on free pages are given back to the system.",
     ),
     fixed(
         "memory.reject_percent",
-        Kind::Percent(1, 99),
+        Kind::Percent(4, 98),
         "85",
         "The share from which on caches are emptied and new work is refused.",
     ),
     fixed(
         "memory.emergency_percent",
-        Kind::Percent(1, 99),
+        Kind::Percent(5, 99),
         "93",
         "The share from which on everything but control calls is refused.",
     ),
@@ -243,7 +243,7 @@ pub const SETTINGS: &[Setting] = &[
         "handles.max",
         Kind::Count(0, 1 << 20),
         "0",
-        "File handles that may be given out; 0 takes the limit of the process less the reserve.",
+        "File handles that may be given out, 16 at least; 0 takes the limit of the process less the reserve.",
     ),
     fixed(
         "handles.reserve",
@@ -337,9 +337,9 @@ pub const SETTINGS: &[Setting] = &[
     ),
     fixed(
         "slo.probe_every",
-        Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        Kind::Duration(Duration::ZERO, Duration::from_secs(600)),
         "10s",
-        "How often the server searches itself to see whether it works; 0s for never.",
+        "How often the server searches itself to see whether it works, 100ms at least; 0s for never.",
     ),
     fixed(
         "slo.probe_timeout",

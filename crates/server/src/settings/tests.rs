@@ -304,6 +304,11 @@ fn settings_that_do_not_fit_together_are_faults_of_where_they_were_set() {
             "[admission]\nqueue_target = \"2s\"\n",
             ":2: admission.queue_target is 2s; it must not be above admission.queue_timeout, which is 1s",
         ),
+        (
+            "[slo]\nprobe_every = \"50ms\"\nprobe_timeout = \"50ms\"\n",
+            ":2: slo.probe_every is \"50ms\"; allowed is 100ms to 10m",
+        ),
+        ("[handles]\nmax = 15\n", ":2: handles.max is \"15\"; allowed is 0, or 16 and more"),
         ("[slo]\nprobe_timeout = \"11s\"\n", "must not be above slo.probe_every, which is 10s"),
         (
             "[catalogue]\nlifetime_max = \"1m\"\nidle_timeout = \"2m\"\n",
@@ -327,7 +332,7 @@ fn settings_that_do_not_fit_together_are_faults_of_where_they_were_set() {
     assert!(of_flag.unwrap_err().contains("mainstay.toml:2: tls"));
     let of_flag = load("", &[], &[("log.filter", "a=loud")]).unwrap_err();
     assert!(of_flag.starts_with("command line: log.filter"), "{of_flag}");
-    let several = load("[memory]\nwarn_percent = 99\n[tls]\nkey = \"k\"\n", &[], &[]);
+    let several = load("[memory]\nwarn_percent = 95\n[tls]\nkey = \"k\"\n", &[], &[]);
     assert_eq!(several.unwrap_err().lines().count(), 2);
     assert_eq!(Settings::default().validate(), []);
 }

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use mainstay_catalogue::Location;
+use mainstay_catalogue::{Catalogue, Location};
 use mainstay_db::ModelChoice;
 use mainstay_db::file_system::{FileSystem, RealFs};
 use mainstay_ops::redact::redact;
+use mainstay_ops::slo::ProbeLedger;
 use mainstay_ops::telemetry::log_filter;
 use mainstay_resilience::ConfigError;
 
@@ -45,8 +46,10 @@ impl Settings {
             ("memory", operations.memory.validate().err().filter(|_| faults.is_empty())),
             ("levels", operations.levels.validate().err()),
             ("slo", operations.slo.validate().err()),
+            ("slo", self.probe_fault()),
             ("catalogue", operations.catalogue.pool.validate().err()),
             ("dependency", self.pipelines().validate().err()),
+            ("dependency", Catalogue::validate(self.pipelines()).err()),
             ("admission", config.admission.validate().err()),
             ("handles", self.handles().validate().err()),
         ];
@@ -68,6 +71,13 @@ impl Settings {
             self.fault(&[above, below], message)
         };
         falls.map(fault).collect()
+    }
+
+    /// With 0s there are no probes, whatever their time.
+    fn probe_fault(&self) -> Option<ConfigError> {
+        let every = self.duration("slo.probe_every");
+        let checked = ProbeLedger::validate(every, self.duration("slo.probe_timeout"));
+        checked.err().filter(|_| !every.is_zero())
     }
 
     fn pair_faults(&self) -> Vec<SettingFault> {
@@ -168,6 +178,10 @@ impl Settings {
 
 /// The setting that a field of a configuration is made from.
 fn setting_of(section: &str, field: &str) -> Option<&'static str> {
+    // What one service has of its own has a value of its own as well.
+    if field.starts_with("services.") {
+        return None;
+    }
     let last = field.rsplit('.').next().unwrap_or(field);
     let plain = last.strip_suffix("_ms").unwrap_or(last);
     let known = |key: &str| {

@@ -11,6 +11,7 @@ mod documents;
 mod incidents;
 mod ladder;
 mod operations;
+mod ranges;
 mod recovery;
 mod remedies;
 mod search;
