@@ -15,9 +15,10 @@ const SHOWN_MAX: u64 = 1_000;
 pub struct AuditRow {
     /// The node on which it happened.
     pub node: String,
-    /// When that node's process began, in milliseconds since 1970: its numbers begin anew with it.
+    /// When that node's process began, in milliseconds since 1970: a node that lost its data
+    /// directory counts from 1 again.
     pub started_unix_ms: u64,
-    /// Rising in each run of a node.
+    /// Rising on each node.
     pub number: u64,
     /// When the catalogue got it, in milliseconds since 1970.
     pub kept_unix_ms: u64,

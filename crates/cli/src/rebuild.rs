@@ -34,11 +34,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             let db = data::open_existing(folder, Options::default())?;
             let collection = db.collection(&arguments.collection)?;
             let bar = data::bar(collection.durable_seq(), "rebuilding", "records");
-            collection.rebuild(arguments.method, &mut |done, total| {
+            let rebuilt = collection.rebuild(arguments.method, &mut |done, total| {
                 bar.set_length(total);
                 bar.set_position(done);
-            })?;
+            });
             bar.finish_and_clear();
+            let view = format!("{}/{}", arguments.collection, arguments.method);
+            let failure = rebuilt.as_ref().err().map(ToString::to_string);
+            let files = db.state_files()?;
+            mainstay_server::audit_offline(
+                files,
+                "command line",
+                "view.rebuild",
+                &view,
+                failure.as_deref(),
+            );
+            rebuilt?;
             db.close()?;
         }
         (None, None) => return Err(Failure::usage("name a data directory with --data")),

@@ -31,6 +31,9 @@ pub(crate) struct AuditArguments {
     /// How many events, 1 to 1000
     #[arg(long, short = 'n', default_value_t = 20)]
     limit: usize,
+    /// Those of all nodes that share the catalogue, each with its node
+    #[arg(long)]
+    everywhere: bool,
     /// Print JSON, one event a line
     #[arg(long)]
     json: bool,
@@ -152,7 +155,8 @@ fn length(seconds: f64) -> String {
 
 /// Runs `mainstay audit`.
 pub(crate) fn audit(arguments: &AuditArguments) -> Result<ExitCode, Failure> {
-    let path = format!("/admin/audit?limit={}", arguments.limit);
+    let everywhere = if arguments.everywhere { "&everywhere=true" } else { "" };
+    let path = format!("/admin/audit?limit={}{everywhere}", arguments.limit);
     let answer = arguments.remote.json("GET", &path, None)?;
     let events = answer["events"].as_array().cloned().unwrap_or_default();
     if arguments.json {
@@ -160,20 +164,21 @@ pub(crate) fn audit(arguments: &AuditArguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    let rows: Vec<_> = events
-        .iter()
-        .map(|event| {
-            vec![
-                (text(&event["time"]), QUIET),
-                plain(text(&event["who"])),
-                plain(text(&event["action"])),
-                plain(text(&event["target"])),
-                plain(text(&event["outcome"])),
-                plain(format!("{} to {}", event["before"], event["after"])),
-                plain(text(&event["why"])),
-            ]
-        })
-        .collect();
-    table::print(&["time", "who", "action", "target", "outcome", "change", "why"], &rows);
+    let row = |event: &Value| {
+        let node = arguments.everywhere.then(|| plain(text(&event["node"])));
+        let told = [
+            (text(&event["time"]), QUIET),
+            plain(text(&event["who"])),
+            plain(text(&event["action"])),
+            plain(text(&event["target"])),
+            plain(text(&event["outcome"])),
+            plain(format!("{} to {}", event["before"], event["after"])),
+            plain(text(&event["why"])),
+        ];
+        node.into_iter().chain(told).collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = events.iter().map(row).collect();
+    let headings = ["node", "time", "who", "action", "target", "outcome", "change", "why"];
+    table::print(&headings[usize::from(!arguments.everywhere)..], &rows);
     Ok(ExitCode::SUCCESS)
 }

@@ -101,6 +101,40 @@ impl StateFiles {
         }
     }
 
+    /// The last lines of a journal, the oldest first: what lies in its last `bytes_max` bytes, and in
+    /// those of the previous one while that is not enough. Lines that are no UTF-8 are left out; one
+    /// that was cut short is given as it is.
+    pub fn last_lines(&self, name: &str, bytes_max: u64) -> io::Result<Vec<String>> {
+        let mut tails = Vec::new();
+        let mut left = bytes_max;
+        for name in [name.to_string(), format!("{name}.1")] {
+            let path = self.path(&name)?;
+            if left == 0 || !self.fs.exists(&path)? {
+                break;
+            }
+            let tail = self.tail(&path, left)?;
+            left -= tail.len() as u64;
+            tails.push(tail);
+        }
+        let lines = tails.iter().rev().flat_map(|tail| tail.split(|byte| *byte == b'\n'));
+        let texts =
+            lines.filter(|line| !line.is_empty()).map(|line| String::from_utf8(line.to_vec()));
+        Ok(texts.filter_map(Result::ok).collect())
+    }
+
+    /// The whole lines within the last `bytes_max` bytes of a file.
+    fn tail(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let file = self.fs.open(path)?;
+        let from = file.len()?.saturating_sub(bytes_max);
+        let mut bytes = vec![0; usize::try_from(file.len()? - from).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, from)?;
+        if from > 0 {
+            let cut = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+            bytes.drain(..cut);
+        }
+        Ok(bytes)
+    }
+
     fn open_journal(&self, name: &str, path: &Path) -> io::Result<Journal> {
         let exists = self.fs.exists(path)?;
         let file = if exists { self.fs.open(path)? } else { self.fs.create(path)? };
@@ -165,6 +199,24 @@ mod tests {
             let expected = [&torn[..], ended.as_bytes(), b"third\nfourth\n"].concat();
             assert_eq!(std::fs::read(&path).unwrap(), expected, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn the_last_lines_of_a_journal_are_whole_and_reach_into_the_previous_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = StateFiles::open(Arc::new(RealFs), folder.path().join("state")).unwrap();
+        let last = |bytes_max| files.last_lines("audit.ndjson", bytes_max).unwrap();
+        assert_eq!(last(100), [""; 0]);
+        std::fs::write(folder.path().join("state/audit.ndjson.1"), "first\nsecond\n").unwrap();
+        std::fs::write(folder.path().join("state/audit.ndjson"), b"third\n\xff\nfourth\nto")
+            .unwrap();
+        assert_eq!(last(1000), ["first", "second", "third", "fourth", "to"]);
+        // 17 bytes are those of the journal itself; the next ones cut the line before.
+        assert_eq!(last(17), ["third", "fourth", "to"]);
+        assert_eq!(last(26), ["second", "third", "fourth", "to"]);
+        assert_eq!(last(25), ["third", "fourth", "to"]);
+        assert_eq!(last(10), ["fourth", "to"]);
+        assert_eq!(last(2), [""; 0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Every action of an administrator, also one that was refused or failed, and every action that the process takes by itself in an
 //! administrator's place, becomes an [`AuditEvent`]. The last ones are kept in memory for display;
-//! each goes to the sink that keeps them for good. Secrets are replaced before anybody sees them.
+//! each goes to the sink that keeps them for good, from where a restart brings the last ones back. Secrets are replaced before anybody sees them.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
@@ -112,7 +112,7 @@ fn short(text: &str) -> String {
 /// One action as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEvent {
-    /// Rising from 1 in each run of the process.
+    /// Rising from 1, over restarts too.
     pub number: u64,
     /// When, RFC 3339 in UTC.
     pub time: String,
@@ -163,6 +163,19 @@ impl Audit {
     #[must_use]
     pub fn new(wall: WallClock, sink: Option<Box<dyn AuditSink>>) -> Self {
         Audit { trail: Arc::default(), sink: Arc::new(Mutex::new(sink)), wall }
+    }
+
+    /// The same trail, going on from `earlier`: the events that a former run has kept, the oldest
+    /// first. The last [`KEPT_MAX`] of them are shown again, and numbers go on rising. For the start,
+    /// before anything is recorded.
+    #[must_use]
+    pub fn going_on_from(self, earlier: Vec<AuditEvent>) -> Self {
+        let mut trail = lock(&self.trail);
+        trail.number = earlier.iter().map(|event| event.number).max().unwrap_or(0);
+        let beyond = earlier.len().saturating_sub(KEPT_MAX);
+        trail.events = earlier.into_iter().skip(beyond).map(Arc::new).collect();
+        drop(trail);
+        self
     }
 
     /// Records an action. A sink that fails stops nobody: the failure is counted, logged and shown

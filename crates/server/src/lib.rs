@@ -51,6 +51,7 @@ use std::sync::Arc;
 
 use mainstay_db::Db;
 use mainstay_ops::admission::Admission;
+use mainstay_ops::audit::{Action, Outcome};
 use mainstay_ops::meter::{Meter, MeterError};
 use mainstay_ops::metric_table::METRICS;
 use tokio::net::{TcpListener, TcpSocket};
@@ -90,6 +91,20 @@ pub fn keys_of(
     operations::keys_of(folder, files, catalogue)
 }
 
+/// Records in the audit trail of a data directory, which no server has open, that `who` did `action`
+/// (as `noun.verb`) to `target`; with `failure`, why it was begun and not done.
+pub fn audit_offline(
+    files: mainstay_db::StateFiles,
+    who: &str,
+    action: &str,
+    target: &str,
+    failure: Option<&str>,
+) {
+    let done = Action::new(who, action, target);
+    let ended = failure.map(|why| done.clone().ended(Outcome::Failed).because(why));
+    operations::audit_of(files).record(ended.unwrap_or(done));
+}
+
 /// Changes a running server.
 #[derive(Clone)]
 pub struct Control(state::State);
@@ -124,10 +139,15 @@ impl Control {
     /// # Errors
     /// Every fault found; nothing has changed then.
     pub fn reload(&self, who: &str) -> Result<Vec<settings::Change>, Vec<String>> {
-        match self.0.reloader() {
+        let reloaded = match self.0.reloader() {
             Some(reloader) => reloader.reload(false, who),
             None => Err(vec!["the server was not started from settings".to_string()]),
+        };
+        if let Err(faults) = &reloaded {
+            let action = Action::new(who, "config.reload", "settings").ended(Outcome::Refused);
+            self.0.operations().audit.record(action.because(&faults.join("; ")));
         }
+        reloaded
     }
 }
 

@@ -142,8 +142,7 @@ impl Operations {
         let sharing = Sharing::open(catalogue, db.folder(), files.clone(), address, wall.unix_ms());
         let sharing = sharing.map_err(|e| failed("catalogue")(&e))?;
         let store: Arc<dyn StateStore> = Arc::clone(&sharing) as Arc<dyn StateStore>;
-        let journal = keeping::Journal(files, Some(Arc::clone(&sharing)));
-        let audit = Audit::new(wall.clone(), Some(Box::new(journal)));
+        let audit = keeping::audit(files, Some(Arc::clone(&sharing)), wall.clone());
         let flags = flags::open(Arc::clone(&store), wall.clone(), audit.clone());
         let keys = Keys::open(Arc::clone(&store), wall.clone(), audit.clone());
         let keys = keys.map_err(|e| failed("keys")(&e))?;
@@ -370,7 +369,12 @@ fn read_again(piece: &'static str, keys: &Keys, flags: &Flags) {
     }
 }
 
-/// The keys alone, with an audit trail of their own run: of the data directory, or of the catalogue
+/// The audit trail alone, of a data directory that no server has open.
+pub(crate) fn audit_of(files: mainstay_db::StateFiles) -> Audit {
+    keeping::audit(files, None, WallClock::system())
+}
+
+/// The keys alone, with the audit trail: of the data directory, or of the catalogue
 /// that it shares. Blocks; needs a tokio runtime around it.
 pub(crate) fn keys_of(
     folder: &std::path::Path,
@@ -378,7 +382,7 @@ pub(crate) fn keys_of(
     catalogue: &CatalogueConfig,
 ) -> Result<Keys, StartFailure> {
     let wall = WallClock::system();
-    let audit = Audit::new(wall.clone(), Some(Box::new(keeping::Journal(files.clone(), None))));
+    let audit = keeping::audit(files.clone(), None, wall.clone());
     // A data directory that shares nothing needs no catalogue to have its keys changed.
     let shared = catalogue.url.is_some()
         || crate::sharing::is_bound(&files).map_err(|e| failed("catalogue")(&e))?;

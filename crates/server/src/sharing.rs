@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use mainstay_catalogue::{
-    Catalogue, CatalogueError, CollectionReport, CollectionRow, Location, Node, NodeReport,
-    PoolConfig, PoolFigures,
+    AuditRow, Catalogue, CatalogueError, CollectionReport, CollectionRow, Location, Node,
+    NodeReport, PoolConfig, PoolFigures,
 };
 use mainstay_db::{Db, StateFiles};
 use mainstay_ops::audit::AuditEvent;
@@ -30,6 +30,7 @@ use mainstay_ops::health::Observation;
 use mainstay_ops::store::{MemoryStore, StateError, StateStore, load_sealed, save_sealed};
 use mainstay_resilience::PipelinesConfig;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::runtime::Handle;
 
 use crate::problem::Problem;
@@ -478,6 +479,18 @@ impl Sharing {
         }
     }
 
+    /// The newest events of all nodes, each with the node on which it happened. Asks the database.
+    pub(crate) async fn recent_audit(&self, count: usize) -> Result<Vec<Value>, Problem> {
+        let rows = self.catalogue.recent_audit(count as u64).await;
+        let rows = rows.map_err(|error| problem_of(&error))?;
+        let shown = |row: AuditRow| {
+            let mut event: Value = serde_json::from_str(&row.event).ok()?;
+            event.as_object_mut()?.insert("node".to_string(), row.node.into());
+            Some(event)
+        };
+        Ok(rows.into_iter().filter_map(shown).collect())
+    }
+
     /// Sends an event of the audit trail to the catalogue by and by.
     pub(crate) fn keep_audit(&self, event: &AuditEvent) {
         let Ok(json) = serde_json::to_string(event) else { return };
@@ -498,7 +511,10 @@ fn local(name: &str, error: &dyn fmt::Display) -> CatalogueError {
 /// What is told of a change that the catalogue did not take; nothing when it was not the catalogue.
 pub(crate) fn refusal(error: &StateError) -> Option<Problem> {
     let StateError::Store { source, .. } = error else { return None };
-    let error = source.get_ref()?.downcast_ref::<CatalogueError>()?;
+    source.get_ref()?.downcast_ref::<CatalogueError>().map(problem_of)
+}
+
+fn problem_of(error: &CatalogueError) -> Problem {
     let (status, code) = match error {
         CatalogueError::Conflict { .. } => (StatusCode::CONFLICT, "changed_meanwhile"),
         CatalogueError::TooLarge { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
@@ -506,7 +522,7 @@ pub(crate) fn refusal(error: &StateError) -> Option<Problem> {
     };
     let problem = Problem::new(status, code, error.to_string());
     let again = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(AGAIN_MS);
-    Some(Problem { retry_after_ms: again, ..problem })
+    Problem { retry_after_ms: again, ..problem }
 }
 
 fn settings_of(status: &mainstay_db::CollectionStatus) -> String {

@@ -80,6 +80,12 @@ fn a_method_is_rebuilt_from_the_command_line() {
     mainstay(&["index", tree, "--data", data, "--model", "static"]).ok();
     for method in ["bm25", "tantivy", "native", "semantic"] {
         mainstay(&["rebuild", "--data", data, "--method", method]).ok();
+        let journal = std::path::Path::new(data).join("state/audit.ndjson");
+        let journal = std::fs::read_to_string(journal).unwrap();
+        let entry: serde_json::Value =
+            serde_json::from_str(journal.lines().last().unwrap()).unwrap();
+        let noted = [&entry["action"], &entry["target"], &entry["who"], &entry["outcome"]];
+        assert_eq!(noted, ["view.rebuild", &format!("default/{method}"), "command line", "done"]);
     }
     mainstay(&["verify", "--data", data]).ok();
 }

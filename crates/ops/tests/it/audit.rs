@@ -87,3 +87,21 @@ fn events_of_many_threads_reach_the_sink_in_order() {
     let numbers: Vec<u64> = kept.0.lock().unwrap().iter().map(|event| event.number).collect();
     assert_eq!(numbers, (1..=400).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_trail_goes_on_from_what_an_earlier_run_has_kept() {
+    let kept = Kept::default();
+    let first = audit(kept.clone());
+    (0..3).for_each(|n| drop(first.record(Action::new("a", "flag.set", &n.to_string()))));
+    let earlier = kept.0.lock().unwrap().clone();
+    let again = audit(kept.clone()).going_on_from(earlier.clone());
+    assert_eq!(again.record(Action::new("b", "flag.set", "3")).number, 4);
+    let shown: Vec<_> = again.recent(0, 9).iter().map(|event| event.target.clone()).collect();
+    assert_eq!(shown, ["3", "2", "1", "0"]);
+    // More than are shown: the oldest ones are left to the file.
+    let many = earlier.iter().cycle().take(KEPT_MAX + 2).cloned().collect();
+    let again = audit(Kept::default()).going_on_from(many);
+    assert_eq!(again.recent(0, usize::MAX).len(), KEPT_MAX);
+    again.record(Action::new("b", "flag.set", "3"));
+    assert_eq!(again.recent(0, usize::MAX).len(), KEPT_MAX);
+}

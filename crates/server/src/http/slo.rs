@@ -30,6 +30,11 @@ pub(crate) struct AuditQuery {
     /// How many, 1 to 1000; 50 when absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// Those of all nodes that share the catalogue, each with its `node`, from the catalogue's copy of
+    /// 90 days, which follows by seconds. Not together with `before`.
+    #[serde(default)]
+    #[param(default = false)]
+    everywhere: bool,
 }
 
 /// How good the service is, against what was promised
@@ -66,6 +71,7 @@ pub(crate) async fn rules(Shared(state): Shared<State>) -> Response {
     responses(
         (status = 200, description = "Events", body = serde_json::Value),
         (status = "4XX", description = "The query is not understood", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "The catalogue does not answer", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn audit(
@@ -76,6 +82,15 @@ pub(crate) async fn audit(
     if !(1..=EVENTS.1).contains(&limit) {
         let detail = format!("limit is {limit}; allowed is 1 to {}", EVENTS.1);
         return Err(Problem::bad_request(detail));
+    }
+    if query.everywhere {
+        if query.before != 0 {
+            return Err(Problem::bad_request(
+                "numbers are those of one node: before goes not with everywhere".to_string(),
+            ));
+        }
+        let events = state.operations().sharing.recent_audit(limit).await?;
+        return Ok(Json(serde_json::json!({ "events": events })));
     }
     let events = state.operations().audit.recent(query.before, limit);
     let events: Vec<_> = events.iter().map(|event| &**event).collect();

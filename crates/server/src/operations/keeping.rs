@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_db::{Db, StateFiles};
-use mainstay_ops::audit::{AuditEvent, AuditSink};
+use mainstay_ops::audit::{Audit, AuditEvent, AuditSink};
 use mainstay_ops::incidents::Incidents;
 use mainstay_ops::memory::Shrinker;
 use mainstay_ops::store::{MemoryStore, StateStore};
+use mainstay_ops::wall_clock::WallClock;
 
 use crate::sharing::Sharing;
 
 /// The journal that holds the audit trail, one JSON object a line.
 const AUDIT: &str = "audit.ndjson";
+/// What is read of it at the start: as many events as are shown, at twice their usual length.
+const AUDIT_TAIL_BYTES: u64 = 1 << 20;
 
 /// Pieces of state as files.
 pub(super) struct Store(pub(super) StateFiles);
@@ -28,8 +31,19 @@ impl StateStore for Store {
     }
 }
 
+/// The audit trail of a data directory, going on where the last run has ended. What cannot be read
+/// of that, such as a line that a crash cut short, holds up nobody: the file keeps it.
+pub(super) fn audit(files: StateFiles, sharing: Option<Arc<Sharing>>, wall: WallClock) -> Audit {
+    let lines = files.last_lines(AUDIT, AUDIT_TAIL_BYTES).unwrap_or_else(|error| {
+        tracing::error!(%error, "the audit trail of the last run is not shown");
+        Vec::new()
+    });
+    let earlier = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Audit::new(wall, Some(Box::new(Journal(files, sharing)))).going_on_from(earlier)
+}
+
 /// The audit trail as a file, and by and by in the catalogue.
-pub(super) struct Journal(pub(super) StateFiles, pub(super) Option<Arc<Sharing>>);
+struct Journal(StateFiles, Option<Arc<Sharing>>);
 
 impl AuditSink for Journal {
     fn keep(&self, event: &AuditEvent) -> io::Result<()> {

@@ -1,10 +1,18 @@
 //! C5: every request that changes something leaves exactly one entry in the audit trail, with who,
 //! what and what became of it, also when it was refused or failed.
 
-use mainstay_server::Config;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_db::Options;
+use mainstay_ops::handles::HandleConfig;
 use mainstay_server::settings::Settings;
+use mainstay_server::{Config, Host};
 use serde_json::{Value, json};
 
+use crate::incidents::opened;
+use crate::operations::until;
 use crate::security::{create, key_of, with_key};
 use crate::{Answer, Running, indexed};
 
@@ -239,4 +247,71 @@ fn a_change_that_fails_or_is_turned_away_leaves_one_entry_too() {
     assert_eq!(server.delete("/collections/default").status, 401);
     let shown = with_key(&server, Some(&admin), "GET", "/admin/audit", None).body;
     assert!(!shown.contains("collection.drop"), "{shown}");
+}
+
+/// C5: the trail outlives a restart, also one that a crash made in the middle of a line.
+#[test]
+fn after_a_restart_the_trail_is_shown_as_before_and_its_numbers_go_on() {
+    let mut server = Running::start();
+    for enabled in [false, true] {
+        let set = server.put("/admin/flags/method.native", &json!({ "enabled": enabled }));
+        assert_eq!(set.status, 200, "{}", set.body);
+    }
+    let shown = |server: &Running| {
+        let all = server.get("/admin/audit?limit=1000").json()["events"].clone();
+        let all = all.as_array().unwrap().clone();
+        all.into_iter().filter(|event| event["target"] == "method.native").collect::<Vec<Value>>()
+    };
+    let before = shown(&server);
+    assert_eq!(before.len(), 2);
+    server.stop();
+    let folder = Arc::clone(&server._folder);
+    drop(server);
+    let journal = folder.path().join("state/audit.ndjson");
+    let mut journal = std::fs::OpenOptions::new().append(true).open(journal).unwrap();
+    journal.write_all(b"{\"number\":99,\"time\":\"20").unwrap();
+    let host = Host::new(&HandleConfig::default(), None).unwrap();
+    let db = opened(&host, folder.path(), &Options::default());
+    let server = Running::start_over(folder, db, host, Config::default(), |_| {});
+    assert_eq!(shown(&server), before);
+    server.put("/admin/flags/method.native", &json!({"enabled": false}));
+    let after = shown(&server);
+    assert_eq!(after.len(), 3);
+    assert!(after[0]["number"].as_u64() > before[0]["number"].as_u64(), "{after:#?}");
+    assert!(after[0]["number"].as_u64() < Some(99), "what was cut short counts for nothing");
+}
+
+/// S6: the catalogue has a copy of every node's events.
+#[test]
+fn the_trail_of_every_node_is_read_from_the_catalogue() {
+    let mut config = Config::default();
+    config.operations.catalogue.refresh_every = Duration::from_millis(100);
+    let server = Running::start_with(config);
+    server.put("/admin/flags/method.native", &json!({"enabled": false}));
+    let all = || server.get("/admin/audit?everywhere=true").json();
+    let set = |shown: &Value| {
+        let events = shown["events"].as_array().unwrap().clone();
+        events.into_iter().find(|event| event["action"] == "flag.enable")
+    };
+    let event = set(&until(all, |shown| set(shown).is_some())).unwrap();
+    let node = server.get("/admin/catalogue").json()["node"].clone();
+    assert_eq!((&event["node"], &event["target"]), (&node, &json!("method.native")));
+    assert!(node.as_str().is_some_and(|node| node.starts_with("node-")));
+    let refused = server.get("/admin/audit?everywhere=true&before=3");
+    assert_eq!(refused.problem(), "bad_request");
+}
+
+/// O6: a signal has no answer that says it was refused, so the trail does.
+#[test]
+fn a_reload_by_a_signal_that_is_refused_leaves_one_entry() {
+    let server = Running::start_tuned(Config::default(), |server| {
+        let read = Box::new(|| Err(vec!["server.listen is \"nowhere\"".to_string()]));
+        server.reload_from(Settings::default(), read, Box::new(|_| Ok(())));
+    });
+    server.control().reload("SIGHUP").unwrap_err();
+    let shown = server.get("/admin/audit").json()["events"].clone();
+    let reloads = shown.as_array().unwrap().iter().filter(|it| it["action"] == "config.reload");
+    let [entry] = &reloads.collect::<Vec<_>>()[..] else { panic!("one entry: {shown:#}") };
+    assert_eq!((&entry["who"], &entry["outcome"]), (&json!("SIGHUP"), &json!("refused")));
+    assert_eq!(entry["why"], "server.listen is \"nowhere\"");
 }
