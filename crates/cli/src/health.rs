@@ -1,6 +1,7 @@
 //! `mainstay health`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anstyle::Style;
 use mainstay_server::health::{CheckEntry, Health, HealthReport};
@@ -11,6 +12,9 @@ use crate::print::{BAD, GOOD, QUIET, WARNING};
 use crate::remote::Remote;
 use crate::table;
 
+/// How long the report may take: beyond the 5 s that the server waits for its checks, and within the
+/// 10 s after which whoever started this command gives up.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Nobody can say how the server is.
 const UNKNOWN: u8 = 3;
 
@@ -38,7 +42,7 @@ fn style(health: Health) -> Style {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let path = if arguments.verbose { "/health?fresh=true" } else { "/health" };
-    let answer = match arguments.remote.ask("GET", path, None) {
+    let answer = match arguments.remote.ask_within(PATIENCE, "GET", path, None) {
         Ok(answer) => answer,
         Err(failure) => return Ok(unknown(arguments, &failure.to_string())),
     };

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
-/// How long an answer may take: beyond the longest health check.
+/// How long an answer may take unless the caller says otherwise: no call of an operator works for
+/// longer, but for rebuilding.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -24,16 +25,24 @@ pub(crate) struct Remote {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) url: String,
+    /// How long to wait for an answer, such as 2s [default: 10s, and 8s for health]
+    #[arg(long, global = true, value_name = "TIME", value_parser = patience)]
+    timeout: Option<Duration>,
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let parsed = mainstay_server::parse_duration("timeout", text);
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    if parsed.is_zero() { Err("allowed is more than 0s".to_string()) } else { Ok(parsed) }
 }
 
 /// A client that takes error statuses as answers and shows the key of the environment.
 pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
-    ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
-        .middleware(with_key)
-        .build()
-        .new_agent()
+        .middleware(with_key);
+    config.build().new_agent()
 }
 
 /// The key comes from the environment: an argument would show in the list of processes.
@@ -63,8 +72,20 @@ impl Remote {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
+        self.ask_within(PATIENCE, verb, path, body)
+    }
+
+    /// The same within `patience`, unless the command line says how long.
+    pub(crate) fn ask_within(
+        &self,
+        patience: Duration,
+        verb: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let agent = agent(PATIENCE);
+        let patience = self.timeout.unwrap_or(patience);
+        let agent = agent(patience);
         let mut request = ureq::http::Request::builder().method(verb).uri(&url);
         let text = body.map(Value::to_string).unwrap_or_default();
         if body.is_some() {
@@ -73,9 +94,8 @@ impl Remote {
         let request = request
             .body(text)
             .map_err(|error| Failure::usage(format!("--url {}: {error}", self.url)))?;
-        let mut response = agent
-            .run(request)
-            .map_err(|error| Failure::new(format!("{url}: {error}; is the server running?")))?;
+        let mut response =
+            agent.run(request).map_err(|error| Failure::new(unanswered(&url, &error, patience)))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let text = body.map_err(|error| Failure::new(format!("{url}: {error}")))?;
@@ -109,6 +129,16 @@ impl Remote {
             400..500 => Err(Failure::usage(told)),
             _ => Err(Failure::new(told)),
         }
+    }
+}
+
+/// What is told when no answer comes.
+fn unanswered(url: &str, error: &ureq::Error, patience: Duration) -> String {
+    match error {
+        ureq::Error::Timeout(_) => {
+            format!("{url}: no answer within {} s; does the server hang?", patience.as_secs_f64())
+        }
+        error => format!("{url}: {error}; is the server running?"),
     }
 }
 

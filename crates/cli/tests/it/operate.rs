@@ -53,6 +53,23 @@ fn health_is_unknown_when_something_else_answers() {
     assert!(unknown.out.contains("answered 200 and no report"), "{}", unknown.out);
 }
 
+/// V2: whoever asks how a server is does not hang with it.
+#[test]
+fn health_is_unknown_when_nothing_is_answered() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // Connections come into the system's queue, and nobody takes them out of it.
+    for verbose in [&[][..], &["--verbose"]] {
+        let ask = ["health", "--timeout", "300ms", "--url", &url];
+        let unknown = mainstay(&[&ask, verbose].concat());
+        assert_eq!(unknown.code, 3, "{}{}", unknown.out, unknown.err);
+        assert!(unknown.out.contains("no answer within 0.3 s; does the"), "{}", unknown.out);
+    }
+    for wrong in ["0s", "soon"] {
+        assert_eq!(mainstay(&["health", "--timeout", wrong, "--url", &url]).code, 2);
+    }
+}
+
 /// V2: colours for who looks at a terminal, unless told otherwise, and for nobody else.
 #[test]
 fn health_is_coloured_in_a_terminal_and_not_with_no_color() {

@@ -10,6 +10,7 @@ use mainstay_resilience::{Clock, ConfigError, Criticality, Tick};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 /// Checks that a process may have; each may hold one thread. 64: a dozen dependencies and four
 /// methods for each of a dozen collections.
@@ -172,13 +173,20 @@ impl HealthRegistry {
     /// timeout. Checks that are being asked already are not asked a second time.
     #[must_use]
     pub fn report_fresh(&self) -> HealthReport {
+        self.report_within(Duration::MAX)
+    }
+
+    /// The same within `patience`: of a check that has not answered by then, what is known of it.
+    #[must_use]
+    pub fn report_within(&self, patience: Duration) -> HealthReport {
+        let asked_at = self.0.clock.now();
         let checks = self.checks();
         let before: Vec<u64> = checks.iter().map(|asked| asked.runs()).collect();
         for asked in &checks {
             asked.request();
         }
         for (asked, runs) in checks.iter().zip(before) {
-            asked.wait_beyond(runs);
+            asked.wait_beyond(runs, asked_at, patience);
         }
         self.assemble(&checks, self.0.clock.now())
     }

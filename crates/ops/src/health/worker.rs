@@ -115,15 +115,16 @@ impl Asked {
         (last.observation.clone(), Some(last))
     }
 
-    /// Waits until a run that began after `runs` finished is over, or the check hangs.
-    pub(super) fn wait_beyond(&self, runs: u64) {
+    /// Waits until a run that began after `runs` finished is over, or the check hangs, or `patience`
+    /// since `asked` is over.
+    pub(super) fn wait_beyond(&self, runs: u64, asked: Tick, patience: Duration) {
         /// The injected clock may be moved by hand, so it is looked at now and then.
         const LOOK_EVERY: Duration = Duration::from_millis(5);
         let began = self.clock.now();
         let mut slot = lock(&self.slot);
         while slot.runs <= runs && !slot.stop {
-            let since = slot.running.unwrap_or(began);
-            if self.clock.now().since(since) > self.check.timeout {
+            let (since, now) = (slot.running.unwrap_or(began), self.clock.now());
+            if now.since(since) > self.check.timeout || now.since(asked) >= patience {
                 return;
             }
             let waited = self.changed.wait_timeout(slot, LOOK_EVERY);

@@ -86,6 +86,20 @@ fn the_state_of_the_whole_follows_from_criticality() {
     }
 }
 
+/// V2: however long a check may take, whoever waits for a fresh report has its own bound.
+#[test]
+fn a_fresh_report_is_given_within_its_time_although_a_check_hangs() {
+    let world = world();
+    let hang = Hang::default();
+    world.registry.register(hang.check("slow").timeout(Duration::from_secs(60))).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(tell.send(world.registry.report_within(Duration::ZERO))));
+    // The clock stands still, so that only its own bound can end it.
+    let report = told.recv_timeout(Duration::from_secs(60)).expect("it waits for what hangs");
+    assert_eq!(state(&report, "slow"), Health::Unknown);
+    hang.release();
+}
+
 // V1
 #[test]
 fn a_hung_check_becomes_unknown_after_its_timeout_and_blocks_no_reader() {
