@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use axum::{Extension, Router};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,11 +21,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use mainstay_ops::correlation::{Ids, Incoming};
 use mainstay_ops::handles::{HandleClass, HandlesExhausted};
 
 use crate::caller::Peer;
 use crate::leaving::Spare;
+use crate::observe;
 use crate::problem::Problem;
+use crate::security_headers::SecurityHeaders;
 use crate::state::State;
 
 /// How long to wait after the system refused a connection, for want of file handles as a rule.
@@ -127,7 +131,7 @@ impl Door {
             Err(_) if place.spare => (place, None),
             Err(error) => match self.try_spare() {
                 Some(spare) => (spare, None),
-                None => return turn_away(stream, &error, self.state.has_tls()).await,
+                None => return turn_away(stream, &error, &self.state).await,
             },
         };
         // Answers are small and waited for: sent at once, not gathered.
@@ -162,20 +166,32 @@ impl Door {
     }
 }
 
-/// Tells a connection that there is no file handle for it, and closes it.
-async fn turn_away(mut stream: TcpStream, error: &HandlesExhausted, encrypted: bool) {
-    tracing::warn!(%error, "connection closed");
-    if encrypted {
+/// Tells a connection that there is no file handle for it, and closes it. Its request is not read, so
+/// the answer is written by hand, with the headers that every other one has.
+async fn turn_away(mut stream: TcpStream, error: &HandlesExhausted, state: &State) {
+    let ids = Ids::of_request(Incoming::default());
+    tracing::warn!(%error, correlation_id = ids.correlation, "connection closed");
+    if state.has_tls() {
         // What it speaks would have to be negotiated first.
         return tokio::time::sleep(ACCEPT_PAUSE).await;
     }
     let problem = Problem::busy(error.to_string(), 1_000);
     let body = serde_json::to_string(&problem).unwrap_or_default();
-    let answer = format!(
+    let mut headers = HeaderMap::new();
+    SecurityHeaders::default().add(state, &mut headers);
+    observe::say_level(&state.operations().levels.standing(), &mut headers);
+    observe::say_ids(&ids, &mut headers);
+    let mut answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()
     );
+    for (name, value) in &headers {
+        let value = value.to_str().unwrap_or_default();
+        answer.push_str(&format!("{name}: {value}\r\n"));
+    }
+    answer.push_str("\r\n");
+    answer.push_str(&body);
     let said = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;

@@ -113,16 +113,32 @@ impl Observed {
             state.operations().slo.request(source, ended.status >= 500, self.begun.elapsed());
         }
         let headers = response.headers_mut();
-        headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));
-        if standing.level != Level::Full {
-            headers.insert(LEVEL_REASON, in_a_header(&standing.reason));
-        }
+        say_level(&standing, headers);
         for (name, value) in
             [(CORRELATION_HEADER, self.correlation), (TRACEPARENT_HEADER, self.traceparent)]
         {
             if let Some(value) = value {
                 headers.insert(HeaderName::from_static(name), value);
             }
+        }
+    }
+}
+
+/// Puts the level of service on an answer.
+pub(crate) fn say_level(standing: &Standing, headers: &mut HeaderMap) {
+    headers.insert(LEVEL, HeaderValue::from_static(standing.level.as_str()));
+    if standing.level != Level::Full {
+        headers.insert(LEVEL_REASON, in_a_header(&standing.reason));
+    }
+}
+
+/// Puts the ids of a request that was not begun on its answer.
+pub(crate) fn say_ids(ids: &Ids, headers: &mut HeaderMap) {
+    let traceparent = ids.traceparent(random_id());
+    for (name, text) in [(CORRELATION_HEADER, &ids.correlation), (TRACEPARENT_HEADER, &traceparent)]
+    {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 }

@@ -19,7 +19,8 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Which of them an answer needs.
+/// Which of them an answer needs; the default: those of every answer.
+#[derive(Default)]
 pub(crate) struct SecurityHeaders {
     control: bool,
     chunked: bool,

@@ -430,6 +430,12 @@ fn o3_a_connection_without_a_handle_is_told_so_and_control_calls_pass() {
     assert_eq!((refused.header("connection"), refused.header("retry-after")), ("close", "1"));
     let detail = refused.json()["detail"].as_str().unwrap().to_string();
     assert!(detail.contains("file handles for connections"), "{detail}");
+    // Written by hand, and yet as every answer.
+    assert_eq!(refused.header("x-mainstay-level"), "full");
+    assert_eq!(refused.header("x-content-type-options"), "nosniff");
+    for name in ["x-correlation-id", "traceparent", "content-security-policy"] {
+        assert_ne!(refused.header(name), "", "{name}");
+    }
     drop((held, slow));
     let deadline = Instant::now() + Duration::from_secs(60);
     while server.post("/search", &json!({"query": "x"})).status != 200 {
