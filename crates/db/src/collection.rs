@@ -104,7 +104,7 @@ pub struct CollectionStatus {
     pub views: Vec<ViewStatus>,
     /// Fusion weights tuned for this collection.
     pub weights: Option<Weights>,
-    /// Times that refinement or compaction panicked and was begun anew.
+    /// Times that refinement, compaction or the driver of a view panicked and was begun anew.
     pub worker_restarts: u64,
 }
 

@@ -12,6 +12,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,10 @@ impl Driver {
     /// Runs until the collection closes; makes a last checkpoint.
     pub(crate) fn run(mut self) {
         while !self.inner.stopper.is_set() {
-            match self.step() {
+            // A panic ends what it met and not the view: whoever waits for it would wait for ever.
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.step()))
+                .unwrap_or_else(|panic| Err(Fault::Panic(panic_message(panic.as_ref()))));
+            match stepped {
                 Ok(Step::Advanced) => self.recovered(),
                 Ok(Step::Idle) => {
                     self.recovered();
@@ -340,6 +344,9 @@ impl Driver {
             self.rebuild(&reason);
         } else if panicked {
             self.merging = None;
+            self.inner.restarts.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("mainstay_worker_restarts_total", "worker" => kind.name())
+                .increment(1);
             self.inner.reopen(&self.slot);
         }
         let pause = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);

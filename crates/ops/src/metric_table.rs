@@ -206,7 +206,10 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "mainstay_worker_restarts_total",
         "Times that background work panicked and was begun anew",
-        &[Label::one_of("worker", &["refine", "compact"])],
+        &[Label::one_of(
+            "worker",
+            &["refine", "compact", "documents", "bm25", "tantivy", "native", "semantic"],
+        )],
     )
     .after("background work has panicked"),
     Metric::counter(

@@ -5,7 +5,7 @@
 //! | a damaged view | its driver makes it anew from the log |
 //! | a breaker that opened | active probes once its open period is over; one that hangs is given up |
 //! | a search thread that hangs | its lane puts another one in its place |
-//! | refinement or compaction that panics | whoever started it begins it anew |
+//! | refinement, compaction or the driver of a view that panics | whoever started it begins it anew |
 //! | memory near the limit | the guard shrinks caches and returns pages |
 //! | memory at the last step | what embeds is isolated until there is room again: here |
 //!
@@ -98,7 +98,7 @@ impl Remedies {
     fn look_at_workers(&mut self, collection: &str, restarts: u64) {
         let before = self.restarts.insert(collection.to_string(), restarts);
         if before.unwrap_or(0) < restarts {
-            let why = "refinement or compaction panicked; the log says where";
+            let why = "background work or the driver of a view panicked; the log says where";
             self.note("worker.restart", collection, "dead", "begun anew", why);
         }
     }

@@ -1,9 +1,13 @@
 //! What mends itself leaves one entry in the audit trail (D5).
 
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use mainstay_db::file_system::{Bytes, FileHandle, FileSystem, Listed, LockError, LockGuard};
 use mainstay_db::{InjectedFault, Method, Options};
 use mainstay_ops::handles::HandleConfig;
 use mainstay_resilience::{BreakerConfig, OpenFor};
@@ -117,4 +121,100 @@ fn d5_a_probe_that_hangs_is_given_up_with_one_entry() {
         },
         |shown| shown["state"] == "closed",
     );
+}
+
+/// A disk at which one thread panics when it makes a file: a fault of the program, not of the disk.
+#[derive(Debug)]
+struct Deadly {
+    inner: Arc<dyn FileSystem>,
+    thread: &'static str,
+    deaths: AtomicUsize,
+}
+
+impl FileSystem for Deadly {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        let is_its = std::thread::current().name() == Some(self.thread);
+        let one_less = |left: usize| left.checked_sub(1);
+        let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
+        if is_its && self.deaths.fetch_update(set, fetch, one_less).is_ok() {
+            panic!("injected: the thread {} dies", self.thread);
+        }
+        self.inner.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
+        self.inner.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir_all(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Listed>> {
+        self.inner.list(dir)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        self.inner.len(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.inner.exists(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Bytes> {
+        self.inner.map(path)
+    }
+
+    fn lock_exclusive(&self, path: &Path) -> Result<Box<dyn LockGuard>, LockError> {
+        self.inner.lock_exclusive(path)
+    }
+
+    fn available_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.inner.available_bytes(path)
+    }
+}
+
+/// D5: the thread that drives a view panics for real, while it writes a checkpoint. The view goes on by
+/// itself; metric and trail say so.
+#[test]
+fn d5_a_thread_that_dies_at_its_work_goes_on_with_its_entries() {
+    let host = Host::new(&HandleConfig::default(), None).unwrap();
+    let deaths = AtomicUsize::new(1);
+    let disk = Deadly { inner: host.file_system(), thread: "bm25", deaths };
+    let server = Running::start_on(Arc::new(disk), Config::default());
+    indexed(&server);
+    let entries = noted(&server, "worker.restart");
+    let entry = &entries[0];
+    assert_eq!((&entry["target"], &entry["who"]), (&json!("default"), &json!("system")));
+    assert_eq!((&entry["before"], &entry["after"]), (&json!("dead"), &json!("begun anew")));
+    let metrics = server.get("/metrics").body;
+    for counted in [
+        "mainstay_worker_restarts_total{worker=\"bm25\"} ",
+        "mainstay_view_failures_total{view=\"bm25\"} ",
+    ] {
+        let count = metrics.lines().find_map(|line| line.strip_prefix(counted)).unwrap();
+        assert!(count.parse::<f64>().unwrap() >= 1.0, "{counted}{count}");
+    }
+    let later = json!([{"id": "2", "body": "a second zebra"}]);
+    let seq = server.put("/collections/default/documents", &later).json()["seq"].as_u64().unwrap();
+    let docs = server.db.collection("default").unwrap();
+    assert!(docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(60)));
+    assert_eq!(search(&server)["complete"], true);
 }
