@@ -2,7 +2,8 @@
 //! the process meets its own limit with a clear error before the kernel's with an unclear one.
 //!
 //! The maximum comes from `RLIMIT_NOFILE` less a reserve for what opens handles without asking
-//! (libraries, the standard streams, a core dump). Each [`HandleClass`] has a share that others
+//! (libraries, the standard streams, a core dump), and for the connections to dependencies, whose
+//! libraries keep them within bounds of their own. Each [`HandleClass`] has a share that others
 //! cannot take, so that a flood of connections leaves the log able to open its next segment.
 //!
 //! | metric | kind | labels |
@@ -62,6 +63,9 @@ pub struct HandleConfig {
     pub max: u64,
     /// Handles left to what opens them without asking, 0 to 100,000 (default 64).
     pub reserve: u64,
+    /// Handles left, beyond the reserve, to connections that libraries open to dependencies within
+    /// bounds of their own, 0 to 1,000,000 (default 0).
+    pub dependencies: u64,
     /// Percent of the pool that only files may use, 0 to 90 (default 25).
     pub files_percent: u64,
     /// Percent of the pool that only connections may use, 0 to 90 (default 25).
@@ -70,7 +74,13 @@ pub struct HandleConfig {
 
 impl Default for HandleConfig {
     fn default() -> Self {
-        HandleConfig { max: 0, reserve: 64, files_percent: 25, connections_percent: 25 }
+        HandleConfig {
+            max: 0,
+            reserve: 64,
+            dependencies: 0,
+            files_percent: 25,
+            connections_percent: 25,
+        }
     }
 }
 
@@ -84,6 +94,10 @@ impl HandleConfig {
         }
         if self.reserve > 100_000 {
             return Err(ConfigError::new("handles.reserve", self.reserve, "0 to 100000"));
+        }
+        if self.dependencies > 1_000_000 {
+            let allowed = "0 to 1000000";
+            return Err(ConfigError::new("handles.dependencies", self.dependencies, allowed));
         }
         for (field, percent) in [
             ("files_percent", self.files_percent),
@@ -180,13 +194,13 @@ impl HandlePool {
     pub fn with_limit(config: &HandleConfig, soft: Option<u64>) -> Result<Self, ConfigError> {
         config.validate()?;
         let soft = soft.unwrap_or(UNLIMITED_MEANS).min(u64::from(u32::MAX));
-        let usable = soft.saturating_sub(config.reserve);
+        let usable = soft.saturating_sub(config.reserve).saturating_sub(config.dependencies);
         let max = if config.max == 0 { usable } else { config.max };
         if max < HANDLES_MIN || max > usable {
             let allowed = format!(
-                "{HANDLES_MIN} to {usable}: the soft limit is {soft} and {} are kept in reserve; raise \
-                 it with ulimit -n or LimitNOFILE",
-                config.reserve
+                "{HANDLES_MIN} to {usable}: the soft limit is {soft}, {} are kept in reserve and {} for \
+                 connections to dependencies; raise it with ulimit -n or LimitNOFILE",
+                config.reserve, config.dependencies
             );
             return Err(ConfigError::new("handles.max", max, allowed));
         }

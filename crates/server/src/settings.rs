@@ -317,8 +317,34 @@ impl Settings {
         HandleConfig {
             max: self.number("handles.max"),
             reserve: self.number("handles.reserve"),
+            dependencies: self.connections_out(),
             ..HandleConfig::default()
         }
+    }
+
+    /// Connections to dependencies that may be open at a time: their pools take no handle for each.
+    fn connections_out(&self) -> u64 {
+        let is_set = |name| !self.text(name).is_empty();
+        let postgres = match is_set("catalogue.url") {
+            true => self.number("catalogue.connections_max"),
+            false => 0,
+        };
+        // The thread that takes portions has one connection, and makes another one for a broken one.
+        let redis = if is_set("admission.redis_url") { 2 } else { 0 };
+        // One that is kept, and one that replaces it.
+        let collector = if is_set("telemetry.endpoint") { 2 } else { 0 };
+        postgres + redis + collector + self.embedding_connections()
+    }
+
+    /// One for each thread that embeds and one for queries. Collections may name providers of their
+    /// own beside the one that is set, so the room is there without that as well.
+    fn embedding_connections(&self) -> u64 {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let threads = match self.number("semantic.threads") {
+            0 => cores(),
+            threads => threads,
+        };
+        threads + 1
     }
 
     /// How dependencies outside the process are called.

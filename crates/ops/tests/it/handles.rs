@@ -43,6 +43,12 @@ fn a_limit_that_leaves_too_little_is_refused_with_what_to_do() {
     assert!(HandlePool::with_limit(&greedy, None).unwrap_err().to_string().contains("120"));
     let above = HandleConfig { max: 2_000, ..config.clone() };
     assert!(HandlePool::with_limit(&above, Some(1_024)).is_err());
+    let outside = HandleConfig { dependencies: 944, ..config.clone() };
+    let pool = HandlePool::with_limit(&outside, Some(1_024)).unwrap();
+    assert_eq!(pool.report(&KernelFiles::default()).max, 16);
+    let outside = HandleConfig { dependencies: 945, ..config.clone() };
+    let refused = HandlePool::with_limit(&outside, Some(1_024)).unwrap_err().to_string();
+    assert!(refused.contains("945 for connections to dependencies"), "{refused}");
     for max in [1, 15] {
         assert!(HandleConfig { max, ..config.clone() }.validate().is_err());
     }

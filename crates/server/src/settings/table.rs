@@ -243,13 +243,13 @@ pub const SETTINGS: &[Setting] = &[
         "handles.max",
         Kind::Count(0, 1 << 20),
         "0",
-        "File handles that may be given out, 16 at least; 0 takes the limit of the process less the reserve.",
+        "File handles that may be given out, 16 at least; 0 takes the limit of the process less the reserve and what dependencies may take.",
     ),
     fixed(
         "handles.reserve",
         Kind::Count(0, 100_000),
         "64",
-        "File handles left to what opens them without asking; with 0 even control calls may find none.",
+        "File handles left to what opens them without asking, beside as many as there may be connections to dependencies: catalogue.connections_max of PostgreSQL, one for each thread that embeds, a few of Redis and the collector; with 0 even control calls may find none.",
     ),
     fixed(
         "levels.worsen_after",

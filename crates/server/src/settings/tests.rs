@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use mainstay_ops::handles::HandlePool;
+
 use super::*;
 
 fn load(
@@ -352,6 +354,27 @@ fn a_default_gives_way_to_what_was_set() {
     ] {
         load(toml, &[], &[]).unwrap();
     }
+}
+
+/// O3: the pool of PostgreSQL, the client of Redis and the others open sockets without asking, so as many
+/// handles are left to them as they may take at a time.
+#[test]
+fn handles_are_left_to_every_connection_that_a_dependency_may_take() {
+    let left = |toml: &str| {
+        let settings = load(toml, &[("MAINSTAY_SEMANTIC_THREADS", "3")], &[]).unwrap();
+        HandlePool::with_limit(&settings.handles(), Some(4096)).unwrap();
+        settings.handles().dependencies
+    };
+    assert_eq!(
+        left(""),
+        4,
+        "a thread each and one for queries: providers may be named at any time"
+    );
+    let postgres = "[catalogue]\nurl = \"postgres://ada@db/x\"\n";
+    assert_eq!(left(postgres), 4 + 50);
+    assert_eq!(left(&format!("{postgres}connections_max = 700\n")), 4 + 700);
+    assert_eq!(left("[admission]\nredis_url = \"redis://cache\"\n"), 4 + 2);
+    assert_eq!(left("[telemetry]\nendpoint = \"http://collector:4317\"\n"), 4 + 2);
 }
 
 /// O6, R6: what is set for one service alone is a change as any other.
