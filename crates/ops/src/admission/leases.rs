@@ -219,13 +219,19 @@ impl Shared {
         let asked = Tick::from_nanos(quota.asked_at.load(Ordering::Relaxed));
         let soon = self.clock.now().since(asked) < ASK_EVERY;
         if !soon && !quota.wants.swap(true, Ordering::AcqRel) {
-            lock(&self.line).wanting.push_back(Arc::clone(quota));
-            self.wake.notify_one();
+            let mut line = lock(&self.line);
+            if line.wanting.len() < KEYS_MAX {
+                line.wanting.push_back(Arc::clone(quota));
+                self.wake.notify_one();
+            } else {
+                // Those before it are of keys that are forgotten by now: it asks the next time.
+                quota.wants.store(false, Ordering::Release);
+            }
         }
     }
 
-    /// Takes portions for whoever wants one, until the end. The line holds each quota once, so it
-    /// is no longer than there are quotas.
+    /// Takes portions for whoever wants one, until the end. The line holds each quota once, also one
+    /// that is forgotten meanwhile, and at most [`KEYS_MAX`].
     fn refill(&self, store: &RedisStore) {
         loop {
             let quota = {
@@ -286,5 +292,36 @@ fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// O4: more keys than are remembered, while the store hangs: neither they nor those that wait for
+    /// a portion grow without bound, and each key's first request is admitted from the node's share.
+    #[test]
+    fn distinct_keys_beyond_the_bound_are_forgotten_also_while_the_store_hangs() {
+        // Without the thread nobody takes from the line, as while it waits for the store.
+        let shared = Shared {
+            clock: Clock::system(),
+            nodes: 2,
+            quotas: Mutex::default(),
+            line: Mutex::default(),
+            wake: Condvar::new(),
+        };
+        let leases = Leases { shared: Arc::new(shared), thread: None };
+        let rule = RateRule::parse_list("search = 60/h").unwrap()[0];
+        let keys = 2 * KEYS_MAX + 10_000;
+        for key in 0..keys {
+            assert!(leases.spend("search-per-key", &rule, &format!("key-{key}"), 1), "key {key}");
+        }
+        let remembered = leases.report().len();
+        assert!((KEYS_MAX / 2..=KEYS_MAX).contains(&remembered), "{remembered}");
+        assert_eq!(lock(&leases.shared.line).wanting.len(), KEYS_MAX);
+        let last = format!("search-per-key/key-{}", keys - 1);
+        assert!(leases.report().iter().any(|quota| quota.name == last));
     }
 }

@@ -1,5 +1,6 @@
 //! C5: keys, scopes, and what is open without them.
 
+use mainstay_server::admission::{AdmissionConfig, RateRule};
 use mainstay_server::{AuthMode, Config};
 use serde_json::{Value, json};
 
@@ -250,4 +251,39 @@ fn properties_of_keys_out_of_range_are_refused() {
         assert_eq!(refused.problem(), "bad_request", "{body}");
         assert!(refused.body.contains(part), "{part} is not in {}", refused.body);
     }
+}
+
+/// C5, O4: ten thousand different keys that nobody has made: each is refused, and nothing of them is
+/// kept.
+#[test]
+fn ten_thousand_distinct_keys_are_refused_and_leave_nothing_behind() {
+    let config = AdmissionConfig {
+        key_rates: RateRule::parse_list("search = 1000000/m").unwrap(),
+        ..AdmissionConfig::default()
+    };
+    let server = Running::start_with(Config { admission: config, ..Config::default() });
+    let admin = key_of(&create(&server, None, &json!({"name": "root", "scopes": ["admin"]})));
+    let search = json!({"query": "zebra"});
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let (server, search) = (&server, &search);
+            scope.spawn(move || {
+                let agent = agent();
+                for number in 0..2_500 {
+                    let key = format!("Bearer msk_{part}x{number}_{number:032}");
+                    let asked = agent.post(server.url("/search")).header("authorization", key);
+                    let status = asked.send_json(search).unwrap().status().as_u16();
+                    // Who guesses that much is told to come again later.
+                    assert!([401, 429].contains(&status), "{status}");
+                }
+            });
+        }
+    });
+    let own = with_key(&server, Some(&admin), "POST", "/search", Some(&search));
+    assert_eq!(own.status, 200, "{}", own.body);
+    let shown = with_key(&server, Some(&admin), "GET", "/admin/admission", None).json();
+    let rates = shown["rates"].as_array().unwrap();
+    assert_eq!(rates[0]["keys"], 1, "{shown:#}");
+    let audit = with_key(&server, Some(&admin), "GET", "/admin/audit?limit=1000", None).body;
+    assert!(audit.len() < 10_000, "{audit}");
 }
