@@ -423,6 +423,28 @@ fn a_collector_that_answers_nonsense_costs_spans_alone() {
     a_useless_collector_costs_spans_alone("grpc", &url);
 }
 
+/// Bad input: a collector that takes the connection and never answers.
+#[test]
+fn a_collector_that_never_answers_costs_spans_alone_and_holds_up_no_end() {
+    for protocol in ["grpc", "http/protobuf"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // Connections come into the system's queue, and nobody takes them out of it.
+        a_useless_collector_costs_spans_alone(protocol, &url);
+        // Longer than a flush at the end is waited for.
+        let endpoint = format!("telemetry.endpoint={url}");
+        let protocol = format!("telemetry.protocol={protocol}");
+        let mut node = Node::start(&[&endpoint, &protocol, "telemetry.timeout=1m"], None);
+        for _ in 0..50 {
+            assert_eq!(node.search("waits", None), 200);
+        }
+        node.signal("-TERM");
+        node.await_line("stopped; everything is durable");
+        assert_eq!(node.child.wait().unwrap().code(), Some(0));
+        drop(listener);
+    }
+}
+
 #[test]
 fn a_slow_search_is_logged_with_its_plan_and_without_its_text() {
     let node = Node::start(&["search.slow_threshold=1ms", "server.searches_max=9"], None);
