@@ -360,7 +360,7 @@ mod tests {
 
     use super::*;
 
-    /// R6, S10: the process's own settings and drills reach the collector as any other dependency.
+    /// R6: the process's own settings and drills reach the collector as any other dependency.
     #[test]
     fn the_collector_is_listed_set_and_drilled_through_the_pipelines_of_the_process() {
         let pipelines = Pipelines::new(PipelinesConfig::default()).unwrap();

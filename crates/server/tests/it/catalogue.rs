@@ -103,7 +103,7 @@ fn searches_go_on_while_the_catalogue_is_gone_and_it_comes_back_by_itself() {
     goes_on_without(Postgres::kill, Postgres::run);
 }
 
-/// R8, S10: the same with a database that accepts connections and never answers.
+/// R8: the same with a database that accepts connections and never answers.
 #[test]
 fn searches_go_on_while_the_catalogue_hangs_and_it_comes_back_by_itself() {
     goes_on_without(Postgres::pause, Postgres::resume);
@@ -164,7 +164,7 @@ fn goes_on_without(take_away: fn(&Postgres), bring_back: fn(&Postgres)) {
     eprintln!("{searches} searches until health named it, all answered");
 }
 
-/// V1, S10: a restart heals no database, so however long a turn with it takes, what watches the
+/// V1: a restart heals no database, so however long a turn with it takes, what watches the
 /// process is not told that the process hangs.
 #[test]
 fn the_process_lives_while_the_database_hangs() {
