@@ -1,6 +1,7 @@
 //! `mainstay slo` and `mainstay audit`.
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_server::slo::{MeanTimeReport, ObjectiveReport, SloReport, Verdict};
 use serde_json::Value;
@@ -9,6 +10,9 @@ use crate::failure::Failure;
 use crate::print::{BAD, GOOD, QUIET, WARNING};
 use crate::remote::Remote;
 use crate::table::{self, plain};
+
+/// Incidents in the table; `--json` has more.
+const INCIDENTS_SHOWN: usize = 10;
 
 /// How good a running server is against what it promises
 #[derive(clap::Args)]
@@ -105,14 +109,35 @@ fn show(report: &SloReport, answer: &Value) {
         figure("mttr_minutes").map_or("unknown".into(), |m| format!("{m:.1} min")),
         hours("mtbf_lower_hours"),
     );
-    for incident in answer["incidents"].as_array().into_iter().flatten().take(10) {
-        let lasts = incident["ended_unix_ms"].is_null();
-        let (style, word) = if lasts { (BAD, "open") } else { (QUIET, "closed") };
-        let title = incident["title"].as_str().unwrap_or_default();
-        anstream::println!("{style}{word}{style:#}  #{} {title}", incident["number"]);
-    }
+    show_incidents(answer);
     if report.unsaved_seconds > 0 {
         anstream::println!("{WARNING}not saved for {} s{WARNING:#}", report.unsaved_seconds);
+    }
+}
+
+/// Incidents in a table of their own; `answer` has the latest first.
+fn show_incidents(answer: &Value) {
+    let incidents = answer["incidents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let row = |incident: &Value| {
+        let began = incident["began_unix_ms"].as_u64().unwrap_or_default();
+        let ended = incident["ended_unix_ms"].as_u64();
+        let lasted = ended.unwrap_or(now).saturating_sub(began) as f64 / 1e3;
+        let (style, state) = if ended.is_some() { (QUIET, "closed") } else { (BAD, "open") };
+        vec![
+            plain(format!("#{}", incident["number"])),
+            (state.to_string(), style),
+            (mainstay_server::format_time(began), QUIET),
+            plain(length(lasted)),
+            plain(text(&incident["key"])),
+            plain(text(&incident["title"])),
+        ]
+    };
+    let rows: Vec<_> = incidents.iter().take(INCIDENTS_SHOWN).map(row).collect();
+    if !rows.is_empty() {
+        table::print(&["incident", "", "began", "lasted", "cause", "what happened"], &rows);
     }
 }
 

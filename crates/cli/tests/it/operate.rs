@@ -152,6 +152,12 @@ fn what_an_operator_set_outlives_restarts() {
     assert_eq!(judged[0]["verdict"], "missed", "{judged:#?}");
     let table = server.mainstay(&["slo"]);
     assert_eq!(table.code, 1, "a promise is missed: {}", table.out);
+    // Each incident with its beginning, its length and its cause.
+    let began = slo["incidents"][0]["began_unix_ms"].as_u64().unwrap();
+    let cause = slo["incidents"][0]["key"].as_str().unwrap();
+    for shown in [&mainstay_server::format_time(began), cause, "lasted"] {
+        assert!(table.out.contains(shown), "{shown} is not in\n{}", table.out);
+    }
     for shown in
         ["mean time between failures, at least", "720.0 h", "15.0 min", "missed", "1 failure in"]
     {
