@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::data;
 use crate::failure::{FOUND_FAULT, Failure};
 use crate::load_client::{Client, Target};
+use crate::trust::Trust;
 
 /// Send searches to a server at a steady rate and measure the answers
 #[derive(clap::Args)]
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
     /// The address of the server, such as http://127.0.0.1:8080
     #[arg(long, env = "MAINSTAY_URL", hide_env_values = true)]
     url: String,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// Requests a second
     #[arg(long, default_value_t = 100.0)]
     rate: f64,
@@ -149,7 +152,7 @@ pub(crate) fn measure(
         Pace::Steady(_) => data::bar(total, "load", "requests"),
         Pace::AsAnswered => data::bar(0, "load", "requests"),
     });
-    let target = Arc::new(Target::new(&arguments.url, "/search")?);
+    let target = Arc::new(Target::new(&arguments.url, "/search", &arguments.trust)?);
     let bodies: Arc<Vec<Bytes>> = Arc::new(queries.iter().map(|it| body(arguments, it)).collect());
     let next = Arc::new(AtomicU64::new(0));
     // One thread: what it takes from the machine is missing from the server beside it.

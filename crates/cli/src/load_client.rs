@@ -15,9 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::failure::Failure;
+use crate::trust::Trust;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ pub(crate) struct Target {
 impl Target {
     /// The address of `POST path` on a server such as `http://127.0.0.1:8080`, with the key of the
     /// environment.
-    pub(crate) fn new(url: &str, path: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(url: &str, path: &str, trust: &Trust) -> Result<Self, Failure> {
         let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("--url {url}: {why}"));
         let uri: Uri = format!("{}{path}", url.trim_end_matches('/'))
             .parse()
@@ -53,7 +53,7 @@ impl Target {
         let key = key.map(|key| HeaderValue::try_from(format!("Bearer {key}"))).transpose();
         Ok(Self {
             port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
-            tls: is_tls.then(connector),
+            tls: is_tls.then(|| trust.of_load().map(TlsConnector::from)).transpose()?,
             path: uri
                 .path()
                 .parse()
@@ -63,13 +63,6 @@ impl Target {
             host,
         })
     }
-}
-
-/// With the roots that browsers trust.
-fn connector() -> TlsConnector {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }
 
 /// A connection that asks one thing after the other.

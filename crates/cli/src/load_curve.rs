@@ -109,7 +109,10 @@ fn step(multiple: f64, report: &Report, resident_mib: f64) -> Step {
 
 /// The server's resident memory as its metrics say; 0 when they do not.
 fn resident_mib(arguments: &Arguments) -> f64 {
-    let agent = crate::remote::agent(Duration::from_secs(5));
+    // What could not be read was refused before the load began.
+    let Ok(agent) = crate::remote::agent(Duration::from_secs(5), &arguments.trust) else {
+        return 0.0;
+    };
     let answer = agent.get(arguments.address("/metrics")).call();
     let text = answer.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok());
     let text = text.unwrap_or_default();

@@ -24,6 +24,7 @@ mod serve;
 mod slo;
 mod table;
 mod tls_files;
+mod trust;
 mod verify;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use mainstay_server::problem::Problem;
 
 use crate::data;
 use crate::failure::Failure;
+use crate::trust::Trust;
 
 /// Make the index of a method anew from the log
 #[derive(clap::Args)]
@@ -19,6 +20,8 @@ pub(crate) struct Arguments {
     /// The address of a running server: it goes on answering from the old index meanwhile
     #[arg(long, env = "MAINSTAY_URL", hide_env_values = true, conflicts_with = "data")]
     url: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
     /// The collection
     #[arg(long, short, default_value = COLLECTION_DEFAULT)]
     collection: String,
@@ -64,7 +67,7 @@ fn remote(url: &str, arguments: &Arguments) -> Result<(), Failure> {
     let url =
         format!("{}/admin/collections/{}/rebuild", url.trim_end_matches('/'), arguments.collection);
     let body = serde_json::json!({ "method": arguments.method.name() });
-    let mut response = crate::remote::agent(PATIENCE)
+    let mut response = crate::remote::agent(PATIENCE, &arguments.trust)?
         .post(&url)
         .send_json(body)
         .map_err(|e| Failure::new(format!("{url}: {e}; is the server running?")))?;

@@ -6,6 +6,7 @@ use mainstay_server::problem::Problem;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::trust::Trust;
 
 /// How long an answer may take unless the caller says otherwise: no call of an operator works for
 /// longer, but for rebuilding.
@@ -28,6 +29,8 @@ pub(crate) struct Remote {
     /// How long to wait for an answer, such as 2s [default: 10s, and 8s for health]
     #[arg(long, global = true, value_name = "TIME", value_parser = patience)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
@@ -37,12 +40,13 @@ fn patience(text: &str) -> Result<Duration, String> {
 }
 
 /// A client that takes error statuses as answers and shows the key of the environment.
-pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+pub(crate) fn agent(timeout: Duration, trust: &Trust) -> Result<ureq::Agent, Failure> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
+        .tls_config(trust.of_agent()?)
         .middleware(with_key);
-    config.build().new_agent()
+    Ok(config.build().new_agent())
 }
 
 /// The key comes from the environment: an argument would show in the list of processes.
@@ -85,7 +89,7 @@ impl Remote {
     ) -> Result<Answer, Failure> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let patience = self.timeout.unwrap_or(patience);
-        let agent = agent(patience);
+        let agent = agent(patience, &self.trust)?;
         let mut request = ureq::http::Request::builder().method(verb).uri(&url);
         let text = body.map(Value::to_string).unwrap_or_default();
         if body.is_some() {

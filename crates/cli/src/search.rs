@@ -10,6 +10,7 @@ use mainstay_server::search_json::SearchRequestJson;
 use mainstay_server::wire::SearchAnswerJson;
 
 use crate::failure::{FOUND_FAULT, Failure};
+use crate::trust::Trust;
 use crate::{data, print};
 
 /// Search a data directory or a running server
@@ -23,6 +24,8 @@ pub(crate) struct Arguments {
     /// The address of a running server, such as http://127.0.0.1:8080
     #[arg(long, env = "MAINSTAY_URL", hide_env_values = true, conflicts_with = "data")]
     url: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
     /// The collection
     #[arg(long, short, default_value = COLLECTION_DEFAULT)]
     collection: String,
@@ -86,7 +89,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let request = arguments.request();
     let answer = match (&arguments.url, &arguments.data) {
-        (Some(url), _) => ask(url, &request)?,
+        (Some(url), _) => ask(url, &arguments.trust, &request)?,
         (None, Some(folder)) => {
             let db = data::open_existing(folder, Options::default())?;
             let collection = db.collection(&arguments.collection)?;
@@ -144,10 +147,10 @@ impl Arguments {
 }
 
 /// Asks a running server.
-fn ask(url: &str, request: &SearchRequestJson) -> Result<SearchAnswerJson, Failure> {
+fn ask(url: &str, trust: &Trust, request: &SearchRequestJson) -> Result<SearchAnswerJson, Failure> {
     let patience =
         Duration::from_millis(request.timeout_ms.unwrap_or(2000)) + Duration::from_secs(5);
-    let agent = crate::remote::agent(patience);
+    let agent = crate::remote::agent(patience, trust)?;
     let url = format!("{}/search", url.trim_end_matches('/'));
     let mut response = agent
         .post(&url)

@@ -46,7 +46,8 @@ impl TlsFiles {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Reads a file of a certificate or key.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;

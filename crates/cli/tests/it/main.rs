@@ -16,6 +16,7 @@ mod secrets;
 mod server;
 mod shutdown;
 mod telemetry;
+mod tls;
 mod unreadable;
 mod watch;
 

@@ -78,7 +78,7 @@ pub fn reference() -> String {
         "# Configuration\n\n\
          Every setting of `mainstay serve`; this page is made from the table in `crates/server/src/settings/table.rs`.\n\n\
          Later sources win: the default, the file given by `--config` (or `MAINSTAY_CONFIG`), environment variables, `--set NAME=VALUE` and the command's own options.\n\
-         A variable that begins with `MAINSTAY_` and is neither below nor one that a command reads (`MAINSTAY_DATA`, `MAINSTAY_URL`, `MAINSTAY_API_KEY`) is a fault; those that Kubernetes sets for a service called `mainstay` are not.\n\
+         A variable that begins with `MAINSTAY_` and is neither below nor one that a command reads (`MAINSTAY_DATA`, `MAINSTAY_URL`, `MAINSTAY_API_KEY`, `MAINSTAY_CA`, `MAINSTAY_CERT`, `MAINSTAY_CERT_KEY`) is a fault; those that Kubernetes sets for a service called `mainstay` are not.\n\
          A password on the command line is refused, because the list of processes shows it: use the environment or the file.\n\
          All faults of all sources are told at once, and the server does not start with one.\n\
          `mainstay config show --origin` prints what counts and where it comes from; `mainstay config check FILE` only checks.\n\

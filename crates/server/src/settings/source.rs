@@ -19,6 +19,9 @@ const PREFIX: &str = "MAINSTAY_";
 /// themselves, and those of this project's own tests, which run the program.
 pub const PROGRAM_VARIABLES: &[&str] = &[
     "MAINSTAY_API_KEY",
+    "MAINSTAY_CA",
+    "MAINSTAY_CERT",
+    "MAINSTAY_CERT_KEY",
     "MAINSTAY_CONFIG",
     "MAINSTAY_DATA",
     "MAINSTAY_URL",
