@@ -1,5 +1,6 @@
-//! Known vulnerabilities of the versions in `Cargo.lock`, from a list that is checked in: CI needs no
-//! network for it, and the same commit gives the same answer.
+//! Known vulnerabilities of the versions in every `Cargo.lock`, from a list that is checked in: CI needs
+//! no network for it, and the same commit gives the same answer. The benchmarks and the fuzzer have
+//! locks of their own.
 //!
 //! `cargo xtask audit --refresh FOLDER` makes the list anew from a clone of
 //! <https://github.com/rustsec/advisory-db>.
@@ -14,6 +15,8 @@ use crate::command;
 
 /// Where the list lies, from the repository's root.
 const LIST: &str = "xtask/advisories.tsv";
+/// The age from which on the list says little of today.
+const OLD_DAYS: i64 = 180;
 /// Advisories that are accepted, each with the reason.
 const ACCEPTED: &[(&str, &str)] = &[];
 
@@ -27,7 +30,7 @@ struct Advisory {
     safe: Vec<VersionReq>,
 }
 
-/// Looks up every package of `Cargo.lock`.
+/// Looks up every package that is locked.
 ///
 /// # Errors
 /// Each vulnerability that is not accepted, and lines of the list that cannot be read.
@@ -40,14 +43,14 @@ pub(crate) fn run() -> Result<(), String> {
         advisories.entry(advisory.package.clone()).or_default().push(advisory);
     }
     let known: usize = advisories.values().map(Vec::len).sum();
-    let (mut faults, mut packages) = (Vec::new(), 0);
-    for (name, version) in locked()? {
-        packages += 1;
+    let (mut faults, locked) = (Vec::new(), locked()?);
+    let packages = locked.len();
+    for ((name, version), lock) in locked {
         for advisory in advisories.get(&name).into_iter().flatten() {
             if advisory.safe.iter().any(|safe| safe.matches(&version)) {
                 continue;
             }
-            let found = format!("{name} {version}: {} ({})", advisory.id, advisory.kind);
+            let found = format!("{name} {version}: {} ({}), in {lock}", advisory.id, advisory.kind);
             if let Some((_, why)) = ACCEPTED.iter().find(|(id, _)| *id == advisory.id) {
                 println!("audit: {found}, accepted: {why}");
             } else if advisory.kind == "vulnerability" {
@@ -65,7 +68,36 @@ pub(crate) fn run() -> Result<(), String> {
         ));
     }
     println!("audit: {packages} packages have none of {known} known vulnerabilities (of {date})");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let today = now.map_or(0, |now| (now.as_secs() / 86_400) as i64);
+    if let Some(warning) = age_warning(date, today) {
+        println!("audit: {warning}");
+    }
     Ok(())
+}
+
+/// What to say of a list of this date, so many days after 1970-01-01; nothing while it is young.
+fn age_warning(date: &str, today: i64) -> Option<String> {
+    const REFRESH: &str = "cargo xtask audit --refresh FOLDER makes it anew";
+    let Some(made) = day(date) else {
+        return Some(format!("WARNING: nobody knows how old the list is; {REFRESH}"));
+    };
+    let age = today - made;
+    (age > OLD_DAYS).then(|| format!("WARNING: the list is {age} days old; {REFRESH}"))
+}
+
+/// The days from 1970-01-01 to a date such as 2026-01-31, in the Gregorian calendar.
+fn day(date: &str) -> Option<i64> {
+    let mut parts = date.split('-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years begin in March here, so that the leap day is their last one.
+    let year = if month < 3 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let of_years = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    Some(of_years + of_year - 719_468)
 }
 
 /// Makes the list anew from a clone of the database.
@@ -128,19 +160,35 @@ fn parse(line: &str) -> Result<Advisory, String> {
     Ok(Advisory { id, package, kind, safe: safe.collect::<Result<_, _>>()? })
 }
 
-/// Name and version of every package that is locked.
-fn locked() -> Result<Vec<(String, Version)>, String> {
-    let lock: DocumentMut =
-        read(&crate::root().join("Cargo.lock"))?.parse().map_err(|e| format!("Cargo.lock: {e}"))?;
+/// Name and version of every package that is locked, once, with the first lock that has it.
+fn locked() -> Result<BTreeMap<(String, Version), String>, String> {
+    let root = crate::root();
+    let listed =
+        command::output("git", &["-C", &root.to_string_lossy(), "ls-files", "*Cargo.lock"])?;
+    let mut packages = BTreeMap::new();
+    for lock in listed.lines() {
+        let packed = packages_of(&read(&root.join(lock))?);
+        for package in packed.map_err(|fault| format!("{lock}: {fault}"))? {
+            packages.entry(package).or_insert_with(|| lock.to_string());
+        }
+    }
+    match packages.is_empty() {
+        true => Err("git lists no Cargo.lock".into()),
+        false => Ok(packages),
+    }
+}
+
+fn packages_of(lock: &str) -> Result<Vec<(String, Version)>, String> {
+    let lock: DocumentMut = lock.parse().map_err(|e| format!("{e}"))?;
     let packages = lock.get("package").and_then(Item::as_array_of_tables);
-    let packages = packages.ok_or("Cargo.lock: there are no packages")?;
+    let packages = packages.ok_or("there are no packages")?;
     let of = |package: &toml_edit::Table| {
         let text = |key: &str| package.get(key).and_then(Item::as_str);
         Some((text("name")?.to_owned(), text("version")?.parse().ok()?))
     };
     packages
         .iter()
-        .map(|package| of(package).ok_or_else(|| "Cargo.lock: a package is not understood".into()))
+        .map(|package| of(package).ok_or_else(|| "a package is not understood".into()))
         .collect()
 }
 
@@ -176,5 +224,28 @@ mod tests {
         assert!(["0.4.9", "0.9.4", "1.2.3", "2.0.0"].into_iter().all(is_safe));
         assert!(!["0.5.0", "0.9.3", "1.0.0", "1.2.2"].into_iter().any(is_safe));
         assert!(parse("RUSTSEC-1\tp").is_err() && parse("RUSTSEC-1\tp\tk\tnonsense").is_err());
+    }
+
+    /// C5: benchmarks and the fuzzer link code too, and lock it by themselves.
+    #[test]
+    fn c5_every_lock_of_the_repository_is_looked_up() {
+        let locked = locked().unwrap();
+        let of = |package: &str| locked.keys().any(|(name, _)| name == package);
+        for package in ["mainstay-server", "libfuzzer-sys", "criterion"] {
+            assert!(of(package), "{package}");
+        }
+    }
+
+    #[test]
+    fn c5_a_list_that_is_old_is_said_to_be() {
+        let days = ["1970-01-01", "1970-03-01", "2000-02-29", "2026-01-31"].map(day);
+        assert_eq!(days, [Some(0), Some(59), Some(11_016), Some(20_484)]);
+        let today = 20_484;
+        assert_eq!(age_warning("2025-08-04", today), None);
+        let warning = age_warning("2025-08-03", today).unwrap();
+        assert!(warning.starts_with("WARNING: the list is 181 days old"), "{warning}");
+        for unreadable in ["unknown", "2026-13-01", "2026-01", "2026-01-01-01"] {
+            assert!(age_warning(unreadable, today).is_some(), "{unreadable}");
+        }
     }
 }
