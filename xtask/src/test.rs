@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     for what in RUNS {
         cargo_test(what, rest, long, &mut counts)?;
     }
+    counts.told.iter().for_each(|line| println!("{line}"));
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     if counts.failed > 0 || !counts.success {
         return Err("tests failed".into());
@@ -88,6 +89,8 @@ struct Counts {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// What tests have said of parts that they left out.
+    told: Vec<String>,
     success: bool,
 }
 
@@ -99,11 +102,12 @@ fn cargo_test(
 ) -> Result<(), String> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--no-fail-fast"]).args(what).args(rest);
-    cargo.current_dir(crate::root()).stdout(Stdio::piped());
+    cargo.current_dir(crate::root()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if long {
         cargo.envs(LONG_FORM.iter().copied());
     }
     let mut child = cargo.spawn().map_err(|e| format!("cannot run cargo: {e}"))?;
+    let errors = child.stderr.take().map(|stderr| std::thread::spawn(|| skipped_in(stderr)));
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.map_err(|e| format!("cannot read what cargo prints: {e}"))?;
@@ -113,7 +117,21 @@ fn cargo_test(
     }
     let status = child.wait().map_err(|e| format!("cannot wait for cargo: {e}"))?;
     counts.success &= status.success();
+    let told = errors.and_then(|errors| errors.join().ok()).unwrap_or_default();
+    counts.skipped += told.len() as u64;
+    counts.told.extend(told);
     Ok(())
+}
+
+/// Passes on what comes; answers the lines by which tests say that they left something out. Such a line
+/// may stand behind the name of another test.
+fn skipped_in(stderr: impl std::io::Read) -> Vec<String> {
+    let mut told = Vec::new();
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        eprintln!("{line}");
+        told.extend(line.find("SKIPPED ").map(|at| line[at..].to_string()));
+    }
+    told
 }
 
 impl Counts {
@@ -145,5 +163,12 @@ mod tests {
         counts.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured");
         counts.add("running 4 tests");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (8, 3, 1));
+    }
+
+    #[test]
+    fn what_a_test_says_it_left_out_is_told_at_the_end() {
+        let said =
+            "   Compiling x\ntest a ... SKIPPED in part (O2): no control group\nwarning: y\n";
+        assert_eq!(skipped_in(said.as_bytes()), ["SKIPPED in part (O2): no control group"]);
     }
 }
