@@ -18,8 +18,8 @@ pub struct PoolConfig {
     /// How long a call waits for a connection, 10 ms to 5 min. Default 2 s, so that a retry still
     /// fits into the limit of a call.
     pub acquire_timeout: Duration,
-    /// After which time without use a connection beyond `connections_min` is closed, 1 s to a day.
-    /// Default 10 min.
+    /// After which time without use a connection is closed, 1 s to a day; of the `connections_min`
+    /// another one is made at once. Default 10 min.
     pub idle_timeout: Duration,
     /// The age at which a connection is closed, 1 s to a day: servers behind a name change. Default
     /// 30 min.

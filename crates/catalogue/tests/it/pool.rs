@@ -158,3 +158,45 @@ async fn o1_a_connection_that_nobody_uses_is_closed() {
 async fn o1_a_connection_of_the_greatest_age_is_closed() {
     is_closed_by(&PoolConfig { lifetime_max: Duration::from_secs(1), ..kept_for_a_day() }).await;
 }
+
+/// O1: the least number of connections is open without anybody's call, also when each of them was
+/// renewed for want of use; more are made while they are needed, and closed again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o1_ten_connections_are_kept_open_while_nobody_calls() {
+    let server = Postgres::shared();
+    let place = Place::at(&server.database());
+    let pool = PoolConfig {
+        idle_timeout: Duration::from_secs(1),
+        acquire_timeout: Duration::from_secs(60),
+        ..PoolConfig::default()
+    };
+    assert_eq!((pool.connections_min, pool.connections_max), (10, 50));
+    let catalogue = place.open_with(&pool);
+    catalogue.prepare().await.unwrap();
+    let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", place_name(&place));
+    let sessions = || -> Vec<String> {
+        server.sql("postgres", &sql).lines().map(|pid| pid.trim().to_string()).collect()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let ten_beside = |old: &[String]| loop {
+        let now = sessions();
+        if now.len() == 10 && !now.iter().any(|pid| old.contains(pid)) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "{now:?} beside {old:?}: {:?}", catalogue.pool());
+    };
+    let first = ten_beside(&[]);
+    ten_beside(&first);
+    while catalogue.pool().open <= 10 {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..60 {
+            let catalogue = catalogue.clone();
+            calls.spawn(async move { catalogue.state_versions().await.map(|_| ()) });
+        }
+        while let Some(done) = calls.join_next().await {
+            done.unwrap().unwrap();
+        }
+        assert!(Instant::now() < deadline, "{:?}", catalogue.pool());
+    }
+    ten_beside(&[]);
+}

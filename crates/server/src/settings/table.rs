@@ -159,7 +159,7 @@ pub const SETTINGS: &[Setting] = &[
         "catalogue.idle_timeout",
         Kind::Duration(Duration::from_secs(1), Duration::from_secs(86_400)),
         "10m",
-        "After which time without use a connection beyond the least is closed.",
+        "After which time without use a connection is closed; of catalogue.connections_min another one is made at once.",
     ),
     fixed(
         "catalogue.lifetime_max",
