@@ -1,5 +1,6 @@
 //! `mainstay serve`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use mainstay_server::notify::Notifier;
 use mainstay_server::settings::Settings;
 use mainstay_server::shutdown::{EXIT_CLEAN, Plan, Progress, Shutdown};
 use mainstay_server::telemetry::Telemetry;
-use mainstay_server::{Clock, Config, Control, Host, Server, Ticker};
+use mainstay_server::{Clock, Config, Control, Host, Server, Starting, Ticker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::allocator::Mimalloc;
@@ -87,6 +88,9 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
     let host = Host::new(&settings.handles(), Some(Arc::new(Mimalloc)))
         .map_err(|e| Failure::usage(e.to_string()))?;
     let options = Options { pipelines, ..options(&settings) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = settings.config();
+    let starting = starting(&settings, &config, &runtime)?;
     let db = Arc::new(Db::open_on(host.file_system(), &arguments.data, options)?);
     let model = data::model(&model_path(settings.text("semantic.model")))?;
     if let Some(path) = &arguments.index {
@@ -98,14 +102,14 @@ pub(crate) fn run(arguments: &Arguments, log: Option<String>) -> Result<ExitCode
             false => return Err(error.into()),
         }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shutdown = Shutdown::new(Clock::system());
-    let (config, notifier) = (settings.config(), Arc::new(notifier));
+    let notifier = Arc::new(notifier);
     let signals = {
         let _entered = runtime.enter();
         Signals::new()?
     };
-    let server = runtime.block_on(start(&db, config, host, settings, sources, &telemetry))?;
+    let bound = runtime.block_on(bind(starting, &db, config, host))?;
+    let server = start(bound, settings, sources, &telemetry)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let control = server.control();
     runtime.spawn(signals.hear(control.clone(), shutdown.clone(), Arc::clone(&notifier)));
@@ -187,18 +191,45 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-async fn start(
+/// Answers that the server is starting. With a certificate nothing answers before the start is over:
+/// who asks in the clear would hear what nobody has signed.
+fn starting(
+    settings: &Settings,
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Option<Starting>, Failure> {
+    if !settings.text("tls.certificate").is_empty() {
+        return Ok(None);
+    }
+    let _entered = runtime.enter();
+    let starting = Starting::begin(config);
+    starting.map(Some).map_err(|error| cannot_serve(config.listen, &error))
+}
+
+fn cannot_serve(listen: SocketAddr, error: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot serve on {listen}: {error}"))
+}
+
+async fn bind(
+    starting: Option<Starting>,
     db: &Arc<Db>,
     config: Config,
     host: Host,
+) -> Result<Server, Failure> {
+    let (listen, db) = (config.listen, Arc::clone(db));
+    let bound = match starting {
+        Some(starting) => Server::bind_started(starting, db, config, host).await,
+        None => Server::bind(db, config, host).await,
+    };
+    bound.map_err(|error| cannot_serve(listen, &error))
+}
+
+fn start(
+    server: Server,
     settings: Settings,
     sources: Sources,
     telemetry: &Arc<Telemetry>,
 ) -> Result<Server, Failure> {
-    let listen = config.listen;
-    let server = Server::bind(Arc::clone(db), config, host)
-        .await
-        .map_err(|e| Failure::new(format!("cannot serve on {listen}: {e}")))?;
     let files = TlsFiles::of(&settings)?;
     let scheme = if files.is_some() { "https" } else { "http" };
     if let Some(files) = files {

@@ -3,7 +3,7 @@
 //! A request enters in `routes`, is handled by one file of `http/`, and asks
 //! `mainstay-db` on a thread of its own; the answer's JSON is made in [`wire`].
 //!
-//! Order of start: data directory, listener, requests. Order of stop: not ready, the drain
+//! Order of start: listener with answers that say so, data directory, requests. Order of stop: not ready, the drain
 //! delay, no new connections, running requests, data directory.
 
 // A problem is made at most once in a request; boxing it would only hide its fields.
@@ -42,6 +42,7 @@ mod security_headers;
 mod sharing;
 mod slow_search;
 mod standing;
+mod starting;
 mod state;
 mod ticket;
 pub mod tls;
@@ -69,6 +70,7 @@ pub use operations::{OperationsConfig, StartFailure};
 pub use reload::{ApplySettings, ReadSettings};
 pub use routes::openapi;
 pub use sharing::CatalogueConfig;
+pub use starting::Starting;
 
 /// Receives metrics from now on; once in a process, a second call changes nothing.
 ///
@@ -164,12 +166,37 @@ impl Server {
     /// The address is taken or not ours, or a setting is out of its range.
     pub async fn bind(db: Arc<Db>, config: Config, host: Host) -> std::io::Result<Self> {
         let listener = listen(&config)?;
+        let state = Self::build(listener.local_addr()?, db, config, host).await?;
+        Ok(Self { listener, state })
+    }
+
+    /// The same on the address that `starting` has bound, which answers until this is done.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn bind_started(
+        starting: Starting,
+        db: Arc<Db>,
+        config: Config,
+        host: Host,
+    ) -> std::io::Result<Self> {
+        let address = starting.address();
+        let state = Self::build(address, db, config, host).await?;
+        Ok(Self { listener: starting.end().await?, state })
+    }
+
+    async fn build(
+        address: SocketAddr,
+        db: Arc<Db>,
+        config: Config,
+        host: Host,
+    ) -> std::io::Result<state::State> {
         let meter = Meter::installed();
         let (watched, operations) = (Arc::clone(&db), config.operations.clone());
         let admission = Admission::new(&config.admission, Clock::system());
         let admission = admission.map_err(std::io::Error::other)?;
         let gate = admission.clone();
-        let address = listener.local_addr()?.to_string();
+        let address = address.to_string();
         let started = tokio::task::spawn_blocking(move || {
             operations::Operations::start(&watched, &operations, &host, &gate, &address)
         });
@@ -185,8 +212,7 @@ impl Server {
         let answers = answers::Answers::new(config.answers_max, config.answers_stale_for);
         let watched = operations.watch_answers(&answers, &config.operations);
         watched.map_err(std::io::Error::other)?;
-        let state = state::State::new(db, config, meter, operations, access, admission, answers);
-        Ok(Self { listener, state })
+        Ok(state::State::new(db, config, meter, operations, access, admission, answers))
     }
 
     /// The routes without and with what every request goes through, to be called in the process: for

@@ -41,14 +41,19 @@ impl SecurityHeaders {
             // request: nothing behind a chunked body is believed (RFC 9112, 6.1).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        for (name, value) in ALWAYS {
-            headers.entry(name).or_insert(value);
-        }
+        add_always(headers);
         if self.control {
             headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
         }
         if state.has_tls() {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
         }
+    }
+}
+
+/// Adds those of every answer.
+pub(crate) fn add_always(headers: &mut HeaderMap) {
+    for (name, value) in ALWAYS {
+        headers.entry(name).or_insert(value);
     }
 }

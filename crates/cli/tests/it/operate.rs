@@ -70,6 +70,51 @@ fn health_is_unknown_when_nothing_is_answered() {
     }
 }
 
+/// V1: while the server starts, whoever waits for that hears so, and nothing else.
+#[test]
+fn startup_is_answered_before_the_start_is_over() {
+    let data = tempfile::tempdir().unwrap();
+    // A catalogue that takes connections and never answers: a node that has never seen it waits.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let catalogue = format!("postgres://ada@{}/x", hangs.local_addr().unwrap());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["serve", "--data", text(data.path()), "--listen", &address, "--model", "static"])
+        .args(["--set", "catalogue.acquire_timeout=1m", "--set", "service.catalogue.timeout=1m"])
+        .env("MAINSTAY_CATALOGUE_URL", &catalogue)
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    // Those that never ask keep nobody from hearing.
+    let mut idle = Vec::new();
+    let ask = |path: &str| agent().get(format!("http://{address}{path}")).call();
+    let mut startup = loop {
+        match ask("/health/startup") {
+            Ok(answer) => break answer,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::yield_now();
+    };
+    idle.extend((0..8).map(|_| std::net::TcpStream::connect(&address).unwrap()));
+    assert_eq!(
+        (startup.status().as_u16(), &startup.headers()["retry-after"]),
+        (503, &"1".parse().unwrap())
+    );
+    assert_eq!(startup.headers()["x-content-type-options"], "nosniff");
+    let problem: Value = startup.body_mut().read_json().unwrap();
+    assert_eq!((&problem["code"], &problem["status"]), (&json!("starting"), &json!(503)));
+    for (path, status) in [("/health/ready", 503), ("/health/live", 200), ("/search", 503)] {
+        assert_eq!(ask(path).unwrap().status(), status, "{path}");
+    }
+    let unknown = mainstay(&["health", "--url", &format!("http://{address}")]);
+    assert_eq!(unknown.code, 3, "{}", unknown.out);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(idle);
+}
+
 /// V2: colours for who looks at a terminal, unless told otherwise, and for nobody else.
 #[test]
 fn health_is_coloured_in_a_terminal_and_not_with_no_color() {
