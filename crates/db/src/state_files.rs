@@ -112,9 +112,10 @@ impl StateFiles {
             if left == 0 || !self.fs.exists(&path)? {
                 break;
             }
-            let tail = self.tail(&path, left)?;
-            left -= tail.len() as u64;
-            tails.push(tail);
+            let length = self.fs.open(&path)?.len()?;
+            tails.push(self.tail(&path, left)?);
+            // None of the previous one, once a line of this one did not fit.
+            left = left.saturating_sub(length);
         }
         let lines = tails.iter().rev().flat_map(|tail| tail.split(|byte| *byte == b'\n'));
         let texts =
@@ -207,14 +208,15 @@ mod tests {
         let files = StateFiles::open(Arc::new(RealFs), folder.path().join("state")).unwrap();
         let last = |bytes_max| files.last_lines("audit.ndjson", bytes_max).unwrap();
         assert_eq!(last(100), [""; 0]);
-        std::fs::write(folder.path().join("state/audit.ndjson.1"), "first\nsecond\n").unwrap();
+        std::fs::write(folder.path().join("state/audit.ndjson.1"), "first\n2\n").unwrap();
         std::fs::write(folder.path().join("state/audit.ndjson"), b"third\n\xff\nfourth\nto")
             .unwrap();
-        assert_eq!(last(1000), ["first", "second", "third", "fourth", "to"]);
+        assert_eq!(last(1000), ["first", "2", "third", "fourth", "to"]);
         // 17 bytes are those of the journal itself; the next ones cut the line before.
+        assert_eq!(last(20), ["2", "third", "fourth", "to"]);
+        assert_eq!(last(19), ["third", "fourth", "to"]);
         assert_eq!(last(17), ["third", "fourth", "to"]);
-        assert_eq!(last(26), ["second", "third", "fourth", "to"]);
-        assert_eq!(last(25), ["third", "fourth", "to"]);
+        assert_eq!(last(16), ["fourth", "to"], "what lies before a line that is left out is too");
         assert_eq!(last(10), ["fourth", "to"]);
         assert_eq!(last(2), [""; 0]);
     }
