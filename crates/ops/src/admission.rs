@@ -149,15 +149,13 @@ impl AdmissionConfig {
 /// Who says which class is begun at least; the strictest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
-    /// The memory guard.
-    Memory = 0,
     /// The service level.
-    Level = 1,
+    Level = 0,
     /// A person.
-    Hand = 2,
+    Hand = 1,
 }
 
-const FLOORS: usize = 3;
+const FLOORS: usize = 2;
 
 /// Decides which requests are begun. Clones share everything.
 #[derive(Clone)]

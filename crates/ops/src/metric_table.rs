@@ -573,7 +573,7 @@ pub const METRICS: &[Metric] = &[
         "1 for what the present level comes from",
         &[Label::one_of(
             "reason",
-            &["none", "breakers", "health", "memory", "queue", "budget", "log", "wish", "hand"],
+            &["none", "breakers", "health", "memory", "queue", "budget", "log", "hand"],
         )],
     )
     .after("a level has had a reason"),

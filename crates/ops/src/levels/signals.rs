@@ -86,8 +86,6 @@ pub struct Signals {
     pub burning: Vec<String>,
     /// Why nothing can be written, when that is so.
     pub read_only: Option<String>,
-    /// Further wishes with their reasons.
-    pub wishes: Vec<(Level, String)>,
 }
 
 impl Default for Signals {
@@ -99,7 +97,6 @@ impl Default for Signals {
             queue_age_ms: 0,
             burning: Vec::new(),
             read_only: None,
-            wishes: Vec::new(),
         }
     }
 }
@@ -112,8 +109,8 @@ pub(super) enum Threshold {
 }
 
 /// What a level may come from, as the metric of reasons names it.
-pub(super) const CAUSES: [&str; 9] =
-    ["none", "breakers", "health", "memory", "queue", "budget", "log", "wish", "hand"];
+pub(super) const CAUSES: [&str; 8] =
+    ["none", "breakers", "health", "memory", "queue", "budget", "log", "hand"];
 
 /// A level that a signal wants.
 pub(super) struct Wish {
@@ -133,9 +130,6 @@ impl Signals {
                 worst = Wish { level, from, reason };
             }
         };
-        for (level, reason) in &self.wishes {
-            want(*level, "wish", reason.clone());
-        }
         if let Some(why) = &self.read_only {
             want(Level::Maintenance, "log", format!("nothing can be written: {why}"));
         }

@@ -227,10 +227,10 @@ fn o5_below_the_strictest_floor_nothing_is_begun() {
     let late = enter_now(&ticket, Load::default()).unwrap_err();
     assert_eq!(late.reason, RefusalReason::Priority, "one that has arrived is refused too");
     assert!(arrive(Class::Interactive).is_ok());
-    admission.admit_from(Floor::Memory, Class::Control);
+    admission.admit_from(Floor::Hand, Class::Control);
     admission.admit_from(Floor::Level, Class::Batch);
     assert!(arrive(Class::Interactive).is_err(), "the strictest counts");
-    admission.admit_from(Floor::Memory, Class::Batch);
+    admission.admit_from(Floor::Hand, Class::Batch);
     assert!(arrive(Class::Batch).is_ok());
 }
 

@@ -101,11 +101,6 @@ fn each_signal_leads_to_its_level_and_its_reason() {
             Level::Maintenance,
             "nothing can be written: log damaged",
         ),
-        (
-            Signals { wishes: vec![(Level::Minimal, "drill".into())], ..Signals::default() },
-            Level::Minimal,
-            "drill",
-        ),
     ] {
         let world = world();
         assert_eq!(world.during(2, &signals), level, "{reason}");

@@ -36,7 +36,6 @@ impl Watched {
             burning: self.slo.burning(),
             // Without names and paths: every answer to a search says the reason of the level.
             read_only: self.db.is_read_only().then(|| "every log is damaged".to_string()),
-            ..Signals::default()
         }
     }
 
