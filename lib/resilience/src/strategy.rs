@@ -2,9 +2,9 @@
 //! or more, and may change the result.
 //!
 //! Invariants: time is read when a call enters and after each attempt, not by each policy: policies
-//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No operation starts after its
-//! attempt's deadline; one that is awaited is dropped at it, by the nearest timeout around it or, without
-//! one, at the end of the chain. No policy's future is boxed.
+//! take [`Attempt::began`] on the way in and [`Done::at`] on the way out. No attempt begins after its
+//! deadline, and one that is awaited is dropped at it: by the nearest timeout around it, which refuses on
+//! the way in and drops what is under way, or, without one, at the end of the chain. No policy's future is boxed.
 
 use crate::attempt::Attempt;
 use crate::breaker::DropRule;
