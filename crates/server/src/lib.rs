@@ -3,7 +3,8 @@
 //! A request enters in `routes`, is handled by one file of `http/`, and asks
 //! `mainstay-db` on a thread of its own; the answer's JSON is made in [`wire`].
 //!
-//! Order of start: listener with answers that say so, data directory, requests. Order of stop: not ready, the drain
+//! Order of start: listener with answers that say so, data directory, requests. Order of stop: not ready,
+//! the drain
 //! delay, no new connections, running requests, data directory.
 
 // A problem is made at most once in a request; boxing it would only hide its fields.

@@ -1,16 +1,16 @@
 //! Rate limits in chains: what a call costs, whose limit it takes from, how long it waits.
 
+use crate::pipeline::Readings;
 use crate::{ms, secs};
 use mainstay_resilience::testing::{VirtualSleeper, VirtualTime};
 use mainstay_resilience::{
     Algorithm, Backoff, Bare, BlockingStrategy, Clock, Context, Deadline, Describe, Error,
     ErrorKind, Event, KeyedConfig, KeyedLeasedLimiter, KeyedRateLimiter, Lease, LeasedLimiter,
     ManualClock, Pipeline, PipelineBuilder, Pipelines, PipelinesConfig, QuotaSource, RateConfig,
-    RateLimiter, Reason, Rejection, Retry, Sleeper, Strategy, Tick, TimeSource, WhenFull,
-    WithoutSource,
+    RateLimiter, Reason, Rejection, Retry, Sleeper, Strategy, TimeSource, WhenFull, WithoutSource,
 };
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -450,21 +450,6 @@ fn o4_a_leased_limit_by_caller_is_changed_for_every_key_while_running() {
     assert_eq!(limiter.idle_after(), secs(3_600));
     limiter.reconfigure(20, 2, WithoutSource::LimitLocally(daily)).unwrap();
     assert_eq!(limiter.idle_after(), secs(86_400), "forgetting earlier would renew the limit");
-}
-
-/// A time that stands still, and how often it was read to the best resolution.
-#[derive(Default)]
-struct Readings(AtomicU32);
-
-impl TimeSource for Readings {
-    fn now(&self) -> Tick {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Tick::from_nanos(3_600_000_000_000)
-    }
-
-    fn coarse(&self) -> Tick {
-        Tick::from_nanos(3_600_000_000_000)
-    }
 }
 
 #[test]

@@ -466,7 +466,7 @@ fn a_breaker_whose_rule_on_drops_is_longer_than_the_timeout_around_it_is_refused
 
 /// A time that stands still, and how often it was read to the best resolution.
 #[derive(Default)]
-struct Readings(AtomicU32);
+pub(crate) struct Readings(pub(crate) AtomicU32);
 
 impl TimeSource for Readings {
     fn now(&self) -> Tick {
