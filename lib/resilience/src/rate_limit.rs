@@ -30,7 +30,7 @@ use crate::strategy::{Describe, Part};
 use crate::stripes::Events;
 use crate::sync::{AtomicU64, Mutex, Ordering, OwnLine, lock};
 use fixed_window::FixedWindow;
-use gcra::Gcra;
+use gcra::{AtOnce, Gcra};
 use sliding_window::SlidingWindow;
 use std::fmt;
 use std::sync::Arc;
@@ -410,12 +410,22 @@ impl RateLimiter {
     fn take_at(&self, cost: u32, now: Tick) -> Result<(), Rejection> {
         let shared = &*self.0;
         // A bucket that has enough is nearly every call; everything else is out of line.
-        if let Meter::Gcra(bucket) = &*shared.meter
-            && bucket.take_at_once(&shared.rule, u64::from(cost), now)
-        {
-            return Ok(());
+        let seen = match &*shared.meter {
+            Meter::Gcra(bucket) => bucket.take_at_once(&shared.rule, u64::from(cost), now),
+            _ => AtOnce::Unknown,
+        };
+        match seen {
+            AtOnce::Taken => Ok(()),
+            seen => self.take_otherwise(cost, now, seen),
         }
-        self.take_carefully(cost, now)
+    }
+
+    #[inline(never)]
+    fn take_otherwise(&self, cost: u32, now: Tick, seen: AtOnce) -> Result<(), Rejection> {
+        match seen {
+            AtOnce::Later(wait) => self.0.refuse_for(wait),
+            _ => self.take_carefully(cost, now),
+        }
     }
 
     #[inline(never)]
@@ -545,7 +555,7 @@ impl RateLimiter {
     #[inline]
     fn turn(&self, cost: u32, now: Tick, end: Tick) -> Result<Turn, Rejection> {
         if let Meter::Gcra(bucket) = &*self.0.meter
-            && bucket.take_at_once(&self.0.rule, u64::from(cost), now)
+            && let AtOnce::Taken = bucket.take_at_once(&self.0.rule, u64::from(cost), now)
         {
             return Ok(Turn::Now);
         }
@@ -579,7 +589,18 @@ impl Shared {
         self.clock.read(if precise { Precision::Precise } else { Precision::Coarse })
     }
 
-    /// Made where it is returned: a refusal that is moved waits for its own stores.
+    /// Refuses a call for which there is enough after so many nanoseconds. On its own, because a
+    /// refusal is then made where it is returned, and one that is moved waits for its own stores.
+    #[inline(never)]
+    fn refuse_for(&self, wait: u64) -> Result<(), Rejection> {
+        self.refused.happened();
+        let (limit, period) = (&self.rule.limit, &self.rule.period);
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let refused = Err(Rejection::rate_exceeded(&self.name, read(limit), read(period), wait));
+        self.listeners.hear_refusal(&refused);
+        refused
+    }
+
     #[inline]
     fn refuse<T>(&self, rule: &Rule, cost: u64, refusal: Refusal) -> Result<T, Rejection> {
         self.refused.happened();

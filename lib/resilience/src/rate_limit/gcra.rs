@@ -15,6 +15,15 @@ pub(super) struct Gcra {
     full_at: AtomicU64,
 }
 
+/// What became of taking something at once.
+pub(super) enum AtOnce {
+    Taken,
+    /// Enough will be there after so many nanoseconds.
+    Later(u64),
+    /// Somebody came in between, or it can never be.
+    Unknown,
+}
+
 /// Sixteenths of nanoseconds in which one token drips in.
 pub(super) fn interval(limit: u64, period: u64) -> u64 {
     (period * SIXTEENTHS / limit).max(1)
@@ -79,17 +88,24 @@ impl Gcra {
 
     /// Takes `cost` if there is enough now; otherwise nothing has changed.
     #[inline]
-    pub(super) fn take_at_once(&self, rule: &RuleCell, cost: u64, now: Tick) -> bool {
+    pub(super) fn take_at_once(&self, rule: &RuleCell, cost: u64, now: Tick) -> AtOnce {
         let relaxed = Ordering::Relaxed;
         let now = now.as_nanos().saturating_mul(SIXTEENTHS);
         let increment = cost.saturating_mul(rule.interval.load(relaxed));
         let full_at = self.full_at.load(relaxed);
         let after = full_at.max(now).saturating_add(increment);
-        // A cost above the burst is above the depth, unless both are beyond measure; a burst is at
-        // least 1.
-        after - now <= rule.depth.load(relaxed)
-            && (cost == 1 || cost <= rule.burst.load(relaxed))
-            && self.full_at.compare_exchange(full_at, after, relaxed, relaxed).is_ok()
+        let depth = rule.depth.load(relaxed);
+        // A burst is at least 1. A cost above it is above the depth, unless both are beyond measure.
+        if cost > 1 && cost > rule.burst.load(relaxed) {
+            return AtOnce::Unknown;
+        }
+        if after - now > depth {
+            return AtOnce::Later((after - now - depth).div_ceil(SIXTEENTHS));
+        }
+        match self.full_at.compare_exchange(full_at, after, relaxed, relaxed) {
+            Ok(_) => AtOnce::Taken,
+            Err(_) => AtOnce::Unknown,
+        }
     }
 
     pub(super) fn available(&self, rule: &Rule, now: Tick) -> u64 {

@@ -432,6 +432,21 @@ fn two_threads_never_take_more_than_a_bucket_holds() {
 }
 
 #[test]
+fn a_refusal_is_counted_although_its_stripe_changes_hands() {
+    check(|| {
+        let config = RateConfig::per_second(Algorithm::TokenBucket, 1);
+        let limiter = RateLimiter::with_clock("l", config, ManualClock::new().clock()).unwrap();
+        assert!(limiter.try_acquire().is_ok());
+        let refuse = |limiter: RateLimiter| {
+            move || assert!(limiter.try_acquire().is_err(), "the one token is taken")
+        };
+        let threads = [(); 2].map(|()| thread::spawn(refuse(limiter.clone())));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(limiter.refused(), 2);
+    });
+}
+
+#[test]
 fn a_budget_gives_each_token_once() {
     check(|| {
         let mut config = BudgetConfig::default();
