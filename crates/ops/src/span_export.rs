@@ -147,7 +147,9 @@ impl Export {
                 if state.closed && state.spans.is_empty() && state.flushes.is_empty() {
                     return None;
                 }
-                let spans = std::mem::take(&mut state.spans);
+                // With room for a batch, so that no request copies those before its own.
+                let next = Vec::with_capacity(BATCH_MAX);
+                let spans = std::mem::replace(&mut state.spans, next);
                 return Some((spans, std::mem::take(&mut state.flushes)));
             }
             if state.spans.is_empty() {

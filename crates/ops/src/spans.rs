@@ -107,6 +107,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         });
         let open = (ids.is_sampled() && self.queue.is_some()).then(|| {
             let mut gathered = Gathered::default();
+            gathered.attributes.reserve(attributes.fields().len() + 1);
             attributes.record(&mut gathered);
             Box::new(Open {
                 parent_span_id,
@@ -228,18 +229,18 @@ impl Gathered {
     }
 
     fn text(&mut self, field: &Field, text: &str) {
-        let text = redact(&text[..text.floor_char_boundary(TEXT_BYTES_MAX)]);
+        let shown = || redact(&text[..text.floor_char_boundary(TEXT_BYTES_MAX)]);
         match field.name() {
-            "message" => self.message = text,
-            "otel.name" => self.name = Some(text),
+            "message" => self.message = shown(),
+            "otel.name" => self.name = Some(shown()),
             "otel.kind" => {
-                self.kind = match text.as_str() {
+                self.kind = match text {
                     "server" => SpanKind::Server,
                     "client" => SpanKind::Client,
                     _ => SpanKind::Internal,
                 }
             }
-            _ => self.add(field, SpanValue::Text(text)),
+            _ => self.add(field, SpanValue::Text(shown())),
         }
     }
 }

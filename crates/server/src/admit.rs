@@ -4,6 +4,8 @@
 //! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
+use std::fmt::Write as _;
+
 use axum::extract::{MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
@@ -141,21 +143,21 @@ fn show_rates(headers: &mut HeaderMap, policies: &[PolicyState]) {
     if policies.is_empty() {
         return;
     }
-    let list = |each: fn(&PolicyState) -> String| {
-        let members: Vec<String> = policies.iter().map(each).collect();
-        HeaderValue::try_from(members.join(", ")).ok()
-    };
-    let policy = list(|it| match it.window.subsec_nanos() {
-        // The draft counts whole seconds only.
-        0 => format!("\"{}\";q={};w={}", it.name, it.quota, it.window.as_secs()),
-        _ => format!("\"{}\";q={}", it.name, it.quota),
-    });
-    let left = list(|it| {
+    // On every answer: each list is written once, into what becomes its header.
+    let (mut policy, mut left) = (String::with_capacity(64), String::with_capacity(64));
+    for it in policies {
+        let between = if policy.is_empty() { "" } else { ", " };
         let reset = it.reset.as_millis().div_ceil(1000);
-        format!("\"{}\";r={};t={reset}", it.name, it.remaining)
-    });
-    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
-        if let Some(value) = value {
+        // Writing into a text cannot fail.
+        let _ = write!(policy, "{between}\"{}\";q={}", it.name, it.quota);
+        // The draft counts whole seconds only.
+        if it.window.subsec_nanos() == 0 {
+            let _ = write!(policy, ";w={}", it.window.as_secs());
+        }
+        let _ = write!(left, "{between}\"{}\";r={};t={reset}", it.name, it.remaining);
+    }
+    for (name, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
     }

@@ -5,6 +5,7 @@
 //! retries and a breaker, so one that is gone is asked rarely. Everything here runs on the thread that
 //! exports spans or on that of a probe, where no span is recorded.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,9 +142,9 @@ impl Collector {
         pipelines.declare_service(SERVICE, DependencyKind::Http, Criticality::Informative);
         let dependency = pipelines.endpoint(SERVICE, ENDPOINT).dependency().clone();
         let attributes = vec![
-            attribute("service.name", &SpanValue::Text(service_name)),
-            attribute("service.version", &SpanValue::Text(env!("CARGO_PKG_VERSION").into())),
-            attribute("process.pid", &SpanValue::Whole(i64::from(std::process::id()))),
+            attribute("service.name", SpanValue::Text(service_name)),
+            attribute("service.version", SpanValue::Text(env!("CARGO_PKG_VERSION").into())),
+            attribute("process.pid", SpanValue::Whole(i64::from(std::process::id()))),
         ];
         let sender = Arc::new(Sender {
             wire,
@@ -271,6 +272,15 @@ impl Wire {
     }
 }
 
+/// Bytes of the body that are kept: several batches of ordinary spans. Attributes may make one larger.
+const BODY_KEPT_MAX: usize = 1 << 20;
+
+std::thread_local! {
+    /// What is sent, kept for the next batch: memory of this size given back between two batches would
+    /// be zeroed by the kernel each time.
+    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 fn post(
     agent: &ureq::Agent,
     address: &str,
@@ -289,7 +299,15 @@ fn post(
     let post = agent.post(address).header("content-type", "application/x-protobuf");
     let post = given.fold(post, |post, (name, value)| post.header(name, value));
     let post = post.config().timeout_global(Some(timeout)).build();
-    let mut answer = post.send(request.encode_to_vec()).map_err(failed)?;
+    let sent = BODY.with_borrow_mut(|body| {
+        body.clear();
+        // A vector has room for every message.
+        let _ = request.encode(body);
+        let sent = post.send(body.as_slice());
+        body.shrink_to(BODY_KEPT_MAX);
+        sent
+    });
+    let mut answer = sent.map_err(failed)?;
     let status = answer.status().as_u16();
     if status != 200 {
         let kind = classify_http_status(status).unwrap_or(ErrorKind::BadRequest);
@@ -321,7 +339,7 @@ fn encoded(finished: FinishedSpan) -> Span {
         kind: kind.into(),
         start_time_unix_nano: finished.begun_ns,
         end_time_unix_nano: finished.ended_ns,
-        attributes: finished.attributes.iter().map(|(name, it)| attribute(name, it)).collect(),
+        attributes: attributes(finished.attributes),
         events: finished.events.into_iter().map(event).collect(),
         status: Some(Status { code: code.into(), ..Status::default() }),
         ..Span::default()
@@ -332,17 +350,21 @@ fn event(event: SpanEvent) -> span::Event {
     span::Event {
         time_unix_nano: event.at_ns,
         name: event.message,
-        attributes: event.attributes.iter().map(|(name, it)| attribute(name, it)).collect(),
+        attributes: attributes(event.attributes),
         ..span::Event::default()
     }
 }
 
-fn attribute(name: &str, value: &SpanValue) -> KeyValue {
+fn attributes(named: Vec<(&'static str, SpanValue)>) -> Vec<KeyValue> {
+    named.into_iter().map(|(name, value)| attribute(name, value)).collect()
+}
+
+fn attribute(name: &str, value: SpanValue) -> KeyValue {
     let value = match value {
-        SpanValue::Text(text) => any_value::Value::StringValue(text.clone()),
-        SpanValue::Whole(number) => any_value::Value::IntValue(*number),
-        SpanValue::Number(number) => any_value::Value::DoubleValue(*number),
-        SpanValue::Truth(truth) => any_value::Value::BoolValue(*truth),
+        SpanValue::Text(text) => any_value::Value::StringValue(text),
+        SpanValue::Whole(number) => any_value::Value::IntValue(number),
+        SpanValue::Number(number) => any_value::Value::DoubleValue(number),
+        SpanValue::Truth(truth) => any_value::Value::BoolValue(truth),
     };
     KeyValue {
         key: name.to_string(),
