@@ -45,6 +45,8 @@ struct Kept {
     beat: Heartbeat,
     origin: (Tick, u64),
     saved_at_ms: u64,
+    /// Whether the last save failed: one line says so, and one that it works again.
+    save_fails: bool,
     damaged: u64,
     quiet_since: Vec<Option<u64>>,
     probes: Option<ProbeLedger>,
@@ -115,6 +117,7 @@ impl Slo {
             }),
             origin: (clock.now(), now_ms),
             saved_at_ms: now_ms,
+            save_fails: false,
             damaged,
             probes: None,
             verdicts: BTreeMap::new(),
@@ -288,8 +291,14 @@ impl Slo {
 
     fn save(&self, kept: &mut Kept, now_ms: u64, clean: bool) {
         // Tried again with the next save; until then the report says how much is unsaved.
-        if let Err(error) = self.try_save(kept, now_ms, clean) {
-            tracing::error!(%error, "objectives could not be saved");
+        let saved = self.try_save(kept, now_ms, clean);
+        let failed = std::mem::replace(&mut kept.save_fails, saved.is_err());
+        match (saved, failed) {
+            (Err(error), false) => {
+                tracing::error!(%error, "objectives cannot be saved; it is tried on");
+            }
+            (Ok(()), true) => tracing::info!("objectives are saved again"),
+            _ => {}
         }
     }
 

@@ -3,14 +3,16 @@
 use mainstay_ops::incidents::{
     Incidents, MeanTimeReport, MeanTimes, Verdict, mtbf_lower_factor, mtbf_upper_factor,
 };
+use mainstay_ops::log_lines::LogFormat;
 use mainstay_ops::slo::{
     Indicator, Objective, ObjectiveReport, ProbeLedger, Severity, Slo, SloConfig, Source,
     prometheus_rules,
 };
 use mainstay_ops::store::{MemoryStore, StateStore};
+use mainstay_ops::telemetry::{Telemetry, TelemetryConfig};
 use mainstay_ops::wall_clock::ManualWallClock;
 use mainstay_resilience::ManualClock;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The beginning of an hour, so that figures by the hour are round.
@@ -379,6 +381,30 @@ fn state_from_the_future_is_taken_for_what_it_is_and_new_trouble_is_seen() {
     assert_eq!((found.observed_hours, found.mtbf_lower_hours), (0.0, 0.0));
     let verdicts: Vec<_> = world.slo.report().mean_times.iter().map(|it| it.verdict).collect();
     assert_ne!(verdicts[0], Verdict::Met, "{verdicts:?}");
+}
+
+// V6
+#[test]
+fn saving_that_fails_is_said_once_and_so_is_that_it_works_again() {
+    let world = world();
+    let written = Arc::new(Mutex::new(Vec::<u8>::new()));
+    let config = TelemetryConfig {
+        log_filter: "info".into(),
+        log_format: LogFormat::Json,
+        log_writer: written.clone(),
+        sample_ratio: 0.0,
+        sink: None,
+    };
+    let (_telemetry, subscriber) = Telemetry::build(config).unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        for fails in [false, true, true, false, false, true] {
+            world.store.fail_saves(fails);
+            world.serve(2, 0);
+        }
+    });
+    let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+    let count = |told: &str| written.matches(told).count();
+    assert_eq!((count("cannot be saved"), count("are saved again")), (2, 1), "{written}");
 }
 
 // V6
