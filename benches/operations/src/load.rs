@@ -12,6 +12,10 @@ const THREADS: usize = 128;
 /// The searches' own timeout.
 const TIMEOUT_MS: u64 = 1_000;
 
+/// Queries asked: none is asked twice, because answers and vectors of others are remembered, and need no
+/// dependency.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
 /// What became of the searches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
@@ -55,7 +59,7 @@ pub(crate) fn slowest_health(address: SocketAddr, times: u32) -> f64 {
 }
 
 /// Sends searches for `lasting`; blocks until the last answer.
-pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration, seed: u64) -> Outcome {
+pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration) -> Outcome {
     let total = (lasting.as_secs_f64() * rate as f64) as u64;
     let (next, outcome) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Outcome::default())));
     let begun = Instant::now();
@@ -75,8 +79,11 @@ pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration, seed: u64) 
                     }
                     let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let asked = ASKED.fetch_add(1, Ordering::Relaxed);
                     let body = serde_json::json!({
-                        "query": query(seed + number), "timeout_ms": TIMEOUT_MS, "lines": 0,
+                        "query": format!("{} {asked}", query(asked)),
+                        "timeout_ms": TIMEOUT_MS,
+                        "lines": 0,
                     });
                     let answer = agent.post(format!("http://{address}/search")).send_json(&body);
                     let json: Result<serde_json::Value, String> =
