@@ -152,7 +152,7 @@ pub enum Reason {
     TooManyKeys {
         /// The bound on keys in all.
         limit: u64,
-        /// The bound on keys of one part; other parts may have room.
+        /// The bound on keys of one part; other parts may have room. As `limit` where there is one.
         part: u64,
     },
     /// The policy was closed for shutdown.
@@ -228,6 +228,9 @@ impl fmt::Display for Reason {
                 write!(f, "it refuses {refused_percent} % of the calls by itself")
             }
             Reason::DeadlinePassed => f.write_str("the deadline has passed"),
+            Reason::TooManyKeys { limit, part } if limit == part => {
+                write!(f, "all {limit} keys that it may hold are in use")
+            }
             Reason::TooManyKeys { limit, part } => write!(
                 f,
                 "the part that the new key falls into is full, all {part} of its keys are in use \

@@ -20,8 +20,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Locks that the keys are spread over: two threads meet with a chance of 1 in 16.
+/// Locks that many keys are spread over: two threads meet with a chance of 1 in 16.
 const SHARDS: usize = 16;
+/// Keys from which on they are spread. Fewer fall so unevenly that a part is full long before all are.
+const SPREAD_FROM: u32 = 1_024;
 
 /// What happens to a new key when the bound is reached and no key is idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub enum WhenFull {
     /// The least recently used key is forgotten. Its caller starts with a fresh limit.
     #[default]
     Forget,
-    /// The new key is refused. Right where anyone can make up keys. That happens when its part is
-    /// full, see [`keys_max`](KeyedConfig::keys_max).
+    /// The new key is refused. Right where anyone can make up keys. With many keys that happens when
+    /// its part is full, see [`keys_max`](KeyedConfig::keys_max).
     Refuse,
 }
 
@@ -45,9 +47,10 @@ pub enum WhenFull {
 pub struct KeyedConfig {
     /// The limit of each key.
     pub rate: RateConfig,
-    /// Keys in all, 16 to 16 777 216; rounded up to a multiple of 16. Default 10 000. Keys fall into
-    /// 16 parts by their hash, each with a sixteenth of the bound: a part may be full a little before
-    /// all of them are, with the default at some 9 300 keys.
+    /// Keys in all, 16 to 16 777 216. Default 10 000. A limiter that is built for 1 024 or more has 16
+    /// parts, into which keys fall by their hash, each with a sixteenth of the bound, rounded up: a
+    /// part may be full a little before all of them are, with the default at some 9 300 keys. It keeps
+    /// its parts when the bound is changed later.
     #[cfg_attr(feature = "serde", serde(default = "keys_max_default"))]
     pub keys_max: u32,
     /// A key that was not used for this long, and whose limit is whole again, is forgotten first, 1 s
@@ -148,6 +151,8 @@ struct Shared {
     rule: RuleCell,
     precise: AtomicU64,
     wait_nanos: AtomicU64,
+    /// Shards in use: one, or all.
+    parts: usize,
     /// Of all shards: a key is hashed once, for its shard and for its place there.
     hasher: RandomState,
     shards: [OwnLine<Shard>; SHARDS],
@@ -196,7 +201,8 @@ impl KeyedRateLimiter {
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let (keys, hasher) = (keys_of_shard(&config), RandomState::new());
+        let parts = if config.keys_max < SPREAD_FROM { 1 } else { SHARDS };
+        let (keys, hasher) = (keys_of_part(&config, parts), RandomState::new());
         let shard = || Mutex::new(BoundedMap::with_hasher(keys, hasher.clone()));
         Ok(KeyedRateLimiter(Arc::new(Shared {
             name: name.into(),
@@ -205,6 +211,7 @@ impl KeyedRateLimiter {
             rule: RuleCell::new(config.rate.rule()),
             precise: AtomicU64::new(u64::from(config.rate.precision() == Precision::Precise)),
             wait_nanos: AtomicU64::new(nanos(config.rate.wait_max)),
+            parts,
             shards: std::array::from_fn(|_| OwnLine(shard())),
             hasher,
             refused: Events::none(),
@@ -246,10 +253,9 @@ impl KeyedRateLimiter {
                 let config = self.config();
                 if !make_room(&mut shard, &config, now) {
                     drop(shard);
-                    let reason = Reason::TooManyKeys {
-                        limit: (keys_of_shard(&config) * SHARDS) as u64,
-                        part: keys_of_shard(&config) as u64,
-                    };
+                    let part = keys_of_part(&config, shared.parts);
+                    let limit = (part * shared.parts) as u64;
+                    let reason = Reason::TooManyKeys { limit, part: part as u64 };
                     let kind = PolicyKind::RateLimiter;
                     return shared.refuse(Rejection::by(&shared.name, kind, reason, None));
                 }
@@ -330,7 +336,7 @@ impl KeyedRateLimiter {
             self.0.wait_nanos.store(nanos(changed.rate.wait_max), Ordering::Relaxed);
         }
         for shard in &self.0.shards {
-            lock(shard).set_capacity(keys_of_shard(&changed));
+            lock(shard).set_capacity(keys_of_part(&changed, self.0.parts));
         }
         let name = &*self.0.name;
         self.0.listeners.emit(|| Event::Reconfigured { name, policy: PolicyKind::RateLimiter });
@@ -338,8 +344,8 @@ impl KeyedRateLimiter {
     }
 }
 
-fn keys_of_shard(config: &KeyedConfig) -> usize {
-    (config.keys_max as usize).div_ceil(SHARDS)
+fn keys_of_part(config: &KeyedConfig, parts: usize) -> usize {
+    (config.keys_max as usize).div_ceil(parts)
 }
 
 /// Makes room for one more key; `false` when the new key is to be refused.
@@ -367,7 +373,7 @@ impl Shared {
     /// The shard of a key with this hash. The map inside looks at the lowest and the highest bits.
     #[inline]
     fn shard(&self, hash: u64) -> &Shard {
-        &self.shards[(hash >> 40) as usize % SHARDS]
+        &self.shards[(hash >> 40) as usize % self.parts]
     }
 
     #[inline]

@@ -301,25 +301,43 @@ fn o4_leases_of_callers_who_are_gone_are_forgotten_and_not_asked_for() {
 fn o4_a_refusal_for_want_of_room_says_what_is_full() {
     let clock = ManualClock::new();
     let mut config = KeyedConfig::new(bucket(1));
-    config.keys_max = 60;
+    config.keys_max = 1_030;
     config.when_full = WhenFull::Refuse;
     let keyed = KeyedRateLimiter::with_clock("tenant", config, clock.clock()).unwrap();
     let refused = (0..).find_map(|key| keyed.try_acquire(&format!("key-{key}"), 1).err()).unwrap();
-    // 60 rounded up to sixteen parts of four.
-    assert_eq!(refused.reason(), Reason::TooManyKeys { limit: 64, part: 4 });
+    // 1 030 rounded up to sixteen parts of 65.
+    assert_eq!(refused.reason(), Reason::TooManyKeys { limit: 1_040, part: 65 });
     assert_eq!(
         refused.to_string(),
-        "rate_limiter tenant refused the call: the part that the new key falls into is full, all 4 \
-         of its keys are in use (it holds 64 keys in all parts)"
+        "rate_limiter tenant refused the call: the part that the new key falls into is full, all 65 \
+         of its keys are in use (it holds 1040 keys in all parts)"
     );
-    assert!(keyed.keys() < 64, "which is why it does not say that all 64 are in use");
+    assert!(keyed.keys() < 1_040, "which is why it does not say that all 1040 are in use");
     (0..10_000).for_each(|key| drop(keyed.try_acquire(&format!("key-{key}"), 1)));
-    assert_eq!(keyed.keys(), 64);
+    assert_eq!(keyed.keys(), 1_040);
     clock.advance(secs(600));
     // Whoever looks at limits keeps no idle key in its place.
     assert!((0..10_000).all(|key| keyed.available(&format!("key-{key}")) == 1));
-    // Four, which fit even where they fall into one part.
-    assert!((0..4).all(|key| keyed.try_acquire(&format!("new-{key}"), 1).is_ok()));
+    // As many as one part holds, so that they fit wherever they fall.
+    assert!((0..65).all(|key| keyed.try_acquire(&format!("new-{key}"), 1).is_ok()));
+}
+
+#[test]
+fn o4_of_few_keys_each_finds_room_until_the_bound() {
+    let clock = ManualClock::new();
+    for keys_max in [16, 17, 1_023] {
+        let mut config = KeyedConfig::new(bucket(1));
+        config.keys_max = keys_max;
+        config.when_full = WhenFull::Refuse;
+        let keyed = KeyedRateLimiter::with_clock("tenant", config, clock.clock()).unwrap();
+        let mut answers = (0..).map(|key: u32| keyed.try_acquire(&format!("key-{key}"), 1));
+        assert!(answers.by_ref().take(keys_max as usize).all(|it| it.is_ok()), "{keys_max}");
+        let refused = answers.next().unwrap().unwrap_err();
+        let all = u64::from(keys_max);
+        assert_eq!(refused.reason(), Reason::TooManyKeys { limit: all, part: all });
+        let told = format!("all {keys_max} keys that it may hold are in use");
+        assert!(refused.to_string().ends_with(&told), "{refused}");
+    }
 }
 
 /// Keys that come while the first one is idle: so many that every part of the limiter makes room.
