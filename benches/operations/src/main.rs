@@ -45,7 +45,7 @@ fn main() -> ExitCode {
             .and_then(|(seconds, rate)| faults::run(seconds, rate, only)),
         Some("side") => {
             let text = |at: usize| arguments.get(at).map_or("", String::as_str);
-            overheads::side(text(1), text(2))
+            overheads::side(text(1), text(2), text(3))
         }
         Some("overheads") => number("--seconds", 30, 2, 600).and_then(overheads::run),
         _ => Err(USAGE.to_string()),

@@ -16,56 +16,97 @@ use tower::ServiceExt;
 use crate::receiver;
 use crate::served::{self, query};
 
-/// Rounds of each kind, taken in turn, so that what the machine does otherwise meets both alike.
-const ROUNDS: usize = 15;
-/// Each kind of request, and how many are under way at a time: one shows what a request costs, eight
-/// what that does to the throughput.
-const KINDS: [(&str, usize); 3] = [("document", 1), ("search", 1), ("search", 8)];
+/// What is asked, and how.
+struct Kind {
+    request: &'static str,
+    /// Requests under way at a time: one shows what a request costs, eight what that does to the
+    /// throughput.
+    at_once: usize,
+    /// All threads of a process on one processor. Where they have several, the scheduler decides how
+    /// often a request wakes another one, and that varies by more than what is measured.
+    on_one: bool,
+    /// Rounds, so short that what the machine does otherwise meets all sides alike.
+    rounds: usize,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind { request: "document", at_once: 1, on_one: true, rounds: 300 },
+    Kind { request: "document", at_once: 1, on_one: false, rounds: 300 },
+    Kind { request: "search", at_once: 1, on_one: false, rounds: 45 },
+    Kind { request: "search", at_once: 8, on_one: false, rounds: 45 },
+];
+
+/// What is on in each of the processes, as it is asked for and as it is told.
+const SIDES: [(&str, &str); 3] =
+    [("bare", "nothing"), ("default", "everything"), ("traced", "everything, every trace sent")];
+
+/// What each side answers before it is measured.
+const WARM_UP_S: u64 = 1;
 
 /// Measures and prints a table.
 pub(crate) fn run(seconds: u64) -> Result<(), String> {
     let collector = receiver::start("application/x-protobuf", |_| Vec::new());
     let collector = collector.map_err(|error| error.to_string())?;
-    let side = |name| Side::start(name, &collector);
-    let [mut bare, mut default, mut traced] = [side("bare")?, side("default")?, side("traced")?];
-    let slice = seconds as f64 / (3 * ROUNDS) as f64;
     println!(
-        "| request | under way | what is on | takes | more (quartiles) | CPU time | more (quartiles) |"
+        "| request | under way | processors | what is on | takes | more (quartiles) | CPU time | more (quartiles) |"
     );
-    println!("|---|---|---|---|---|---|---|");
-    for (kind, at_once) in KINDS {
-        let mut rounds = Vec::new();
-        for round in 0..ROUNDS {
-            let asked = format!("{kind} {at_once} {slice} {}", round * 1_000_000);
-            rounds.push([bare.means(&asked)?, default.means(&asked)?, traced.means(&asked)?]);
+    println!("|---|---|---|---|---|---|---|---|");
+    for on_one in [true, false] {
+        let mut sides = Vec::new();
+        for (name, _) in SIDES {
+            sides.push(Side::start(name, &collector, on_one)?);
         }
-        let quantile = |of: &dyn Fn(&[(f64, f64); 3]) -> f64, share: f64| {
-            let mut all: Vec<f64> = rounds.iter().map(of).collect();
-            all.sort_by(f64::total_cmp);
-            all[((all.len() - 1) as f64 * share) as usize]
-        };
-        for (side, name) in
-            ["nothing", "everything", "everything, every trace sent"].iter().enumerate()
-        {
-            let takes = quantile(&|round| round[side].0, 0.5);
-            let cpu = quantile(&|round| round[side].1, 0.5);
-            if side == 0 {
-                println!("| {kind} | {at_once} | {name} | {takes:.1} µs | | {cpu:.1} µs | |");
-                continue;
-            }
-            // Round by round: what the machine does meanwhile then counts for both.
-            let slower = |share| 100.0 * quantile(&|round| round[side].0 / round[0].0 - 1.0, share);
-            let more = |share| quantile(&|round| round[side].1 - round[0].1, share);
-            println!(
-                "| {kind} | {at_once} | {name} | {takes:.1} µs | {:+.1} % ({:+.1} to {:+.1}) | {cpu:.1} µs | {:.1} µs ({:.1} to {:.1}) |",
-                slower(0.5),
-                slower(0.25),
-                slower(0.75),
-                more(0.5),
-                more(0.25),
-                more(0.75),
-            );
+        for kind in KINDS.iter().filter(|kind| kind.on_one == on_one) {
+            measure(kind, &mut sides, seconds)?;
         }
+    }
+    Ok(())
+}
+
+fn measure(kind: &Kind, sides: &mut [Side], seconds: u64) -> Result<(), String> {
+    let Kind { request, at_once, on_one, rounds: count } = *kind;
+    let slice = seconds as f64 / (SIDES.len() * count) as f64;
+    let mut rounds = Vec::new();
+    for side in &mut *sides {
+        // Caches and memory as they are after a while, and nothing left of building the index.
+        side.means(&format!("{request} {at_once} {WARM_UP_S} 0"))?;
+    }
+    for round in 0..count {
+        let asked = format!("{request} {at_once} {slice} {}", round * 1_000_000);
+        let mut means = [(0.0, 0.0); SIDES.len()];
+        // Forwards and backwards, so that none is always the one that finds the caches warm.
+        for turn in 0..SIDES.len() {
+            let side = if round % 2 == 0 { turn } else { SIDES.len() - 1 - turn };
+            means[side] = sides[side].means(&asked)?;
+        }
+        rounds.push(means);
+    }
+    let quantile = |of: &dyn Fn(&[(f64, f64); 3]) -> f64, share: f64| {
+        let mut all: Vec<f64> = rounds.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[((all.len() - 1) as f64 * share) as usize]
+    };
+    let processors = if on_one { "1" } else { "all" };
+    for (side, (_, name)) in SIDES.iter().enumerate() {
+        let takes = quantile(&|round| round[side].0, 0.5);
+        let cpu = quantile(&|round| round[side].1, 0.5);
+        print!("| {request} | {at_once} | {processors} | {name} | {takes:.1} µs |");
+        if side == 0 {
+            println!(" | {cpu:.1} µs | |");
+            continue;
+        }
+        // Round by round: what the machine does meanwhile then counts for both.
+        let slower = |share| 100.0 * quantile(&|round| round[side].0 / round[0].0 - 1.0, share);
+        let more = |share| quantile(&|round| round[side].1 - round[0].1, share);
+        println!(
+            " {:+.1} % ({:+.1} to {:+.1}) | {cpu:.1} µs | {:.1} µs ({:.1} to {:.1}) |",
+            slower(0.5),
+            slower(0.25),
+            slower(0.75),
+            more(0.5),
+            more(0.25),
+            more(0.75),
+        );
     }
     Ok(())
 }
@@ -86,10 +127,10 @@ impl Drop for Side {
 }
 
 impl Side {
-    fn start(name: &str, collector: &str) -> Result<Self, String> {
+    fn start(name: &str, collector: &str, on_one: bool) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut child = Command::new(program)
-            .args(["side", name, collector])
+            .args(["side", name, collector, if on_one { "one" } else { "all" }])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -116,7 +157,10 @@ impl Side {
 
 /// Answers each line of standard input, `KIND AT_ONCE SECONDS SEED`, with what a request takes and what
 /// CPU time the process needs for it, in microseconds.
-pub(crate) fn side(name: &str, collector: &str) -> Result<(), String> {
+pub(crate) fn side(name: &str, collector: &str, processors: &str) -> Result<(), String> {
+    if processors == "one" {
+        keep_to_one_processor()?;
+    }
     let full = name != "bare";
     let rates = ("admission.key_rates", "search = 1000000/s; read = 1000000/s");
     let sent = [("telemetry.endpoint", collector), ("telemetry.protocol", "http/protobuf"), rates];
@@ -162,6 +206,16 @@ pub(crate) fn side(name: &str, collector: &str) -> Result<(), String> {
         println!("{} {}", wall * 1e6 / count, cpu * 1e6 / count);
     }
     Ok(())
+}
+
+/// For this thread and all that it starts: the last processor, because the first has the machine's own
+/// work.
+fn keep_to_one_processor() -> Result<(), String> {
+    let all = rustix::thread::sched_getaffinity(None).map_err(|error| error.to_string())?;
+    let last = (0..rustix::thread::CpuSet::MAX_CPU).rev().find(|cpu| all.is_set(*cpu));
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(last.unwrap_or(0));
+    rustix::thread::sched_setaffinity(None, &one).map_err(|error| error.to_string())
 }
 
 /// What all threads of this process have used, in seconds.

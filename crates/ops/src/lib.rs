@@ -54,4 +54,5 @@ pub mod ticker;
 pub mod wall_clock;
 
 mod lock;
+mod receivers;
 mod series;

@@ -3,7 +3,12 @@
 //! Invariants: handing over a span never waits; what does not fit in the queue is dropped and
 //! counted. A collector that is gone costs spans, nothing else: one warning when it goes, one line
 //! when it comes back. No span of the export itself is recorded: each batch would cause the next one.
+//!
+//! A span is written down by the thread that ends it, as the collector wants it: what it gathered is
+//! given back where it was taken, and what waits is one piece of memory that is used again.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -15,19 +20,43 @@ use crate::finished_span::FinishedSpan;
 use crate::lock::lock;
 
 /// Spans that wait: two seconds of 200 searches a second, at five spans each.
-const QUEUE_MAX: usize = 2048;
+const QUEUE_MAX: u64 = 2048;
+/// Bytes that wait: ordinary spans have some 300, those with the longest attributes and events
+/// half a million.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Spans in one call to the collector.
-const BATCH_MAX: usize = 512;
+const BATCH_MAX: u64 = 512;
+/// Bytes in one call, less than a span may have: receivers of gRPC take 4 MiB.
+const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How long a span waits for others at most.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
+/// Bytes that are kept for the next batch, and for the next span of a thread: what ordinary ones need.
+/// Memory of this size given back in between would be zeroed by the kernel each time.
+const BATCH_BYTES_KEPT: usize = 512 << 10;
+const SPAN_BYTES_KEPT: usize = 4 << 10;
+
+/// Writes a span behind what is there.
+pub type SpanEncoder = fn(&FinishedSpan<'_>, &mut Vec<u8>);
+
+/// Spans, written one after the other.
+#[derive(Debug, Default)]
+pub struct SpanBatch {
+    /// What the sink's encoder wrote.
+    pub bytes: Vec<u8>,
+    /// How many spans these are.
+    pub count: u64,
+}
 
 /// Where spans are sent.
 pub trait SpanSink: Send {
+    /// What writes spans for it; asked once.
+    fn encoder(&self) -> SpanEncoder;
+
     /// Sends spans; answers how many the collector rejected. May block; bounds its own time.
     ///
     /// # Errors
     /// Why none was taken.
-    fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String>;
+    fn export(&mut self, batch: &SpanBatch) -> Result<u64, String>;
 }
 
 /// What waits. Requests hand over their spans without waking anybody: the thread sleeps until its batch
@@ -40,15 +69,64 @@ struct Waiting {
 
 #[derive(Default)]
 struct State {
-    spans: Vec<FinishedSpan>,
+    /// The oldest first; all but the last are full.
+    batches: VecDeque<SpanBatch>,
+    /// Of all batches.
+    count: u64,
+    bytes: usize,
+    /// Memory for the next batch.
+    spare: Vec<u8>,
     /// Who waits until all that came before is sent.
     flushes: Vec<SyncSender<()>>,
     closed: bool,
 }
 
+impl State {
+    /// Takes over a span unless there is no room.
+    fn add(&mut self, span: &[u8]) -> bool {
+        if self.count >= QUEUE_MAX || self.bytes + span.len() > QUEUE_BYTES_MAX {
+            return false;
+        }
+        let is_open = self.batches.back().is_some_and(|last| !last.is_full_with(span.len()));
+        if !is_open {
+            let bytes = std::mem::take(&mut self.spare);
+            self.batches.push_back(SpanBatch { bytes, count: 0 });
+        }
+        if let Some(last) = self.batches.back_mut() {
+            last.bytes.extend_from_slice(span);
+            last.count += 1;
+        }
+        self.count += 1;
+        self.bytes += span.len();
+        true
+    }
+
+    fn next(&mut self) -> Option<SpanBatch> {
+        let batch = self.batches.pop_front()?;
+        self.count -= batch.count;
+        self.bytes -= batch.bytes.len();
+        Some(batch)
+    }
+
+    /// Whether the oldest batch can grow no more.
+    fn is_full(&self) -> bool {
+        self.batches.len() > 1 || self.batches.front().is_some_and(|it| it.is_full_with(0))
+    }
+}
+
+impl SpanBatch {
+    /// Whether nothing of so many bytes goes in; a batch of nothing takes anything.
+    fn is_full_with(&self, more: usize) -> bool {
+        self.count >= BATCH_MAX || self.count > 0 && self.bytes.len() + more > BATCH_BYTES_MAX
+    }
+}
+
 /// Where finished spans are handed over. The export ends with the last clone.
 #[derive(Clone)]
-pub struct SpanQueue(Arc<Entrance>);
+pub struct SpanQueue {
+    encoder: SpanEncoder,
+    entrance: Arc<Entrance>,
+}
 
 struct Entrance(Arc<Waiting>);
 
@@ -59,24 +137,49 @@ impl Drop for Entrance {
     }
 }
 
+thread_local! {
+    /// The span that this thread writes down.
+    static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl SpanQueue {
-    fn new() -> (Self, Arc<Waiting>) {
+    fn new(encoder: SpanEncoder) -> (Self, Arc<Waiting>) {
         let waiting = Arc::<Waiting>::default();
-        (Self(Arc::new(Entrance(Arc::clone(&waiting)))), waiting)
+        let entrance = Arc::new(Entrance(Arc::clone(&waiting)));
+        (Self { encoder, entrance }, waiting)
     }
 
-    pub(crate) fn push(&self, span: FinishedSpan) {
-        let Waiting { state, changed } = &*self.0.0;
+    /// Hands over a span. It is written before the lock is taken, which is held for a copy only.
+    pub(crate) fn push(&self, span: &FinishedSpan<'_>) {
+        let written = WRITTEN.try_with(|written| {
+            // A span that ends while another is written has memory of its own.
+            let Ok(mut written) = written.try_borrow_mut() else { return false };
+            written.clear();
+            (self.encoder)(span, &mut written);
+            self.add(&written);
+            written.shrink_to(SPAN_BYTES_KEPT);
+            true
+        });
+        // And so has one of a thread that is being torn down.
+        if !written.unwrap_or(false) {
+            let mut written = Vec::new();
+            (self.encoder)(span, &mut written);
+            self.add(&written);
+        }
+    }
+
+    fn add(&self, span: &[u8]) {
+        let Waiting { state, changed } = &*self.entrance.0;
         let mut state = lock(state);
-        if state.spans.len() >= QUEUE_MAX {
+        let (was_empty, was_full) = (state.batches.is_empty(), state.is_full());
+        if !state.add(span) {
             drop(state);
             return dropped("queue_full", 1);
         }
-        state.spans.push(span);
-        let waiting = state.spans.len();
+        let is_full = state.is_full();
         drop(state);
         // The first one begins a batch, and one more fills it.
-        if waiting == 1 || waiting == BATCH_MAX {
+        if was_empty || is_full && !was_full {
             changed.notify_one();
         }
     }
@@ -93,7 +196,7 @@ impl SpanExport {
     /// # Errors
     /// The system starts no thread.
     pub fn start(sink: Box<dyn SpanSink>) -> std::io::Result<Self> {
-        let (queue, waiting) = SpanQueue::new();
+        let (queue, waiting) = SpanQueue::new(sink.encoder());
         let export = Export { waiting, sink, failing: false };
         thread::Builder::new().name("span-export".into()).spawn(move || export.run())?;
         Ok(Self { queue })
@@ -108,7 +211,7 @@ impl SpanExport {
     /// Sends what waits, at most for `patience`; answers whether all was sent or given up.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, told) = sync_channel(1);
-        let waiting = &self.queue.0.0;
+        let waiting = &self.queue.entrance.0;
         lock(&waiting.state).flushes.push(done);
         waiting.changed.notify_one();
         told.recv_timeout(patience).is_ok()
@@ -124,10 +227,14 @@ struct Export {
 impl Export {
     /// Until every queue is gone.
     fn run(mut self) {
-        while let Some((mut spans, flushes)) = self.gather() {
-            while !spans.is_empty() {
-                let rest = spans.split_off(spans.len().min(BATCH_MAX));
-                self.send(std::mem::replace(&mut spans, rest));
+        while let Some(flushes) = self.wait() {
+            // A flush means what waits now, so that it ends.
+            let waiting = lock(&self.waiting.state).batches.len();
+            for _ in 0..if flushes.is_empty() { waiting.min(1) } else { waiting } {
+                let next = lock(&self.waiting.state).next();
+                if let Some(batch) = next {
+                    self.send(batch);
+                }
             }
             for done in flushes {
                 // Whoever asked may have lost patience.
@@ -136,23 +243,20 @@ impl Export {
         }
     }
 
-    /// What waits once it is a batch, or as old as its first span may get, or asked for by a flush.
-    fn gather(&self) -> Option<(Vec<FinishedSpan>, Vec<SyncSender<()>>)> {
+    /// Until there is a batch, or its first span is as old as it may get, or somebody asked for a flush.
+    fn wait(&self) -> Option<Vec<SyncSender<()>>> {
         let Waiting { state, changed } = &*self.waiting;
         let mut state = lock(state);
         let mut until = None;
         loop {
             let old = until.is_some_and(|until| Instant::now() >= until);
-            if state.spans.len() >= BATCH_MAX || old || !state.flushes.is_empty() || state.closed {
-                if state.closed && state.spans.is_empty() && state.flushes.is_empty() {
+            if state.is_full() || old || !state.flushes.is_empty() || state.closed {
+                if state.closed && state.batches.is_empty() && state.flushes.is_empty() {
                     return None;
                 }
-                // With room for a batch, so that no request copies those before its own.
-                let next = Vec::with_capacity(BATCH_MAX);
-                let spans = std::mem::replace(&mut state.spans, next);
-                return Some((spans, std::mem::take(&mut state.flushes)));
+                return Some(std::mem::take(&mut state.flushes));
             }
-            if state.spans.is_empty() {
+            if state.batches.is_empty() {
                 state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -164,15 +268,18 @@ impl Export {
     }
 
     /// Hands a batch to the sink, outside of every recorded trace. A sink that panics has failed.
-    fn hand_over(&mut self, batch: Vec<FinishedSpan>) -> Result<u64, String> {
+    fn hand_over(&mut self, batch: &SpanBatch) -> Result<u64, String> {
         let unrecorded = begin(Ids::unrecorded(), || tracing::info_span!("telemetry.export"));
         let export = AssertUnwindSafe(|| unrecorded.in_scope(|| self.sink.export(batch)));
         catch_unwind(export).unwrap_or_else(|_| Err("the export panicked".to_string()))
     }
 
-    fn send(&mut self, batch: Vec<FinishedSpan>) {
-        let count = batch.len() as u64;
-        match self.hand_over(batch) {
+    fn send(&mut self, mut batch: SpanBatch) {
+        let (count, sent) = (batch.count, self.hand_over(&batch));
+        batch.bytes.clear();
+        batch.bytes.shrink_to(BATCH_BYTES_KEPT);
+        lock(&self.waiting.state).spare = batch.bytes;
+        match sent {
             Ok(rejected) => {
                 let rejected = rejected.min(count);
                 metrics::counter!("mainstay_spans_exported_total").increment(count - rejected);
@@ -219,8 +326,12 @@ mod tests {
     }
 
     impl SpanSink for Calling {
-        fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
-            assert!(!spans.is_empty(), "nothing to send");
+        fn encoder(&self) -> SpanEncoder {
+            |span, written| written.extend(span.name.as_bytes())
+        }
+
+        fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+            assert!(batch.count > 0, "nothing to send");
             call();
             Ok(0)
         }
@@ -229,17 +340,84 @@ mod tests {
     /// V5: otherwise each batch would cause the next one, without end.
     #[test]
     fn spans_of_the_export_itself_are_not_recorded() {
-        let (queue, waiting) = SpanQueue::new();
+        let (queue, waiting) = SpanQueue::new(Calling.encoder());
         let layer = SpanLayer::new(Some(queue.clone()), SampleRatio::new(1.0));
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
             call();
-            let spans = std::mem::take(&mut lock(&waiting.state).spans);
-            assert_eq!(spans.len(), 1, "all are recorded");
+            let batch = lock(&waiting.state).next().unwrap();
+            assert_eq!((batch.count, &batch.bytes[..]), (1, &b"dependency.attempt"[..]));
             let mut export = Export { waiting, sink: Box::new(Calling), failing: false };
-            assert_eq!(export.hand_over(spans), Ok(0));
-            assert!(lock(&export.waiting.state).spans.is_empty());
-            assert!(export.hand_over(Vec::new()).unwrap_err().contains("panicked"));
+            assert_eq!(export.hand_over(&batch), Ok(0));
+            assert!(lock(&export.waiting.state).batches.is_empty());
+            assert!(export.hand_over(&SpanBatch::default()).unwrap_err().contains("panicked"));
         });
+    }
+
+    /// V5: what waits is bounded, and so is what one call carries.
+    #[test]
+    fn batches_and_what_waits_are_bounded_by_spans_and_by_bytes() {
+        let taken = |bytes: usize| {
+            let (span, mut state) = (vec![1; bytes], State::default());
+            let mut count = 0;
+            while state.add(&span) {
+                count += 1;
+            }
+            assert_eq!((state.count, state.bytes), (count, bytes * count as usize));
+            let mut batches = Vec::new();
+            while let Some(batch) = state.next() {
+                assert_eq!(batch.bytes.len(), bytes * batch.count as usize);
+                batches.push(batch.count);
+            }
+            assert_eq!((state.count, state.bytes), (0, 0));
+            batches
+        };
+        assert_eq!(taken(300), [BATCH_MAX; 4]);
+        assert_eq!(taken(500 << 10), [4, 4, 4, 4]);
+        assert_eq!(taken(3 << 20), [1, 1], "one goes alone where it is above the bound");
+        assert_eq!(taken(9 << 20), [0; 0]);
+    }
+
+    #[test]
+    fn a_batch_is_due_once_another_span_does_not_go_in() {
+        let mut state = State::default();
+        for _ in 1..BATCH_MAX {
+            state.add(b"span");
+        }
+        assert!(!state.is_full());
+        state.add(b"span");
+        assert!(state.is_full());
+        let mut state = State::default();
+        state.add(&vec![1; BATCH_BYTES_MAX]);
+        assert!(!state.is_full());
+        state.add(b"span");
+        assert!(state.is_full());
+    }
+
+    /// A sink that gets what a sink got before may see nothing of it.
+    #[test]
+    fn memory_is_used_again_and_given_back_where_it_is_large() {
+        struct Kept;
+        impl SpanSink for Kept {
+            fn encoder(&self) -> SpanEncoder {
+                |span, written| written.extend(span.name.as_bytes())
+            }
+            fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+                Err(format!("{} of {} bytes", batch.count, batch.bytes.len()))
+            }
+        }
+        let (_queue, waiting) = SpanQueue::new(Kept.encoder());
+        let mut export = Export { waiting, sink: Box::new(Kept), failing: false };
+        for bytes in [100, 2 << 20, 200] {
+            let batch = {
+                let mut state = lock(&export.waiting.state);
+                assert!(state.add(&vec![1; bytes]));
+                state.next().unwrap()
+            };
+            assert_eq!((batch.bytes.len(), batch.count), (bytes, 1));
+            export.send(batch);
+            let kept = lock(&export.waiting.state).spare.capacity();
+            assert!((1..=BATCH_BYTES_KEPT).contains(&kept), "{kept}");
+        }
     }
 }

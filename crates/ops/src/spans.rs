@@ -1,9 +1,9 @@
 //! [`SpanLayer`]: gives each span its place in a trace, tells threads whose work they do, and hands
 //! over the spans of recorded traces when they end.
 //!
-//! Invariants: a span takes the ids of its parent; a span without one takes those lent by
-//! [`crate::correlation::begin`], else new ones. Nothing is gathered for a trace that is not
-//! recorded. What one span gathers is bounded.
+//! Invariants: a span takes the ids of the nearest span around it that has some; a span without one
+//! takes those lent by [`crate::correlation::begin`], else new ones. Nothing is gathered for a trace
+//! that is not recorded. What one span gathers is bounded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use crate::correlation::{self, Ids};
-use crate::finished_span::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
-use crate::redact::{REDACTED, is_secret_name, redact};
+use crate::finished_span::{FinishedSpan, SpanAttributes, SpanEvent, SpanKind, SpanValue};
+use crate::redact::{REDACTED, is_secret_name, redacted};
 use crate::span_export::SpanQueue;
 
 /// What our crates' targets begin with; spans of other crates are not ours to export.
@@ -30,6 +30,8 @@ const ATTRIBUTES_MAX: usize = 32;
 const EVENTS_MAX: usize = 16;
 /// The longest text of an attribute, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
+/// Room for the texts of one span; those of the program are seldom longer together.
+const TEXT_BYTES: usize = 128;
 
 /// What a span keeps while it is open.
 struct Node {
@@ -92,13 +94,23 @@ impl SpanLayer {
     }
 }
 
+/// The ids of the innermost of these spans that has some.
+fn nearest<'a, R: LookupSpan<'a> + 'a>(
+    spans: impl IntoIterator<Item = SpanRef<'a, R>>,
+) -> Option<(Arc<Ids>, u64)> {
+    spans.into_iter().find_map(|span| {
+        let extensions = span.extensions();
+        extensions.get::<Node>().map(|node| (Arc::clone(&node.ids), node.span_id))
+    })
+}
+
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if !Self::wants(attributes.metadata()) {
+            return;
+        }
         let Some(span) = context.span(id) else { return };
-        let parent = span.parent().and_then(|parent| {
-            let extensions = parent.extensions();
-            extensions.get::<Node>().map(|node| (Arc::clone(&node.ids), node.span_id))
-        });
+        let parent = nearest(span.scope().skip(1));
         let (ids, parent_span_id) = parent.unwrap_or_else(|| {
             let mut ids = correlation::lent().unwrap_or_else(Ids::background);
             ids.decide(self.sample_ratio.get());
@@ -106,8 +118,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
             (Arc::new(ids), parent_span_id)
         });
         let open = (ids.is_sampled() && self.queue.is_some()).then(|| {
-            let mut gathered = Gathered::default();
-            gathered.attributes.reserve(attributes.fields().len() + 1);
+            let count = attributes.fields().len() + 1;
+            let mut gathered = Gathered {
+                attributes: SpanAttributes::with_capacity(count, TEXT_BYTES),
+                ..Gathered::default()
+            };
             attributes.record(&mut gathered);
             Box::new(Open {
                 parent_span_id,
@@ -131,7 +146,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let Some(span) = context.event_span(event) else { return };
+        if !Self::wants(event.metadata()) {
+            return;
+        }
+        let around = context.event_scope(event).into_iter().flatten();
+        let Some(span) = around.into_iter().find(|it| it.extensions().get::<Node>().is_some())
+        else {
+            return;
+        };
         let mut extensions = span.extensions_mut();
         let open = extensions.get_mut::<Node>().and_then(|node| node.open.as_mut());
         let Some(open) = open else { return };
@@ -164,22 +186,23 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         let Some(Node { ids, span_id, open: Some(open) }) = span.extensions_mut().remove() else {
             return;
         };
-        let mut attributes = open.gathered.attributes;
+        let Gathered { mut attributes, name, kind, failed, .. } = open.gathered;
         if !ids.correlation.is_empty() {
-            attributes.push(("correlation_id", SpanValue::Text(ids.correlation.clone())));
+            let value = SpanValue::Text(&ids.correlation);
+            attributes.set("correlation_id", value, usize::MAX);
         }
-        queue.push(FinishedSpan {
+        queue.push(&FinishedSpan {
             trace_id: ids.trace_id,
             span_id,
             parent_span_id: open.parent_span_id,
-            state: ids.state.clone(),
-            name: open.gathered.name.unwrap_or_else(|| span.name().to_string()),
-            kind: open.gathered.kind,
+            state: &ids.state,
+            name: name.as_deref().unwrap_or(span.name()),
+            kind,
             begun_ns: nanoseconds(open.begun, Duration::ZERO),
             ended_ns: nanoseconds(open.begun, open.begun_at.elapsed()),
-            attributes,
-            events: open.events,
-            failed: open.failed || open.gathered.failed,
+            attributes: &attributes,
+            events: &open.events,
+            failed: open.failed || failed,
         });
     }
 }
@@ -196,7 +219,7 @@ struct Gathered {
     name: Option<String>,
     kind: SpanKind,
     failed: bool,
-    attributes: Vec<(&'static str, SpanValue)>,
+    attributes: SpanAttributes,
 }
 
 impl Default for Gathered {
@@ -206,33 +229,26 @@ impl Default for Gathered {
             name: None,
             kind: SpanKind::Internal,
             failed: false,
-            attributes: Vec::new(),
+            attributes: SpanAttributes::default(),
         }
     }
 }
 
 impl Gathered {
-    fn add(&mut self, field: &Field, value: SpanValue) {
+    fn add(&mut self, field: &Field, value: SpanValue<'_>) {
         let value = match value {
-            SpanValue::Text(_) if is_secret_name(field.name()) => SpanValue::Text(REDACTED.into()),
+            SpanValue::Text(_) if is_secret_name(field.name()) => SpanValue::Text(REDACTED),
             other => other,
         };
         // What is recorded later replaces what the span began with.
-        let place = self.attributes.iter().position(|(name, _)| *name == field.name());
-        match place {
-            Some(at) => self.attributes[at].1 = value,
-            None if self.attributes.len() < ATTRIBUTES_MAX => {
-                self.attributes.push((field.name(), value));
-            }
-            None => {}
-        }
+        self.attributes.set(field.name(), value, ATTRIBUTES_MAX);
     }
 
     fn text(&mut self, field: &Field, text: &str) {
-        let shown = || redact(&text[..text.floor_char_boundary(TEXT_BYTES_MAX)]);
+        let shown = || redacted(&text[..text.floor_char_boundary(TEXT_BYTES_MAX)]);
         match field.name() {
-            "message" => self.message = shown(),
-            "otel.name" => self.name = Some(shown()),
+            "message" => self.message = shown().into_owned(),
+            "otel.name" => self.name = Some(shown().into_owned()),
             "otel.kind" => {
                 self.kind = match text {
                     "server" => SpanKind::Server,
@@ -240,7 +256,7 @@ impl Gathered {
                     _ => SpanKind::Internal,
                 }
             }
-            _ => self.add(field, SpanValue::Text(shown())),
+            _ => self.add(field, SpanValue::Text(&shown())),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! [`Telemetry`]: the receivers of logs and traces, put together.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::log_lines::{LogFormat, LogLayer, LogWriter};
+use crate::receivers::{LogFilter, Receivers};
 use crate::span_export::{SpanExport, SpanSink};
 use crate::spans::{SampleRatio, SpanLayer};
 
@@ -29,11 +30,9 @@ pub struct TelemetryConfig {
     pub sink: Option<Box<dyn SpanSink>>,
 }
 
-type LogFilter = reload::Handle<EnvFilter, Registry>;
-
 /// What changes the receivers while they run.
 pub struct Telemetry {
-    filter: LogFilter,
+    filter: Arc<LogFilter>,
     sample_ratio: SampleRatio,
     export: Option<SpanExport>,
 }
@@ -117,17 +116,16 @@ impl Telemetry {
     pub fn build(
         config: TelemetryConfig,
     ) -> Result<(Self, impl tracing::Subscriber + Send + Sync), TelemetryError> {
-        let (filter, handle) = reload::Layer::new(log_filter(&config.log_filter)?);
+        let filter = LogFilter::new(log_filter(&config.log_filter)?);
         let export = config.sink.map(SpanExport::start).transpose();
         let export = export.map_err(TelemetryError::Thread)?;
         // Nothing is said to be recorded that nobody records.
         let sample_ratio = SampleRatio::new(export.as_ref().map_or(0.0, |_| config.sample_ratio));
         let spans = SpanLayer::new(export.as_ref().map(SpanExport::queue), sample_ratio.clone());
         let lines = LogLayer::new(config.log_format, config.log_writer);
-        let subscriber = tracing_subscriber::registry()
-            .with(lines.with_filter(filter))
-            .with(spans.with_filter(filter_fn(SpanLayer::wants)));
-        Ok((Self { filter: handle, sample_ratio, export }, subscriber))
+        let receivers = Receivers::new(lines, Arc::clone(&filter), spans);
+        let subscriber = tracing_subscriber::registry().with(receivers);
+        Ok((Self { filter, sample_ratio, export }, subscriber))
     }
 
     /// Logs by another filter from now on.
@@ -135,9 +133,7 @@ impl Telemetry {
     /// # Errors
     /// What is wrong with the filter; then nothing changes.
     pub fn set_log_filter(&self, text: &str) -> Result<(), TelemetryError> {
-        let filter = log_filter(text)?;
-        // It fails only when the subscriber is gone, and then nobody logs.
-        let _ = self.filter.reload(filter);
+        self.filter.set(log_filter(text)?);
         Ok(())
     }
 

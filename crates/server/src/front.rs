@@ -5,14 +5,15 @@
 //! browsers; who is asking; the audit trail; the level of service; admission.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
 use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use tracing::Instrument;
 
 use crate::leaving::Leaving;
 use crate::observe::Observed;
@@ -21,22 +22,28 @@ use crate::security_headers::SecurityHeaders;
 use crate::state::State;
 use crate::{admit, audited, authenticate, standing};
 
+/// About as many headers as are put on an answer, so that it makes room for them once.
+const HEADERS: usize = 16;
+
 /// Answers a request.
 pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
-    let observed = Observed::begin(&request);
+    let mut observed = Observed::begin(&request);
     let span = observed.span();
-    let mut response = async {
-        let (leaving, headers) = (Leaving::of(&request), SecurityHeaders::of(&request));
+    let mut answer = pin!(async move {
+        observed.enter();
+        let (leaving, security) = (Leaving::of(&request), SecurityHeaders::of(&request));
         let answered = AssertUnwindSafe(checked(&state, request, next)).catch_unwind().await;
         let mut response = answered.unwrap_or_else(panicked);
-        headers.add(&state, response.headers_mut());
-        leaving.add(&state, response.headers_mut());
+        let headers = response.headers_mut();
+        headers.reserve(HEADERS);
+        security.add(&state, headers);
+        leaving.add(&state, headers);
+        observed.end(&state, &mut response);
         response
-    }
-    .instrument(span)
-    .await;
-    observed.end(&state, &mut response);
-    response
+    });
+    // As `tracing::Instrument` does, but for entering the span once more to drop what has ended; what a
+    // caller that goes away leaves is dropped outside of it.
+    poll_fn(|context| span.in_scope(|| answer.as_mut().poll(context))).await
 }
 
 /// The part in which somebody is known to ask.

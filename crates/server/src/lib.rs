@@ -36,6 +36,7 @@ mod nearest;
 mod observe;
 mod operations;
 mod other_site;
+mod otlp_encoding;
 mod reload;
 mod route_kind;
 mod routes;

@@ -4,17 +4,19 @@
 //! What the span begins follows the request through every thread that enters it; see
 //! `mainstay_ops::correlation`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
 use mainstay_ops::correlation::{
-    CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
+    self, CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
     is_correlation_id, random_id, with_current,
 };
 use mainstay_ops::levels::{Level, Standing};
 use mainstay_ops::slo::Source;
+use metrics::SharedString;
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -37,10 +39,14 @@ pub(crate) struct Observed {
     begun: Instant,
     span: Span,
     method: &'static str,
-    route: String,
+    route: Arc<str>,
     /// Whose objectives count it.
     promised: Option<Source>,
     correlation: Option<HeaderValue>,
+    /// Whether the caller's was replaced by it.
+    malformed: bool,
+    /// The trace without a span, where nobody follows spans, and whether its caller records it.
+    trace: (u128, bool),
     traceparent: Option<HeaderValue>,
     in_flight: InFlight,
 }
@@ -58,22 +64,12 @@ impl Observed {
         let malformed =
             headers.contains_key(CORRELATION_HEADER) && !given.is_some_and(is_correlation_id);
         let route = request.extensions().get::<MatchedPath>();
-        let route = route.map_or(UNMATCHED, MatchedPath::as_str).to_string();
+        let route: Arc<str> = route.map_or(UNMATCHED, MatchedPath::as_str).into();
         let method = known_method(request.method());
         // Both are of digits, letters and hyphens by construction.
         let correlation = HeaderValue::from_str(&ids.correlation).ok();
-        let fallback = ids.clone();
+        let trace = (ids.trace_id, ids.is_sampled());
         let span = begin(ids, || span(method, &route));
-        let traceparent = span.in_scope(|| {
-            if malformed {
-                metrics::counter!("mainstay_correlation_ids_replaced_total").increment(1);
-                tracing::warn!(
-                    "malformed X-Correlation-ID replaced; it has at most 64 letters, digits and -"
-                );
-            }
-            with_current(|ids, span_id| ids.traceparent(span_id))
-        });
-        let traceparent = traceparent.unwrap_or_else(|| fallback.traceparent(random_id()));
         Self {
             begun,
             span,
@@ -85,9 +81,25 @@ impl Observed {
                 _ => None,
             },
             correlation,
-            traceparent: HeaderValue::from_str(&traceparent).ok(),
+            malformed,
+            trace,
+            traceparent: None,
             in_flight: InFlight::begin(),
         }
+    }
+
+    /// What is known once the request's span is entered.
+    pub(crate) fn enter(&mut self) {
+        if self.malformed {
+            metrics::counter!("mainstay_correlation_ids_replaced_total").increment(1);
+            tracing::warn!(
+                "malformed X-Correlation-ID replaced; it has at most 64 letters, digits and -"
+            );
+        }
+        let of_span = with_current(|ids, span_id| ids.traceparent(span_id));
+        let (trace_id, is_sampled) = self.trace;
+        let without = || correlation::traceparent(trace_id, random_id(), is_sampled);
+        self.traceparent = HeaderValue::try_from(of_span.unwrap_or_else(without)).ok();
     }
 
     /// What the request's work runs in.
@@ -95,7 +107,7 @@ impl Observed {
         self.span.clone()
     }
 
-    /// Measures the answer, and says on it what it belongs to.
+    /// Measures the answer, and says on it what it belongs to; called inside the span.
     pub(crate) fn end(self, state: &State, response: &mut Response) {
         drop(self.in_flight);
         let standing = state.operations().levels.standing();
@@ -104,7 +116,7 @@ impl Observed {
             turned_away: response.extensions().get::<TurnedAway>().is_some(),
             begun: self.begun,
         };
-        self.span.in_scope(|| measure(&self.span, self.method, self.route, &ended, &standing));
+        measure(&self.span, self.method, self.route, &ended, &standing);
         // Requests that were shed on purpose, and those whose work panicked: to who asks they are no
         // answer. Who is not let in has asked for nothing, and who goes beyond a rate chose to.
         if let Some(source) = self.promised
@@ -158,7 +170,7 @@ fn span(method: &'static str, route: &str) -> Span {
     tracing::info_span!(
         parent: None,
         "http.request",
-        "otel.name" = format!("{method} {route}"),
+        "otel.name" = %format_args!("{method} {route}"),
         "otel.kind" = "server",
         "http.request.method" = method,
         "http.route" = route,
@@ -181,7 +193,7 @@ struct Ended {
     begun: Instant,
 }
 
-fn measure(span: &Span, method: &'static str, route: String, ended: &Ended, standing: &Standing) {
+fn measure(span: &Span, method: &'static str, route: Arc<str>, ended: &Ended, standing: &Standing) {
     let Ended { status, turned_away, begun } = *ended;
     let took = begun.elapsed();
     span.record("http.response.status_code", status);
@@ -194,6 +206,8 @@ fn measure(span: &Span, method: &'static str, route: String, ended: &Ended, stan
     };
     let took_ms = took.as_secs_f64() * 1000.0;
     let (level, reason) = (standing.level.as_str(), &*standing.reason);
+    let label = SharedString::from(Arc::clone(&route));
+    let route = &*route;
     if turned_away {
         // Under overload there are thousands a second; metrics count them.
         tracing::debug!(method, route, status, took_ms, level, reason, "request turned away");
@@ -204,12 +218,12 @@ fn measure(span: &Span, method: &'static str, route: String, ended: &Ended, stan
         tracing::debug!(method, route, status, took_ms, level, reason, "request answered");
     }
     metrics::histogram!(
-        "mainstay_http_request_duration_seconds", "route" => route.clone(), "method" => method
+        "mainstay_http_request_duration_seconds", "route" => label.clone(), "method" => method
     )
     .record(took);
     metrics::counter!(
         "mainstay_http_requests_total",
-        "route" => route, "method" => method, "status_class" => class
+        "route" => label, "method" => method, "status_class" => class
     )
     .increment(1);
 }

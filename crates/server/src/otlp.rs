@@ -5,31 +5,26 @@
 //! retries and a breaker, so one that is gone is asked rarely. Everything here runs on the thread that
 //! exports spans or on that of a probe, where no span is recorded.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
-use mainstay_ops::finished_span::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
-use mainstay_ops::span_export::SpanSink;
+use axum::http::uri::PathAndQuery;
+use mainstay_ops::finished_span::SpanValue;
+use mainstay_ops::span_export::{SpanBatch, SpanEncoder, SpanSink};
 use mainstay_resilience::{
     Attempt, Classify, Clock, Context, Criticality, Deadline, Dependency, DependencyKind,
     ErrorKind, Injected, Pipelines, Priority, Verdict, classify_http_status,
 };
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span, Status, span, status,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use prost::bytes::Bytes;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
+use crate::otlp_encoding::{self, Process, Written};
 use crate::otlp_headers::OtlpHeaders;
 
 /// The service's name in pipelines, metrics and settings (`service.telemetry.attempts`).
@@ -38,8 +33,8 @@ pub const SERVICE: &str = "telemetry";
 const ENDPOINT: &str = "otlp";
 /// The longest answer that is read, in bytes; a collector answers with some counts.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
-/// Bit 0 of a span's flags: its trace is recorded.
-const SAMPLED: u32 = 1;
+/// What takes spans, in gRPC.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// How spans are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,14 +67,14 @@ pub struct Collector(Arc<Sender>);
 struct Sender {
     wire: Wire,
     headers: OtlpHeaders,
-    resource: Resource,
+    process: Process,
     pipelines: Pipelines,
     dependency: Dependency,
     timeout: Duration,
 }
 
 enum Wire {
-    Grpc { runtime: tokio::runtime::Runtime, client: TraceServiceClient<Channel> },
+    Grpc { runtime: tokio::runtime::Runtime, client: tonic::client::Grpc<Channel> },
     Http { agent: ureq::Agent, address: String },
 }
 
@@ -141,15 +136,15 @@ impl Collector {
         };
         pipelines.declare_service(SERVICE, DependencyKind::Http, Criticality::Informative);
         let dependency = pipelines.endpoint(SERVICE, ENDPOINT).dependency().clone();
-        let attributes = vec![
-            attribute("service.name", SpanValue::Text(service_name)),
-            attribute("service.version", SpanValue::Text(env!("CARGO_PKG_VERSION").into())),
-            attribute("process.pid", SpanValue::Whole(i64::from(std::process::id()))),
-        ];
+        let process = Process::new(&[
+            ("service.name", SpanValue::Text(&service_name)),
+            ("service.version", SpanValue::Text(env!("CARGO_PKG_VERSION"))),
+            ("process.pid", SpanValue::Whole(i64::from(std::process::id()))),
+        ]);
         let sender = Arc::new(Sender {
             wire,
             headers,
-            resource: Resource { attributes, ..Resource::default() },
+            process,
             pipelines: pipelines.clone(),
             dependency,
             timeout,
@@ -157,45 +152,26 @@ impl Collector {
         let weak = Arc::downgrade(&sender);
         sender.dependency.probe_by(move || {
             let sender = weak.upgrade().ok_or("spans are no longer exported")?;
-            sender.export(Vec::new()).map(drop)
+            sender.export(&SpanBatch::default()).map(drop)
         });
         Ok(Self(sender))
     }
 }
 
 impl SpanSink for Collector {
-    fn export(&mut self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
-        self.0.export(spans)
+    fn encoder(&self) -> SpanEncoder {
+        otlp_encoding::write_span
+    }
+
+    fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+        self.0.export(batch)
     }
 }
 
 impl Sender {
-    fn request(&self, spans: Vec<FinishedSpan>) -> ExportTraceServiceRequest {
-        // As a probe has it: a collector takes it and has nothing to pass on.
-        if spans.is_empty() {
-            return ExportTraceServiceRequest::default();
-        }
-        let scope = InstrumentationScope {
-            name: "mainstay".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            ..InstrumentationScope::default()
-        };
-        let scope_spans = ScopeSpans {
-            scope: Some(scope),
-            spans: spans.into_iter().map(encoded).collect(),
-            ..ScopeSpans::default()
-        };
-        ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
-                scope_spans: vec![scope_spans],
-                ..ResourceSpans::default()
-            }],
-        }
-    }
-
-    fn export(&self, spans: Vec<FinishedSpan>) -> Result<u64, String> {
-        let request = self.request(spans);
+    fn export(&self, batch: &SpanBatch) -> Result<u64, String> {
+        // Without spans as a probe sends it: a collector takes it and has nothing to pass on.
+        let request = Bytes::from(self.process.request(&batch.bytes));
         let send = |attempt: Attempt| {
             self.dependency.faults().strike()?;
             let left = attempt.deadline().remaining(attempt.began());
@@ -225,7 +201,7 @@ impl Wire {
             let _inside = runtime.enter();
             at.connect_lazy()
         };
-        Ok(Self::Grpc { runtime, client: TraceServiceClient::new(channel) })
+        Ok(Self::Grpc { runtime, client: tonic::client::Grpc::new(channel) })
     }
 
     fn http(endpoint: &str) -> Self {
@@ -245,7 +221,7 @@ impl Wire {
 
     fn send(
         &self,
-        request: &ExportTraceServiceRequest,
+        request: &Bytes,
         headers: &OtlpHeaders,
         timeout: Duration,
     ) -> Result<ExportTraceServiceResponse, Refusal> {
@@ -254,7 +230,11 @@ impl Wire {
                 let mut client = client.clone();
                 let mut request = tonic::Request::new(request.clone());
                 *request.metadata_mut() = MetadataMap::from_headers(headers.map().clone());
-                let answer = tokio::time::timeout(timeout, client.export(request)).await;
+                let answer = async {
+                    client.ready().await.map_err(|gone| Status::unavailable(gone.to_string()))?;
+                    client.unary(request, PathAndQuery::from_static(EXPORT), Written).await
+                };
+                let answer = tokio::time::timeout(timeout, answer).await;
                 match answer {
                     Ok(Ok(answer)) => Ok(answer.into_inner()),
                     Ok(Err(status)) => {
@@ -272,19 +252,10 @@ impl Wire {
     }
 }
 
-/// Bytes of the body that are kept: several batches of ordinary spans. Attributes may make one larger.
-const BODY_KEPT_MAX: usize = 1 << 20;
-
-std::thread_local! {
-    /// What is sent, kept for the next batch: memory of this size given back between two batches would
-    /// be zeroed by the kernel each time.
-    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 fn post(
     agent: &ureq::Agent,
     address: &str,
-    request: &ExportTraceServiceRequest,
+    request: &Bytes,
     headers: &OtlpHeaders,
     timeout: Duration,
 ) -> Result<ExportTraceServiceResponse, Refusal> {
@@ -299,15 +270,7 @@ fn post(
     let post = agent.post(address).header("content-type", "application/x-protobuf");
     let post = given.fold(post, |post, (name, value)| post.header(name, value));
     let post = post.config().timeout_global(Some(timeout)).build();
-    let sent = BODY.with_borrow_mut(|body| {
-        body.clear();
-        // A vector has room for every message.
-        let _ = request.encode(body);
-        let sent = post.send(body.as_slice());
-        body.shrink_to(BODY_KEPT_MAX);
-        sent
-    });
-    let mut answer = sent.map_err(failed)?;
+    let mut answer = post.send(&request[..]).map_err(failed)?;
     let status = answer.status().as_u16();
     if status != 200 {
         let kind = classify_http_status(status).unwrap_or(ErrorKind::BadRequest);
@@ -319,58 +282,6 @@ fn post(
         kind: ErrorKind::BadRequest,
         message: format!("the collector's answer cannot be read: {error}"),
     })
-}
-
-fn encoded(finished: FinishedSpan) -> Span {
-    let id = |id: u64| if id == 0 { Vec::new() } else { id.to_be_bytes().to_vec() };
-    let kind = match finished.kind {
-        SpanKind::Internal => span::SpanKind::Internal,
-        SpanKind::Server => span::SpanKind::Server,
-        SpanKind::Client => span::SpanKind::Client,
-    };
-    let code = if finished.failed { status::StatusCode::Error } else { status::StatusCode::Unset };
-    Span {
-        trace_id: finished.trace_id.to_be_bytes().to_vec(),
-        span_id: id(finished.span_id),
-        parent_span_id: id(finished.parent_span_id),
-        trace_state: finished.state,
-        flags: SAMPLED,
-        name: finished.name,
-        kind: kind.into(),
-        start_time_unix_nano: finished.begun_ns,
-        end_time_unix_nano: finished.ended_ns,
-        attributes: attributes(finished.attributes),
-        events: finished.events.into_iter().map(event).collect(),
-        status: Some(Status { code: code.into(), ..Status::default() }),
-        ..Span::default()
-    }
-}
-
-fn event(event: SpanEvent) -> span::Event {
-    span::Event {
-        time_unix_nano: event.at_ns,
-        name: event.message,
-        attributes: attributes(event.attributes),
-        ..span::Event::default()
-    }
-}
-
-fn attributes(named: Vec<(&'static str, SpanValue)>) -> Vec<KeyValue> {
-    named.into_iter().map(|(name, value)| attribute(name, value)).collect()
-}
-
-fn attribute(name: &str, value: SpanValue) -> KeyValue {
-    let value = match value {
-        SpanValue::Text(text) => any_value::Value::StringValue(text),
-        SpanValue::Whole(number) => any_value::Value::IntValue(number),
-        SpanValue::Number(number) => any_value::Value::DoubleValue(number),
-        SpanValue::Truth(truth) => any_value::Value::BoolValue(truth),
-    };
-    KeyValue {
-        key: name.to_string(),
-        value: Some(AnyValue { value: Some(value) }),
-        ..KeyValue::default()
-    }
 }
 
 #[cfg(test)]
@@ -410,7 +321,7 @@ mod tests {
             pipelines.reload(config).unwrap();
             listed.breaker().reset();
             let before = listed.faults().struck();
-            let refused = collector.export(Vec::new()).unwrap_err();
+            let refused = collector.export(&SpanBatch::default()).unwrap_err();
             assert!(refused.contains("injected error"), "{refused}");
             assert_eq!(listed.faults().struck() - before, u64::from(attempts));
         }
@@ -420,7 +331,7 @@ mod tests {
         assert!(probe().unwrap_err().contains("injected error"));
         assert_eq!(listed.faults().struck() - before, 2);
         listed.breaker().force_open();
-        let refused = collector.export(Vec::new()).unwrap_err();
+        let refused = collector.export(&SpanBatch::default()).unwrap_err();
         assert!(!refused.contains("injected error"), "the breaker refused it: {refused}");
         assert!(nobody_asks.accept().is_err(), "nothing was sent");
         drop(collector);

@@ -14,3 +14,4 @@ mod meter;
 mod shared_rates;
 mod shutdown;
 mod slo;
+mod telemetry;

@@ -1,0 +1,130 @@
+//! [`Receivers`]: lines for what the filter lets through, and spans for traces, as one layer.
+//!
+//! Each a layer with a filter of its own, as `tracing-subscriber` has them, would look up every span
+//! three times whenever it is entered or left, of which there are a dozen in a request; and its filter
+//! that can be changed would take a lock each time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_log::NormalizeEvent;
+use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::log_lines::LogLayer;
+use crate::spans::SpanLayer;
+
+/// What is logged; changed while running.
+pub(crate) struct LogFilter {
+    directives: ArcSwap<EnvFilter>,
+    /// Whether one of them asks which spans an event is in, such as `[http.request]=debug`.
+    follow_spans: AtomicBool,
+}
+
+impl LogFilter {
+    pub(crate) fn new(filter: EnvFilter) -> Arc<Self> {
+        let follow_spans = AtomicBool::new(asks_for_spans(&filter));
+        Arc::new(Self { directives: ArcSwap::from_pointee(filter), follow_spans })
+    }
+
+    /// Lets through what `filter` does, from now on.
+    pub(crate) fn set(&self, filter: EnvFilter) {
+        self.follow_spans.store(asks_for_spans(&filter), Ordering::Relaxed);
+        self.directives.store(Arc::new(filter));
+        // What each place in the code was told is no longer so.
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    fn now(&self) -> Guard<Arc<EnvFilter>> {
+        self.directives.load()
+    }
+
+    /// The same for whom it matters that a span begins, is entered, left or ends.
+    fn of_spans(&self) -> Option<Guard<Arc<EnvFilter>>> {
+        self.follow_spans.load(Ordering::Relaxed).then(|| self.now())
+    }
+}
+
+fn asks_for_spans(filter: &EnvFilter) -> bool {
+    filter.to_string().contains('[')
+}
+
+/// Receives lines and spans.
+pub(crate) struct Receivers {
+    lines: LogLayer,
+    filter: Arc<LogFilter>,
+    spans: SpanLayer,
+}
+
+impl Receivers {
+    pub(crate) fn new(lines: LogLayer, filter: Arc<LogFilter>, spans: SpanLayer) -> Self {
+        Self { lines, filter, spans }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Receivers {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let logged = Filter::<S>::callsite_enabled(&**self.filter.now(), metadata);
+        if SpanLayer::wants(metadata) { Interest::always() } else { logged }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+        SpanLayer::wants(metadata) || Filter::enabled(&**self.filter.now(), metadata, &context)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let logged = Filter::<S>::max_level_hint(&**self.filter.now());
+        logged.map(|logged| logged.max(LevelFilter::INFO))
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(filter) = self.filter.of_spans() {
+            Filter::on_new_span(&**filter, attributes, id, context.clone());
+        }
+        self.spans.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(filter) = self.filter.of_spans() {
+            Filter::on_record(&**filter, id, values, context.clone());
+        }
+        self.spans.on_record(id, values, context);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        // Records of the `log` façade bring their target along.
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+        if Filter::enabled(&**self.filter.now(), metadata, &context) {
+            self.lines.on_event(event, context.clone());
+        }
+        self.spans.on_event(event, context);
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        if let Some(filter) = self.filter.of_spans() {
+            Filter::on_enter(&**filter, id, context.clone());
+        }
+        self.spans.on_enter(id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        if let Some(filter) = self.filter.of_spans() {
+            Filter::on_exit(&**filter, id, context.clone());
+        }
+        self.spans.on_exit(id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        if let Some(filter) = self.filter.of_spans() {
+            Filter::on_close(&**filter, id.clone(), context.clone());
+        }
+        self.spans.on_close(id, context);
+    }
+}

@@ -1,0 +1,194 @@
+//! Logs and traces as a process receives them: what the filter lets through, also one that is changed
+//! while spans are open, and which spans are handed to a collector.
+
+use mainstay_ops::correlation::{self, Ids, Incoming};
+use mainstay_ops::finished_span::SpanValue;
+use mainstay_ops::log_lines::LogFormat;
+use mainstay_ops::span_export::{SpanBatch, SpanEncoder, SpanSink};
+use mainstay_ops::telemetry::{Telemetry, TelemetryConfig};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tracing::{debug, debug_span, info, info_span, subscriber, warn};
+
+/// Spans as lines, where they are sent.
+#[derive(Clone, Default)]
+struct Sent(Arc<Mutex<Vec<u8>>>);
+
+impl SpanSink for Sent {
+    fn encoder(&self) -> SpanEncoder {
+        |span, written| {
+            let mut line = format!("{} {:x} of {:x}", span.name, span.span_id, span.parent_span_id);
+            for (name, value) in span.attributes.iter() {
+                let value = match value {
+                    SpanValue::Text(text) => text.to_string(),
+                    other => format!("{other:?}"),
+                };
+                line.push_str(&format!(" {name}={value}"));
+            }
+            for event in span.events {
+                line.push_str(&format!(" ({})", event.message));
+            }
+            written.extend(line.as_bytes());
+            written.push(b'\n');
+        }
+    }
+
+    fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+        self.0.lock().unwrap().extend(&batch.bytes);
+        Ok(0)
+    }
+}
+
+struct World {
+    telemetry: Telemetry,
+    log: Arc<Mutex<Vec<u8>>>,
+    sent: Sent,
+}
+
+impl World {
+    /// What was logged since it was asked last: the messages.
+    fn logged(&self) -> Vec<String> {
+        let log = std::mem::take(&mut *self.log.lock().unwrap());
+        let message = |line: &[u8]| {
+            let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+            line["message"].as_str().unwrap().to_string()
+        };
+        log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(message).collect()
+    }
+
+    /// What was sent since it was asked last.
+    fn sent(&self) -> Vec<String> {
+        assert!(self.telemetry.flush(Duration::from_secs(30)));
+        let sent = std::mem::take(&mut *self.sent.0.lock().unwrap());
+        String::from_utf8(sent).unwrap().lines().map(str::to_string).collect()
+    }
+}
+
+/// Does something while logs and traces are received by this filter.
+fn under(filter: &str, work: impl FnOnce(&World)) {
+    let (log, sent) = (Arc::<Mutex<Vec<u8>>>::default(), Sent::default());
+    let config = TelemetryConfig {
+        log_filter: filter.into(),
+        log_format: LogFormat::Json,
+        log_writer: log.clone(),
+        sample_ratio: 1.0,
+        sink: Some(Box::new(sent.clone())),
+    };
+    let (telemetry, receiver) = Telemetry::build(config).unwrap();
+    let world = World { telemetry, log, sent };
+    subscriber::with_default(receiver, || work(&world));
+}
+
+#[test]
+fn v5_the_filter_says_what_is_logged_and_is_changed_while_running() {
+    under("warn", |world| {
+        let speak = || {
+            info_span!("request").in_scope(|| {
+                debug!(target: "mainstay_a", "debug of a");
+                info!(target: "mainstay_a", "info of a");
+                info!(target: "mainstay_b", "info of b");
+                warn!(target: "mainstay_b", "warning of b");
+            });
+            world.logged()
+        };
+        assert_eq!(speak(), ["warning of b"]);
+        world.telemetry.set_log_filter("error,mainstay_a=debug").unwrap();
+        assert_eq!(speak(), ["debug of a", "info of a"]);
+        world.telemetry.set_log_filter("off").unwrap();
+        assert_eq!(speak(), [""; 0]);
+        assert!(world.telemetry.set_log_filter("mainstay_a=loud").is_err());
+        assert_eq!(speak(), [""; 0], "a filter that cannot be read changes nothing");
+        world.telemetry.set_log_filter("info").unwrap();
+        assert_eq!(speak(), ["info of a", "info of b", "warning of b"]);
+        // The filter is of lines; a trace has its warnings whatever it says.
+        let sent = world.sent();
+        assert_eq!(sent.len(), 0, "this crate's spans are not the product's: {sent:?}");
+    });
+}
+
+#[test]
+fn v5_a_filter_may_ask_for_the_span_that_a_line_is_in() {
+    under("info,[chosen]=debug", |world| {
+        let speak = |wanted: &str| {
+            let (other, chosen) = (info_span!("other"), info_span!("chosen"));
+            other.in_scope(|| debug!("{wanted} outside"));
+            chosen.in_scope(|| debug!("{wanted} inside"));
+            world.logged()
+        };
+        assert_eq!(speak("first"), ["first inside"]);
+        world.telemetry.set_log_filter("info").unwrap();
+        assert_eq!(speak("second"), [""; 0]);
+        world.telemetry.set_log_filter("info,[other]=debug").unwrap();
+        assert_eq!(speak("third"), ["third outside"]);
+        let open = info_span!("other");
+        let inside = open.enter();
+        world.telemetry.set_log_filter("warn").unwrap();
+        drop(inside);
+        assert_eq!(speak("fourth"), [""; 0]);
+    });
+}
+
+#[test]
+fn v5_lines_of_crates_that_use_the_log_facade_are_filtered_by_where_they_come_from() {
+    // Another test of this process may have done so.
+    let _ = tracing_log::LogTracer::init();
+    under("off,far::away=info", |world| {
+        tracing_log::log::info!(target: "far::away::below", "heard");
+        tracing_log::log::info!(target: "elsewhere", "not heard");
+        tracing_log::log::debug!(target: "far::away", "too quiet");
+        assert_eq!(world.logged(), ["heard"]);
+    });
+}
+
+#[test]
+fn v5_spans_of_the_product_are_sent_with_their_places_and_no_others() {
+    under("off,mainstay_x=debug,other_crate=debug", |world| {
+        let incoming = Incoming { correlation: Some("abc"), ..Incoming::default() };
+        let begun = || {
+            info_span!(
+                target: "mainstay_x", parent: None, "request", "otel.name" = "GET /a", path = "/a",
+                api_token = "hunter2", status = tracing::field::Empty
+            )
+        };
+        let request = correlation::begin(Ids::of_request(incoming), begun);
+        request.in_scope(|| {
+            // Neither a span of another crate nor one that is only logged comes in between.
+            let foreign = info_span!(target: "other_crate", "foreign");
+            let quiet = foreign.in_scope(|| debug_span!(target: "mainstay_x", "quiet"));
+            quiet.in_scope(|| {
+                assert_eq!(correlation::correlation_id().as_deref(), Some("abc"));
+                info_span!(target: "mainstay_x", "step").in_scope(|| {
+                    warn!(target: "mainstay_x", "slow");
+                });
+                warn!(target: "mainstay_x", "slower");
+                warn!(target: "other_crate", "not ours");
+            });
+        });
+        request.record("status", 200);
+        request.record("path", "/b");
+        drop(request);
+        assert_eq!(correlation::correlation_id(), None);
+        let sent = world.sent();
+        let [step, request] = &sent[..] else { panic!("{sent:?}") };
+        let id = request.split(' ').nth(2).unwrap();
+        assert!(step.starts_with("step ") && step.contains(&format!(" of {id} ")), "{sent:?}");
+        assert!(step.ends_with(" correlation_id=abc (slow)"), "{step}");
+        let told =
+            " of 0 path=/b api_token=[redacted] status=Whole(200) correlation_id=abc (slower)";
+        assert!(request.starts_with("GET /a ") && request.ends_with(told), "{request}");
+    });
+}
+
+#[test]
+fn v5_more_spans_than_a_batch_holds_all_arrive() {
+    under("off", |world| {
+        for number in 0..1_500 {
+            info_span!(target: "mainstay_x", "one", number).in_scope(|| ());
+        }
+        let sent = world.sent();
+        assert_eq!(sent.len(), 1_500);
+        for (number, span) in sent.iter().enumerate() {
+            assert!(span.contains(&format!(" number=Whole({number})")), "{number}: {span}");
+        }
+    });
+}
