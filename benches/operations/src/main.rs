@@ -6,6 +6,7 @@ mod overheads;
 mod provider;
 mod receiver;
 mod served;
+mod switch;
 
 use std::process::ExitCode;
 
@@ -43,9 +44,9 @@ fn main() -> ExitCode {
         Some("faults") => number("--seconds", 6, 2, 600)
             .and_then(|seconds| Ok((seconds, number("--rate", 40, 1, 1000)?)))
             .and_then(|(seconds, rate)| faults::run(seconds, rate, only)),
-        Some("side") => {
+        Some("overheads-on") => {
             let text = |at: usize| arguments.get(at).map_or("", String::as_str);
-            overheads::side(text(1), text(2), text(3))
+            overheads::run_on(text(1), text(2), text(3).parse().unwrap_or(30))
         }
         Some("overheads") => number("--seconds", 30, 2, 600).and_then(overheads::run),
         _ => Err(USAGE.to_string()),

@@ -1,20 +1,21 @@
 //! What stands in front of a handler costs: admission, keys, levels, metrics, logs, traces, correlation.
 //!
-//! Three processes answer the same requests in turns: one the handlers alone, without anybody who
-//! receives logs and traces; one with everything on and a key and a rate; and that one with each trace
-//! recorded and sent to a collector, which is in the process that asks them.
+//! One process answers the same requests in turns: by the handlers alone, without anybody who receives
+//! logs, traces and metrics; with everything on and a key and a rate; and with each trace recorded and
+//! sent to a collector, which is in another process. Two processes that do the same differ by more than
+//! what is measured, because each has built an index of its own.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use mainstay_server::settings::Settings;
 use tower::ServiceExt;
 
-use crate::receiver;
-use crate::served::{self, query};
+use crate::served::{self, Served, query};
+use crate::{receiver, switch};
 
 /// What is asked, and how.
 struct Kind {
@@ -29,19 +30,24 @@ struct Kind {
     rounds: usize,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind { request: "document", at_once: 1, on_one: true, rounds: 300 },
+    Kind { request: "search", at_once: 1, on_one: true, rounds: 90 },
     Kind { request: "document", at_once: 1, on_one: false, rounds: 300 },
-    Kind { request: "search", at_once: 1, on_one: false, rounds: 45 },
-    Kind { request: "search", at_once: 8, on_one: false, rounds: 45 },
+    Kind { request: "search", at_once: 1, on_one: false, rounds: 90 },
+    Kind { request: "search", at_once: 8, on_one: false, rounds: 90 },
 ];
 
-/// What is on in each of the processes, as it is asked for and as it is told.
-const SIDES: [(&str, &str); 3] =
-    [("bare", "nothing"), ("default", "everything"), ("traced", "everything, every trace sent")];
+/// What is on, in the order of its columns. The second shows by how much the first differs from itself.
+const SIDES: [&str; 4] =
+    ["nothing", "nothing, once more", "everything", "everything, every trace sent"];
+/// The first side on which something is.
+const EVERYTHING: usize = 2;
+/// The side that records every trace.
+const TRACED: usize = 3;
 
-/// What each side answers before it is measured.
-const WARM_UP_S: u64 = 1;
+/// How long requests of a kind are answered before they are measured.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Measures and prints a table.
 pub(crate) fn run(seconds: u64) -> Result<(), String> {
@@ -51,46 +57,146 @@ pub(crate) fn run(seconds: u64) -> Result<(), String> {
         "| request | under way | processors | what is on | takes | more (quartiles) | CPU time | more (quartiles) |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    for on_one in [true, false] {
-        let mut sides = Vec::new();
-        for (name, _) in SIDES {
-            sides.push(Side::start(name, &collector, on_one)?);
-        }
-        for kind in KINDS.iter().filter(|kind| kind.on_one == on_one) {
-            measure(kind, &mut sides, seconds)?;
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    for processors in ["one", "all"] {
+        let arguments = ["overheads-on", processors, &collector, &seconds.to_string()];
+        let status = Command::new(&program).args(arguments).status();
+        if !status.map_err(|error| error.to_string())?.success() {
+            return Err(format!("the process on {processors} of the processors failed"));
         }
     }
     Ok(())
 }
 
-fn measure(kind: &Kind, sides: &mut [Side], seconds: u64) -> Result<(), String> {
-    let Kind { request, at_once, on_one, rounds: count } = *kind;
-    let slice = seconds as f64 / (SIDES.len() * count) as f64;
-    let mut rounds = Vec::new();
-    for side in &mut *sides {
-        // Caches and memory as they are after a while, and nothing left of building the index.
-        side.means(&format!("{request} {at_once} {WARM_UP_S} 0"))?;
+/// The rows of one process.
+pub(crate) fn run_on(processors: &str, collector: &str, seconds: u64) -> Result<(), String> {
+    let on_one = processors == "one";
+    if on_one {
+        keep_to_one_processor()?;
     }
-    for round in 0..count {
-        let asked = format!("{request} {at_once} {slice} {}", round * 1_000_000);
-        let mut means = [(0.0, 0.0); SIDES.len()];
-        // Forwards and backwards, so that none is always the one that finds the caches warm.
-        for turn in 0..SIDES.len() {
-            let side = if round % 2 == 0 { turn } else { SIDES.len() - 1 - turn };
-            means[side] = sides[side].means(&asked)?;
+    let sides = Sides::start(collector)?;
+    for kind in KINDS.iter().filter(|kind| kind.on_one == on_one) {
+        sides.measure(kind, seconds as f64)?;
+    }
+    Ok(())
+}
+
+/// Both ways through one server.
+struct Sides {
+    served: Served,
+    runtime: tokio::runtime::Runtime,
+    key: String,
+    /// Without and with every trace recorded.
+    settings: [Settings; 2],
+}
+
+/// What a request takes, and what CPU time the process needs for it, in microseconds.
+type Means = (f64, f64);
+
+impl Sides {
+    fn start(collector: &str) -> Result<Self, String> {
+        let settings = |ratio| {
+            [
+                ("admission.key_rates", "search = 1000000/s; read = 1000000/s"),
+                ("telemetry.endpoint", collector),
+                ("telemetry.protocol", "http/protobuf"),
+                ("telemetry.sample_ratio", ratio),
+            ]
+        };
+        let install: served::Receivers =
+            |settings, pipelines| switch::install(settings, pipelines).map(Some);
+        let served = served::start("static", &settings("0"), install)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let key = runtime.block_on(key(&served.routers[1]))?;
+        let settings = [served::settings(&settings("0"))?, served::settings(&settings("1"))?];
+        Ok(Self { served, runtime, key, settings })
+    }
+
+    fn measure(&self, kind: &Kind, seconds: f64) -> Result<(), String> {
+        let Kind { request, at_once, on_one, rounds: count } = *kind;
+        let begun = Instant::now();
+        let mut warm = 0;
+        while begun.elapsed() < WARM_UP {
+            self.answers(false, kind, warm, 1);
+            warm += 1;
         }
-        rounds.push(means);
+        // As many requests in each turn as take their share of the time.
+        let each = begun.elapsed().as_secs_f64() / warm as f64;
+        let turns = ((SIDES.len() + 1) * count) as f64;
+        let per_turn = ((seconds / turns / each) as u64).max(1);
+        let mut rounds = Vec::new();
+        for round in 0..count {
+            let first = round as u64 * 1_000_000;
+            // What is remembered of a query is there for each side.
+            self.side(0)?;
+            self.answers(false, kind, first, per_turn);
+            let mut means = [(0.0, 0.0); SIDES.len()];
+            for turn in 0..SIDES.len() {
+                // Forwards and backwards: what comes first differs.
+                let side = if round % 2 == 0 { turn } else { SIDES.len() - 1 - turn };
+                means[side] = self.turn(side, kind, first, per_turn)?;
+            }
+            rounds.push(means);
+        }
+        show(&format!("{request} | {at_once} | {}", if on_one { "1" } else { "all" }), &rounds);
+        Ok(())
     }
-    let quantile = |of: &dyn Fn(&[(f64, f64); 3]) -> f64, share: f64| {
+
+    /// Switches to a side.
+    fn side(&self, side: usize) -> Result<(), String> {
+        let settings = &self.settings[usize::from(side == TRACED)];
+        let telemetry = self.served.telemetry.as_ref().ok_or("nobody receives traces")?;
+        telemetry.reconfigure(settings).map_err(|error| error.to_string())?;
+        switch::set(side >= EVERYTHING);
+        Ok(())
+    }
+
+    /// Answers so many requests on a side.
+    fn turn(&self, side: usize, kind: &Kind, first: u64, count: u64) -> Result<Means, String> {
+        self.side(side)?;
+        let (begun, cpu) = (Instant::now(), cpu_time());
+        self.answers(side >= EVERYTHING, kind, first, count);
+        let wall = begun.elapsed().as_secs_f64();
+        // Traces are sent later than they are recorded; what that takes belongs to this turn.
+        if let (TRACED, Some(telemetry)) = (side, &self.served.telemetry)
+            && !telemetry.flush(Duration::from_secs(10))
+        {
+            return Err("the spans could not be sent".into());
+        }
+        let count = (count * kind.at_once as u64) as f64;
+        Ok((wall * 1e6 / count, (cpu_time() - cpu) * 1e6 / count))
+    }
+
+    /// So many requests one after the other, as often as are under way at a time.
+    fn answers(&self, full: bool, kind: &Kind, first: u64, count: u64) {
+        let router = &self.served.routers[usize::from(full)];
+        let key = if full { self.key.as_str() } else { "" };
+        self.runtime.block_on(async {
+            if kind.at_once == 1 {
+                return ask(router.clone(), kind.request, key.to_string(), first, count).await;
+            }
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..kind.at_once as u64 {
+                let first = first + task * 100_000;
+                tasks.spawn(ask(router.clone(), kind.request, key.to_string(), first, count));
+            }
+            tasks.join_all().await;
+        });
+    }
+}
+
+/// Prints the rows of one kind of request.
+fn show(kind: &str, rounds: &[[Means; SIDES.len()]]) {
+    let quantile = |of: &dyn Fn(&[Means; SIDES.len()]) -> f64, share: f64| {
         let mut all: Vec<f64> = rounds.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
         all[((all.len() - 1) as f64 * share) as usize]
     };
-    let processors = if on_one { "1" } else { "all" };
-    for (side, (_, name)) in SIDES.iter().enumerate() {
+    for (side, name) in SIDES.iter().enumerate() {
         let takes = quantile(&|round| round[side].0, 0.5);
         let cpu = quantile(&|round| round[side].1, 0.5);
-        print!("| {request} | {at_once} | {processors} | {name} | {takes:.1} µs |");
+        print!("| {kind} | {name} | {takes:.1} µs |");
         if side == 0 {
             println!(" | {cpu:.1} µs | |");
             continue;
@@ -108,104 +214,6 @@ fn measure(kind: &Kind, sides: &mut [Side], seconds: u64) -> Result<(), String> 
             more(0.75),
         );
     }
-    Ok(())
-}
-
-/// One of the processes.
-struct Side {
-    child: Child,
-    asks: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Drop for Side {
-    fn drop(&mut self) {
-        // It has nothing to lose.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Side {
-    fn start(name: &str, collector: &str, on_one: bool) -> Result<Self, String> {
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut child = Command::new(program)
-            .args(["side", name, collector, if on_one { "one" } else { "all" }])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        let (Some(asks), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("the other process has no pipes".into());
-        };
-        Ok(Self { child, asks, answers: BufReader::new(answers) })
-    }
-
-    /// What a request takes and what CPU time the process needs for it, in microseconds.
-    fn means(&mut self, asked: &str) -> Result<(f64, f64), String> {
-        writeln!(self.asks, "{asked}").map_err(|error| error.to_string())?;
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).map_err(|error| error.to_string())?;
-        let means = answer
-            .trim()
-            .split_once(' ')
-            .and_then(|(wall, cpu)| Some((wall.parse().ok()?, cpu.parse().ok()?)));
-        means.ok_or_else(|| format!("a side said {answer:?} to {asked:?}"))
-    }
-}
-
-/// Answers each line of standard input, `KIND AT_ONCE SECONDS SEED`, with what a request takes and what
-/// CPU time the process needs for it, in microseconds.
-pub(crate) fn side(name: &str, collector: &str, processors: &str) -> Result<(), String> {
-    if processors == "one" {
-        keep_to_one_processor()?;
-    }
-    let full = name != "bare";
-    let rates = ("admission.key_rates", "search = 1000000/s; read = 1000000/s");
-    let sent = [("telemetry.endpoint", collector), ("telemetry.protocol", "http/protobuf"), rates];
-    let settings: &[_] = match name {
-        "bare" => &[],
-        "default" => &[rates],
-        _ => &sent,
-    };
-    let served = served::start("static", settings, full)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let router = served.routers[usize::from(full)].clone();
-    let key = match full {
-        true => runtime.block_on(key(&router))?,
-        false => String::new(),
-    };
-    for line in std::io::stdin().lines() {
-        let line = line.map_err(|error| error.to_string())?;
-        let parts: Vec<&str> = line.split(' ').collect();
-        let number = |at: usize| parts.get(at).and_then(|part| part.parse::<f64>().ok());
-        let (Some(kind), Some(at_once), Some(seconds), Some(seed)) =
-            (parts.first(), number(1), number(2), number(3))
-        else {
-            return Err(format!("not understood: {line}"));
-        };
-        let (begun, cpu) = (Instant::now(), cpu_time());
-        let until = begun + Duration::from_secs_f64(seconds);
-        let counts = runtime.block_on(async {
-            if at_once < 2.0 {
-                return vec![
-                    ask(router.clone(), kind.to_string(), key.clone(), until, seed as u64).await,
-                ];
-            }
-            let mut tasks = tokio::task::JoinSet::new();
-            for task in 0..at_once as u64 {
-                let (router, kind, key) = (router.clone(), kind.to_string(), key.clone());
-                tasks.spawn(ask(router, kind, key, until, seed as u64 + task * 100_000));
-            }
-            tasks.join_all().await
-        });
-        let count = counts.iter().sum::<u64>().max(1) as f64;
-        let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu_time() - cpu);
-        println!("{} {}", wall * 1e6 / count, cpu * 1e6 / count);
-    }
-    Ok(())
 }
 
 /// For this thread and all that it starts: the last processor, because the first has the machine's own
@@ -237,15 +245,12 @@ fn request(kind: &str, key: &str, number: u64) -> Request<Body> {
     builder.body(Body::from(body)).unwrap_or_default()
 }
 
-/// Requests one after the other until then; how many.
-async fn ask(router: Router, kind: String, key: String, until: Instant, seed: u64) -> u64 {
-    let mut count = 0;
-    while Instant::now() < until {
-        let answer = router.clone().oneshot(request(&kind, &key, seed + count)).await;
+/// Requests one after the other.
+async fn ask(router: Router, kind: &'static str, key: String, first: u64, count: u64) {
+    for number in first..first + count {
+        let answer = router.clone().oneshot(request(kind, &key, number)).await;
         assert!(answer.is_ok_and(|answer| answer.status() == 200), "every request is answered");
-        count += 1;
     }
-    count
 }
 
 /// The first key of a server, with which it demands keys from then on.

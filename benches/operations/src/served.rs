@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_db::{Db, Document, Method, Options};
+use mainstay_resilience::Pipelines;
 use mainstay_server::settings::Settings;
 use mainstay_server::telemetry::Telemetry;
 use mainstay_server::{Host, Server};
@@ -25,7 +26,8 @@ pub(crate) struct Served {
     /// The routes without and with what stands in front of them.
     pub(crate) routers: [axum::Router; 2],
     _folder: TempDir,
-    _telemetry: Option<Telemetry>,
+    /// Who receives logs and traces.
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 /// The words of a query, different for each number.
@@ -46,26 +48,44 @@ fn document(number: usize) -> Document {
     Document { id: number.to_string(), body, ..Document::default() }
 }
 
-/// Starts a server with these settings whose collection `default` uses this model; `observed` says
-/// whether anybody receives logs and traces.
-pub(crate) fn start(
-    model: &str,
-    settings: &[(&str, &str)],
-    observed: bool,
-) -> Result<Served, String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
-    mainstay_server::install_metrics().map_err(|e| told(&e))?;
+/// Settings of which these differ from their defaults.
+pub(crate) fn settings(changed: &[(&str, &str)]) -> Result<Settings, String> {
     // From the environment, because passwords are refused elsewhere.
     let variables =
-        settings.iter().chain(&[("server.listen", "127.0.0.1:0")]).map(|(key, value)| {
+        changed.iter().chain(&[("server.listen", "127.0.0.1:0")]).map(|(key, value)| {
             (format!("MAINSTAY_{}", key.replace('.', "_").to_uppercase()), value.to_string())
         });
-    let settings = Settings::load(None, variables, &[]).map_err(|faults| format!("{faults:?}"))?;
+    Settings::load(None, variables, &[]).map_err(|faults| format!("{faults:?}"))
+}
+
+/// Who receives what a process says of itself.
+pub(crate) type Receivers = fn(&Settings, &Pipelines) -> Result<Option<Telemetry>, String>;
+
+/// Metrics are kept, logs and traces are received by nobody.
+pub(crate) fn metrics_alone(_: &Settings, _: &Pipelines) -> Result<Option<Telemetry>, String> {
+    mainstay_server::install_metrics().map_err(|error| error.to_string())?;
+    Ok(None)
+}
+
+/// Everything is received, as by `mainstay serve`.
+pub(crate) fn everything(
+    settings: &Settings,
+    pipelines: &Pipelines,
+) -> Result<Option<Telemetry>, String> {
+    mainstay_server::install_metrics().map_err(|error| error.to_string())?;
+    Telemetry::install(settings, pipelines).map(Some).map_err(|error| error.to_string())
+}
+
+/// Starts a server with these settings whose collection `default` uses this model.
+pub(crate) fn start(
+    model: &str,
+    changed: &[(&str, &str)],
+    receivers: Receivers,
+) -> Result<Served, String> {
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    let settings = settings(changed)?;
     let pipelines = Options::pipelines(settings.pipelines()).map_err(|e| told(&e))?;
-    let telemetry = match observed {
-        false => None,
-        true => Some(Telemetry::install(&settings, &pipelines).map_err(|e| told(&e))?),
-    };
+    let telemetry = receivers(&settings, &pipelines)?;
     let mut config = settings.config();
     let folder = tempfile::tempdir().map_err(|e| told(&e))?;
     let host = Host::new(&Default::default(), None).map_err(|e| told(&e))?;
@@ -98,5 +118,5 @@ pub(crate) fn start(
         });
     });
     let (address, routers) = told.recv().map_err(|_| "the server did not start".to_string())?;
-    Ok(Served { address, db, routers, _folder: folder, _telemetry: telemetry })
+    Ok(Served { address, db, routers, _folder: folder, telemetry })
 }

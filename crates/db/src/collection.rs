@@ -14,7 +14,7 @@ use mainstay_search::method::Method;
 use mainstay_search::request::Stop;
 use mainstay_search::view::ViewFigures;
 use mainstay_storage::fs::FileSystem;
-use mainstay_storage::log::Class;
+use mainstay_storage::log::{Class, Recovery};
 use mainstay_storage::{Directory, Log, LogOptions, Record};
 
 use crate::driven::ViewKind;
@@ -161,7 +161,7 @@ impl Collection {
         }
         let log_options = LogOptions { durable_seq_min, ..options.log.clone() };
         let (log, recovery) = Log::open(Arc::clone(&fs), &log_path, log_options)?;
-        tracing::info!(collection = settings.name, ?recovery, "log opened");
+        tell(&settings.name, &recovery);
         let slots = slots.try_into().map_err(|_| DbError::Internal("five views".into()))?;
         let methods = Method::ALL.map(|method| options.declare(&settings.name, method));
         let inner = Arc::new(Engine {
@@ -441,4 +441,22 @@ impl Collection {
     pub fn dependency(&self, method: Method) -> &Dependency {
         &self.inner.methods[method as usize]
     }
+}
+/// One line about how a log was found. What there is none of is left out.
+fn tell(collection: &str, found: &Recovery) {
+    let some = |count: usize| (count > 0).then_some(count);
+    tracing::info!(
+        collection,
+        created = found.created.then_some(true),
+        segments = found.segments,
+        last_seq = found.durable_seq,
+        torn_bytes = (found.torn_bytes > 0).then_some(found.torn_bytes),
+        copied_records = (found.copied_records > 0).then_some(found.copied_records),
+        damaged_places = some(found.damage.len()),
+        scars = some(found.scars.len()),
+        accepted_losses = some(found.accepted.len()),
+        headers_rebuilt = some(found.headers_rebuilt.len()),
+        unreadable_files = some(found.unreadable.len()),
+        "log opened"
+    );
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -15,6 +16,10 @@ use crate::spans::{SampleRatio, SpanLayer};
 /// Crates below ours that write what goes over the wire into their most detailed lines: requests
 /// with their headers and bodies. They speak from INFO on, whatever the filter says.
 const WIRE_CRATES: [&str; 6] = ["ureq", "ureq_proto", "hyper", "hyper_util", "h2", "rustls"];
+
+/// A crate below ours that warns of what is odd in somebody's documents. It speaks of errors, unless
+/// the filter names it.
+const DOCUMENT_CRATE: &str = "html5ever";
 
 /// How logs and traces are received.
 pub struct TelemetryConfig {
@@ -82,16 +87,22 @@ impl std::error::Error for TelemetryError {
 /// What is wrong with it.
 pub fn log_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     let unreadable = |reason: String| TelemetryError::Filter { filter: text.to_owned(), reason };
-    let filter = EnvFilter::builder().parse(text).map_err(|error| unreadable(error.to_string()))?;
-    let quiet = |filter: EnvFilter, name: &&str| {
-        let directive = format!("{name}=info").parse();
-        directive.map(|directive| filter.add_directive(directive))
+    let mut filter =
+        EnvFilter::builder().parse(text).map_err(|error| unreadable(error.to_string()))?;
+    let cap = |filter: EnvFilter, name: &str, level: &str| {
+        let directive = format!("{name}={level}").parse();
+        let directive = directive.map(|directive| filter.add_directive(directive));
+        directive.map_err(|error| unreadable(error.to_string()))
     };
     // A filter that shows less stays as it is.
-    if filter.max_level_hint().is_some_and(|level| level <= tracing::Level::INFO) {
+    let shows = |filter: &EnvFilter| filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    if shows(&filter) > LevelFilter::ERROR && !text.contains(DOCUMENT_CRATE) {
+        filter = cap(filter, DOCUMENT_CRATE, "error")?;
+    }
+    if shows(&filter) <= LevelFilter::INFO {
         return Ok(filter);
     }
-    WIRE_CRATES.iter().try_fold(filter, quiet).map_err(|error| unreadable(error.to_string()))
+    WIRE_CRATES.iter().try_fold(filter, |filter, name| cap(filter, name, "info"))
 }
 
 impl Telemetry {

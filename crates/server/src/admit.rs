@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
@@ -39,10 +39,11 @@ const URGENCY_MAX: u8 = 7;
 pub(crate) async fn apply(
     state: &State,
     caller: &Caller,
+    kind: RouteKind,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(group) = group(request.method(), request.uri().path()) else {
+    let Some(group) = group(kind) else {
         return control(state, request, next).await;
     };
     if request.extensions().get::<Spare>().is_some() {
@@ -96,8 +97,8 @@ async fn control(state: &State, request: Request, next: Next) -> Response {
 }
 
 /// What a request asks for; nothing for control calls.
-pub(crate) fn group(verb: &Verb, path: &str) -> Option<Group> {
-    match RouteKind::of(verb, path) {
+pub(crate) fn group(kind: RouteKind) -> Option<Group> {
+    match kind {
         RouteKind::Search => Some(Group::Search),
         RouteKind::Read => Some(Group::Read),
         RouteKind::Write | RouteKind::Manage => Some(Group::Write),
@@ -181,6 +182,7 @@ fn show_write_queue(headers: &mut HeaderMap, state: &State, collection: String) 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use axum::http::Method as Verb;
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
         let mut request = axum::http::Request::builder().uri("/search");
@@ -205,7 +207,7 @@ mod tests {
             (Verb::GET, "/metrics", None),
             (Verb::GET, "/searching", None),
         ] {
-            assert_eq!(group(&verb, path), expected, "{verb} {path}");
+            assert_eq!(group(RouteKind::of(&verb, path)), expected, "{verb} {path}");
         }
     }
 

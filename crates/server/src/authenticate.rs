@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mainstay_ops::keys::{Identity, Scope};
 
@@ -31,9 +31,9 @@ pub(crate) enum Needs {
     Key(Scope),
 }
 
-/// What a request to this path needs.
-pub(crate) fn needs(verb: &Verb, path: &str) -> Needs {
-    match RouteKind::of(verb, path) {
+/// What a request of this kind needs.
+fn needs(kind: RouteKind) -> Needs {
+    match kind {
         RouteKind::Open => Needs::Nothing,
         RouteKind::Metrics => Needs::Metrics,
         // Which documents exist is a writer's business, which collections exist is not: a model
@@ -67,10 +67,10 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Who sent a request that may pass; else what to answer.
-pub(crate) fn check(state: &State, request: &Request) -> Result<Caller, Response> {
+pub(crate) fn check(state: &State, kind: RouteKind, request: &Request) -> Result<Caller, Response> {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let path = request.uri().path();
-    let needs = needs(request.method(), path);
+    let needs = needs(kind);
     let access = state.access();
     let required = access.requires_keys();
     let key = presented(request.headers());
@@ -162,6 +162,7 @@ pub(crate) fn require_collection(caller: &Caller, collection: &str) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Method as Verb;
 
     /// C5: no path is open because somebody forgot it.
     #[test]
@@ -174,7 +175,7 @@ mod tests {
             for verb in item.as_object().into_iter().flatten().map(|(verb, _)| verb) {
                 let verb = verb.to_ascii_uppercase().parse::<Verb>().unwrap_or_default();
                 let open = path.starts_with("/health");
-                let expected = match needs(&verb, &path) {
+                let expected = match needs(RouteKind::of(&verb, &path)) {
                     Needs::Nothing => open,
                     Needs::Metrics => path == "/metrics",
                     Needs::Key(Scope::Admin) => {
@@ -182,7 +183,7 @@ mod tests {
                     }
                     Needs::Key(_) => !open && !path.starts_with("/admin"),
                 };
-                assert!(expected, "{verb} {path} needs {:?}", needs(&verb, &path));
+                assert!(expected, "{verb} {path} needs {:?}", needs(RouteKind::of(&verb, &path)));
             }
         }
         for (verb, path, expected) in [
@@ -197,7 +198,7 @@ mod tests {
             (Verb::GET, "/administration", Needs::Key(Scope::Read)),
             (Verb::GET, "/", Needs::Key(Scope::Read)),
         ] {
-            assert_eq!(needs(&verb, path), expected, "{verb} {path}");
+            assert_eq!(needs(RouteKind::of(&verb, path)), expected, "{verb} {path}");
         }
     }
 

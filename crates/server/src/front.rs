@@ -18,6 +18,7 @@ use futures_util::FutureExt;
 use crate::leaving::Leaving;
 use crate::observe::Observed;
 use crate::problem::Problem;
+use crate::route_kind::RouteKind;
 use crate::security_headers::SecurityHeaders;
 use crate::state::State;
 use crate::{admit, audited, authenticate, standing};
@@ -27,12 +28,13 @@ const HEADERS: usize = 16;
 
 /// Answers a request.
 pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
-    let mut observed = Observed::begin(&request);
+    let kind = RouteKind::of(request.method(), request.uri().path());
+    let mut observed = Observed::begin(&request, kind);
     let span = observed.span();
     let mut answer = pin!(async move {
         observed.enter();
         let (leaving, security) = (Leaving::of(&request), SecurityHeaders::of(&request));
-        let answered = AssertUnwindSafe(checked(&state, request, next)).catch_unwind().await;
+        let answered = AssertUnwindSafe(checked(&state, kind, request, next)).catch_unwind().await;
         let mut response = answered.unwrap_or_else(panicked);
         let headers = response.headers_mut();
         headers.reserve(HEADERS);
@@ -47,16 +49,16 @@ pub(crate) async fn apply(Shared(state): Shared<State>, request: Request, next: 
 }
 
 /// The part in which somebody is known to ask.
-async fn checked(state: &State, mut request: Request, next: Next) -> Response {
-    let caller = match authenticate::check(state, &request) {
+async fn checked(state: &State, kind: RouteKind, mut request: Request, next: Next) -> Response {
+    let caller = match authenticate::check(state, kind, &request) {
         Ok(caller) => caller,
         Err(refused) => return refused,
     };
     request.extensions_mut().insert(caller.clone());
     let change = audited::Change::of(&request);
-    let response = match standing::refused(state, &caller, &request) {
+    let response = match standing::refused(state, &caller, kind, request.method()) {
         Some(problem) => problem.into_response(),
-        None => admit::apply(state, &caller, request, next).await,
+        None => admit::apply(state, &caller, kind, request, next).await,
     };
     if let Some(action) = change.and_then(|change| change.came_to_nothing(&caller, &response)) {
         audited::record(state, action).await;

@@ -51,6 +51,7 @@ pub(crate) fn rate_scope(name: &str) -> Result<RateScope, String> {
 mod tests {
     use super::*;
     use crate::admit::group;
+    use crate::route_kind::RouteKind;
 
     /// O4: each route that passes limits can be named, as the contract calls it, and no other.
     #[test]
@@ -63,7 +64,8 @@ mod tests {
             for (verb, operation) in item.as_object().into_iter().flatten() {
                 let verb = verb.to_ascii_uppercase();
                 let route = path.replace("/documents/{id}", "/documents/{*id}");
-                let limited = group(&verb.parse().unwrap_or_default(), &path).is_some();
+                let limited =
+                    group(RouteKind::of(&verb.parse().unwrap_or_default(), &path)).is_some();
                 let id = operation["operationId"].as_str().unwrap_or_default();
                 assert!(ids.insert(id.to_string()), "{id} is the name of one operation");
                 let expected = if limited { id } else { "" };

@@ -52,7 +52,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(crate) fn begin(request: &Request) -> Self {
+    pub(crate) fn begin(request: &Request, kind: RouteKind) -> Self {
         let begun = Instant::now();
         let headers = request.headers();
         let given = text(headers, CORRELATION_HEADER);
@@ -75,7 +75,7 @@ impl Observed {
             span,
             method,
             route,
-            promised: match RouteKind::of(request.method(), request.uri().path()) {
+            promised: match kind {
                 RouteKind::Search => Some(Source::Searches),
                 RouteKind::Write => Some(Source::Writes),
                 _ => None,

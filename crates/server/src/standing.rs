@@ -1,6 +1,5 @@
 //! What the present level of service and the flags mean for a request.
 
-use axum::extract::Request;
 use axum::http::{Method as Verb, StatusCode};
 use mainstay_db::search_answer::Level as AnswerLevel;
 use mainstay_db::{Method, Service};
@@ -56,13 +55,17 @@ pub(crate) fn gives_stale(operations: &Operations, caller: &Caller) -> bool {
 }
 
 /// What the level or a flag refuses.
-pub(crate) fn refused(state: &State, caller: &Caller, request: &Request) -> Option<Problem> {
+pub(crate) fn refused(
+    state: &State,
+    caller: &Caller,
+    kind: RouteKind,
+    verb: &Verb,
+) -> Option<Problem> {
     let operations = state.operations();
     let standing = operations.levels.standing();
-    let kind = RouteKind::of(request.method(), request.uri().path());
     let reads = matches!(kind, RouteKind::Search | RouteKind::Read);
     let changes = matches!(kind, RouteKind::Write | RouteKind::Manage);
-    let removes = *request.method() == Verb::DELETE;
+    let removes = *verb == Verb::DELETE;
     match () {
         () if reads && !standing.effects.reads => Some(closed("closed", &standing)),
         // Removals as well: at level maintenance nothing changes.

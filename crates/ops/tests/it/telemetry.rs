@@ -129,6 +129,25 @@ fn v5_a_filter_may_ask_for_the_span_that_a_line_is_in() {
 }
 
 #[test]
+fn v5_crates_below_speak_of_errors_in_documents_and_never_of_what_goes_over_the_wire() {
+    for (filter, expected) in [
+        ("trace", &["an error"][..]),
+        ("info", &["an error"]),
+        ("error", &["an error"]),
+        ("off", &[]),
+        ("info,html5ever=warn", &["odd", "an error"]),
+    ] {
+        under(filter, |world| {
+            debug!(target: "hyper", "a request with its key");
+            tracing::trace!(target: "ureq_proto::util", "its body");
+            warn!(target: "html5ever::tree_builder", "odd");
+            tracing::error!(target: "html5ever::tree_builder", "an error");
+            assert_eq!(world.logged(), expected, "{filter}");
+        });
+    }
+}
+
+#[test]
 fn v5_lines_of_crates_that_use_the_log_facade_are_filtered_by_where_they_come_from() {
     // Another test of this process may have done so.
     let _ = tracing_log::LogTracer::init();
