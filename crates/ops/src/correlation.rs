@@ -251,6 +251,13 @@ pub fn with_current<T>(read: impl FnOnce(&Ids, u64) -> T) -> Option<T> {
         .flatten()
 }
 
+/// Whether somebody may see a step of what this thread does: it works for no trace, begins another one,
+/// or its trace is recorded.
+pub(crate) fn is_followed() -> bool {
+    let begins = NEXT.with_borrow(Option::is_some);
+    begins || with_current(|ids, _| ids.is_sampled()).unwrap_or(true)
+}
+
 /// The correlation id of the request that this thread works for.
 #[must_use]
 pub fn correlation_id() -> Option<String> {

@@ -17,6 +17,7 @@ use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::correlation;
 use crate::log_lines::LogLayer;
 use crate::spans::SpanLayer;
 
@@ -55,6 +56,12 @@ fn asks_for_spans(filter: &EnvFilter) -> bool {
     filter.to_string().contains('[')
 }
 
+/// Whether it is a span of a step inside the process. In a trace that nobody records such a span is not
+/// made: its work belongs to the span around it, and nobody would see the difference.
+fn is_step(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.fields().field("otel.kind").is_none()
+}
+
 /// Receives lines and spans.
 pub(crate) struct Receivers {
     lines: LogLayer,
@@ -71,10 +78,17 @@ impl Receivers {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Receivers {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         let logged = Filter::<S>::callsite_enabled(&**self.filter.now(), metadata);
-        if SpanLayer::wants(metadata) { Interest::always() } else { logged }
+        match SpanLayer::wants(metadata) {
+            true if is_step(metadata) => Interest::sometimes(),
+            true => Interest::always(),
+            false => logged,
+        }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+        if SpanLayer::wants(metadata) && is_step(metadata) {
+            return correlation::is_followed() || self.filter.follow_spans.load(Ordering::Relaxed);
+        }
         SpanLayer::wants(metadata) || Filter::enabled(&**self.filter.now(), metadata, &context)
     }
 

@@ -199,6 +199,30 @@ fn v5_spans_of_the_product_are_sent_with_their_places_and_no_others() {
 }
 
 #[test]
+fn v5_a_step_of_a_trace_that_nobody_records_belongs_to_the_span_around_it() {
+    under("off", |world| {
+        let begun = |flags: &str| {
+            let parent = format!("00-{:032x}-{:016x}-{flags}", 7, 8);
+            let incoming = Incoming { traceparent: Some(&parent), ..Incoming::default() };
+            let span = || info_span!(target: "mainstay_x", parent: None, "request", "otel.kind" = "server");
+            correlation::begin(Ids::of_request(incoming), span)
+        };
+        let step = || info_span!(target: "mainstay_x", "step");
+        let call = || info_span!(target: "mainstay_x", "call", "otel.kind" = "client");
+        begun("01").in_scope(|| assert!(!step().is_disabled() && !call().is_disabled()));
+        begun("00").in_scope(|| {
+            assert!(step().is_disabled() && !call().is_disabled());
+            let other = correlation::begin(Ids::background(), step);
+            assert!(!other.is_disabled(), "it begins a trace of its own");
+            world.telemetry.set_log_filter("off,[step]=debug").unwrap();
+            assert!(!step().is_disabled(), "the filter asks for it");
+        });
+        world.telemetry.set_log_filter("off").unwrap();
+        assert!(!step().is_disabled(), "what no request caused is a trace of its own");
+    });
+}
+
+#[test]
 fn v5_more_spans_than_a_batch_holds_all_arrive() {
     under("off", |world| {
         for number in 0..1_500 {
