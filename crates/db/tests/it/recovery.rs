@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use mainstay_db::{Db, DbError, Method, SearchRequest};
 
@@ -31,7 +33,7 @@ fn a_copy_of_the_directory_taken_without_closing_holds_every_acknowledged_write(
     let docs = fixture.docs();
     docs.put((0..20).map(|i| document(&format!("{i}"), "zebra")).collect()).unwrap();
     let copy = tempfile::tempdir().unwrap();
-    copy_folder(fixture.folder.path(), copy.path());
+    copy_at_once(fixture.folder.path(), copy.path());
     let db = Db::open(copy.path(), fixture.options.clone()).unwrap();
     let docs = db.collection("docs").unwrap();
     // At once, before any view but the documents' has caught up: acknowledged is never "not found".
@@ -178,14 +180,44 @@ fn vectors_of_another_model_are_refused_and_a_rebuild_embeds_anew() {
     assert!(docs.search(&SearchRequest::new("zebra")).unwrap().complete);
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
+/// A copy as of one moment, as the end of a process leaves a directory: taken anew where a file came,
+/// went or grew meanwhile, which views do as they please.
+fn copy_at_once(from: &Path, to: &Path) {
+    for _ in 0..1_000 {
+        let before = listing(from);
+        fs::remove_dir_all(to).unwrap();
+        if before.is_ok() && copy_folder(from, to).is_ok() && listing(from).ok() == before.ok() {
+            return;
         }
     }
+    panic!("{} never stood still", from.display());
+}
+
+/// The files below a folder, with how long they are and when they were written.
+fn listing(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        if found.is_dir() {
+            files.extend(listing(&entry.path())?);
+        } else {
+            files.insert(entry.path(), (found.len(), found.modified()?));
+        }
+    }
+    Ok(files)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

@@ -127,7 +127,8 @@ fn every_line_of_a_request_names_it_also_on_other_threads() {
         assert!(panicked[name].is_string(), "{name} is missing in {panicked}");
     }
     assert_eq!(panicked["trace_id"], answered["trace_id"]);
-    assert_ne!(panicked["span_id"], answered["span_id"]);
+    // Nobody records this trace, so that the thread works for the request's own span.
+    assert_eq!(panicked["span_id"], answered["span_id"]);
 }
 
 #[test]
