@@ -1,7 +1,7 @@
 //! [`Receivers`]: lines for what the filter lets through, and spans for traces, as one layer.
 //!
-//! Each a layer with a filter of its own, as `tracing-subscriber` has them, would look up every span
-//! three times whenever it is entered or left, of which there are a dozen in a request; and its filter
+//! As two layers with a filter each, which is how `tracing-subscriber` has them, they would look up a
+//! span three times whenever it is entered or left, which a request does several times; and a filter
 //! that can be changed would take a lock each time.
 
 use std::sync::Arc;

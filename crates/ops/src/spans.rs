@@ -149,11 +149,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         if !Self::wants(event.metadata()) {
             return;
         }
-        let around = context.event_scope(event).into_iter().flatten();
-        let Some(span) = around.into_iter().find(|it| it.extensions().get::<Node>().is_some())
-        else {
-            return;
-        };
+        let mut around = context.event_scope(event).into_iter().flatten();
+        let Some(span) = around.find(|it| it.extensions().get::<Node>().is_some()) else { return };
         let mut extensions = span.extensions_mut();
         let open = extensions.get_mut::<Node>().and_then(|node| node.open.as_mut());
         let Some(open) = open else { return };
