@@ -25,6 +25,7 @@ use crate::open_view;
 use crate::options::Options;
 use crate::record::{Change, SEQ_MAX};
 use crate::runtime::Runtime;
+use crate::search_figures::SearchFigures;
 use crate::set_aside::{SetAside, SetAsideEntry};
 use crate::settings::Settings;
 use crate::slot::{Slot, ViewState};
@@ -184,6 +185,7 @@ impl Collection {
             applied: (Mutex::new(0), Condvar::new()),
             threads: Mutex::new(Vec::new()),
             restarts: AtomicU64::new(0),
+            search_figures: SearchFigures::default(),
         });
         Ok(Self { inner })
     }

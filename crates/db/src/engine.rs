@@ -24,6 +24,7 @@ use crate::maintenance::Maintenance;
 use crate::open_view;
 use crate::options::Options;
 use crate::runtime::Runtime;
+use crate::search_figures::SearchFigures;
 use crate::set_aside::SetAside;
 use crate::settings::Settings;
 use crate::slot::Slot;
@@ -52,6 +53,7 @@ pub(crate) struct Engine {
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Times that background work panicked and was begun anew.
     pub(crate) restarts: AtomicU64,
+    pub(crate) search_figures: SearchFigures,
 }
 
 impl Engine {

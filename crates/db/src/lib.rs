@@ -47,6 +47,7 @@ mod record;
 mod refine;
 mod runtime;
 pub mod search_answer;
+mod search_figures;
 pub mod search_request;
 mod semantic;
 mod set_aside;

@@ -35,7 +35,7 @@ impl Collection {
     pub fn search(&self, request: &SearchRequest) -> Result<SearchAnswer, DbError> {
         let begun = Instant::now();
         let result = self.answer(request, begun);
-        measure(&result, begun.elapsed());
+        self.inner.search_figures.ended(&result, begun.elapsed());
         result
     }
 
@@ -485,27 +485,6 @@ fn filter_failed(error: SearchError) -> DbError {
         }
         SearchError::Bound { message } => DbError::Bound { message: format!("filter: {message}") },
         other => documents_failed(other),
-    }
-}
-
-fn measure(result: &Result<SearchAnswer, DbError>, took: Duration) {
-    metrics::histogram!("mainstay_search_duration_seconds").record(took);
-    let answer = match result {
-        Ok(answer) => answer,
-        Err(error) => {
-            metrics::counter!("mainstay_search_requests_total", "level" => "none").increment(1);
-            metrics::counter!("mainstay_search_errors_total", "code" => error.code()).increment(1);
-            return;
-        }
-    };
-    let level = answer.level.name();
-    metrics::counter!("mainstay_search_requests_total", "level" => level).increment(1);
-    for report in &answer.methods {
-        let (method, status) = (report.method.name(), report.status.name());
-        metrics::counter!("mainstay_method_requests_total", "method" => method, "status" => status)
-            .increment(1);
-        metrics::histogram!("mainstay_method_duration_seconds", "method" => method)
-            .record(report.took_ms / 1000.0);
     }
 }
 

@@ -1,16 +1,18 @@
 //! [`Ids`]: what ties together everything that one request causes: its correlation id, and its
 //! place in a distributed trace (W3C Trace Context).
 //!
-//! The ids of the request that a thread works for are those of the span it is in: the layer of
-//! [`crate::spans`] sets them when a span is entered and takes them back when it is left. So they
-//! follow a request wherever its span is entered: through futures, thread pools and queues.
+//! The ids of the request that a thread works for are those of the span it is in: [`crate::spans`] says
+//! when one is entered and left. So they follow a request wherever its span is entered: through futures,
+//! thread pools and queues.
 //!
 //! Invariants: a correlation id has 1 to [`CORRELATION_CHARS_MAX`] letters, digits and `-`; a trace
 //! id and a span id are never 0.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+
+use crate::slab::{SlabId, is_marked};
+use crate::spans::place_of;
 
 /// The longest correlation id, in characters.
 pub const CORRELATION_CHARS_MAX: usize = 64;
@@ -181,7 +183,7 @@ fn falls_in(trace_id: u128, ratio: f64) -> bool {
 
 thread_local! {
     static RANDOM: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
-    static ENTERED: RefCell<Vec<Entered>> = const { RefCell::new(Vec::new()) };
+    static ENTERED: RefCell<Vec<SlabId>> = const { RefCell::new(Vec::new()) };
     static NEXT: RefCell<Option<Ids>> = const { RefCell::new(None) };
 }
 
@@ -199,13 +201,6 @@ pub fn random_id() -> u64 {
     })
 }
 
-/// A span that this thread is in.
-#[derive(Clone, Debug)]
-struct Entered {
-    ids: Arc<Ids>,
-    span_id: u64,
-}
-
 /// Lends `ids` to the span that `make` begins.
 pub fn begin<T>(ids: Ids, make: impl FnOnce() -> T) -> T {
     NEXT.set(Some(ids));
@@ -220,35 +215,35 @@ pub(crate) fn lent() -> Option<Ids> {
 }
 
 /// This thread is in a span now.
-pub(crate) fn enter(ids: &Arc<Ids>, span_id: u64) {
-    // A thread that ends has no ids any more.
+pub(crate) fn enter(span: SlabId) {
+    // A thread that ends is in none any more.
     let _ = ENTERED.try_with(|entered| {
         let mut entered = entered.borrow_mut();
         if entered.len() < DEPTH_MAX {
-            entered.push(Entered { ids: Arc::clone(ids), span_id });
+            entered.push(span);
         }
     });
 }
 
 /// This thread has left a span.
-pub(crate) fn exit(span_id: u64) {
+pub(crate) fn exit(span: SlabId) {
     let _ = ENTERED.try_with(|entered| {
         let mut entered = entered.borrow_mut();
-        if let Some(at) = entered.iter().rposition(|entered| entered.span_id == span_id) {
+        if let Some(at) = entered.iter().rposition(|entered| *entered == span) {
             entered.remove(at);
         }
     });
 }
 
+/// The span that this thread is in.
+pub(crate) fn current_span() -> Option<SlabId> {
+    ENTERED.try_with(|entered| entered.borrow().last().copied()).ok().flatten()
+}
+
 /// Hands the ids of the span that this thread is in, and that span's id, to `read`.
 pub fn with_current<T>(read: impl FnOnce(&Ids, u64) -> T) -> Option<T> {
-    ENTERED
-        .try_with(|entered| {
-            let entered = entered.borrow();
-            entered.last().map(|last| read(&last.ids, last.span_id))
-        })
-        .ok()
-        .flatten()
+    let (ids, span_id) = current_span().and_then(place_of)?;
+    Some(read(&ids, span_id))
 }
 
 /// Whether somebody may see a step of what this thread does: it works for no trace, begins another one,
@@ -256,7 +251,7 @@ pub fn with_current<T>(read: impl FnOnce(&Ids, u64) -> T) -> Option<T> {
 pub(crate) fn is_followed() -> bool {
     // A thread that ends begins nothing any more.
     let begins = NEXT.try_with(|next| next.borrow().is_some());
-    begins.unwrap_or(false) || with_current(|ids, _| ids.is_sampled()).unwrap_or(true)
+    begins.unwrap_or(false) || current_span().is_none_or(is_marked)
 }
 
 /// The correlation id of the request that this thread works for.
@@ -274,7 +269,8 @@ pub fn trace_id() -> Option<u128> {
 /// The same, if the trace is recorded.
 #[must_use]
 pub fn sampled_trace_id() -> Option<u128> {
-    with_current(|ids, _| ids.is_sampled().then_some(ids.trace_id)).flatten()
+    current_span().filter(|span| is_marked(*span))?;
+    trace_id()
 }
 
 /// The headers that go with a call to a dependency.
@@ -283,7 +279,6 @@ pub fn outgoing(visit: &mut dyn FnMut(&'static str, &str)) {
         let correlation = ids.correlation.clone();
         (correlation, ids.traceparent(span_id), ids.state.clone())
     };
-    // The borrow ends before the visitor runs, which may enter spans itself.
     let Some((correlation, traceparent, state)) = with_current(of) else { return };
     if !correlation.is_empty() {
         visit(CORRELATION_HEADER, &correlation);
@@ -373,21 +368,5 @@ mod tests {
         assert!(
             (0..32).all(|at| made.iter().any(|id| id.as_bytes()[at] != made[0].as_bytes()[at]))
         );
-    }
-
-    #[test]
-    fn a_thread_knows_the_span_it_is_in() {
-        let incoming = Incoming { correlation: Some("abc"), ..Incoming::default() };
-        let ids = Arc::new(Ids::of_request(incoming));
-        assert_eq!(correlation_id(), None);
-        enter(&ids, 1);
-        enter(&ids, 2);
-        let mut sent = Vec::new();
-        outgoing(&mut |name, value| sent.push((name, value.to_string())));
-        assert_eq!(sent[0], (CORRELATION_HEADER, "abc".to_string()));
-        assert_eq!(sent[1], (TRACEPARENT_HEADER, ids.traceparent(2)));
-        exit(2);
-        exit(1);
-        assert_eq!(correlation_id(), None);
     }
 }

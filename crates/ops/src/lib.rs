@@ -56,3 +56,4 @@ pub mod wall_clock;
 mod lock;
 mod receivers;
 mod series;
+mod slab;

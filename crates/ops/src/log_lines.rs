@@ -1,4 +1,4 @@
-//! [`LogLayer`]: one line for each event, for people or for machines.
+//! [`LogLines`]: one line for each event, for people or for machines.
 //!
 //! Invariants: every line has time, level, target and message, and within a request its correlation
 //! id and trace id. What a field's name calls a secret is replaced, and so are credentials inside
@@ -10,10 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Event, Level};
 
 use crate::correlation;
 use crate::redact::{REDACTED, is_secret_name, redact};
@@ -41,32 +38,21 @@ pub enum LogFormat {
 pub type LogWriter = Arc<Mutex<dyn Write + Send>>;
 
 /// Writes a line for each event that it is handed.
-pub struct LogLayer {
+pub struct LogLines {
     format: LogFormat,
     writer: LogWriter,
     clock: WallClock,
 }
 
-impl LogLayer {
-    /// A layer that writes in this format.
+impl LogLines {
+    /// Writes in this format.
     #[must_use]
     pub fn new(format: LogFormat, writer: LogWriter) -> Self {
         Self { format, writer, clock: WallClock::system() }
     }
-}
 
-/// What a line says besides its message.
-struct Line<'a> {
-    time: String,
-    level: Level,
-    target: &'a str,
-    /// Correlation id, trace id and span id.
-    ids: Option<(String, u128, u64)>,
-    fields: Fields,
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    /// Writes the line of an event.
+    pub(crate) fn write(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let current =
@@ -88,6 +74,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         // There is nowhere to say that the log cannot be written.
         let _ = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
     }
+}
+
+/// What a line says besides its message.
+struct Line<'a> {
+    time: String,
+    level: Level,
+    target: &'a str,
+    /// Correlation id, trace id and span id.
+    ids: Option<(String, u128, u64)>,
+    fields: Fields,
 }
 
 impl Line<'_> {

@@ -1,8 +1,8 @@
-//! [`Receivers`]: lines for what the filter lets through, and spans for traces, as one layer.
+//! [`Receivers`]: lines for what the filter lets through, above the spans of [`crate::spans`].
 //!
-//! As two layers with a filter each, which is how `tracing-subscriber` has them, they would look up a
-//! span three times whenever it is entered or left, which a request does several times; and a filter
-//! that can be changed would take a lock each time.
+//! As a layer with a filter of its own, which is how `tracing-subscriber` has it, a span would be looked up
+//! whenever it is entered or left, which a request does several times; and a filter that can be changed
+//! would take a lock each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +14,11 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_log::NormalizeEvent;
 use tracing_subscriber::layer::{Context, Filter};
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::correlation;
-use crate::log_lines::LogLayer;
-use crate::spans::SpanLayer;
+use crate::log_lines::LogLines;
+use crate::spans::Spans;
 
 /// What is logged; changed while running.
 pub(crate) struct LogFilter {
@@ -62,23 +61,22 @@ fn is_step(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.fields().field("otel.kind").is_none()
 }
 
-/// Receives lines and spans.
+/// Receives lines, and says which spans there are.
 pub(crate) struct Receivers {
-    lines: LogLayer,
+    lines: LogLines,
     filter: Arc<LogFilter>,
-    spans: SpanLayer,
 }
 
 impl Receivers {
-    pub(crate) fn new(lines: LogLayer, filter: Arc<LogFilter>, spans: SpanLayer) -> Self {
-        Self { lines, filter, spans }
+    pub(crate) fn new(lines: LogLines, filter: Arc<LogFilter>) -> Self {
+        Self { lines, filter }
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Receivers {
+impl<S: Subscriber> Layer<S> for Receivers {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         let logged = Filter::<S>::callsite_enabled(&**self.filter.now(), metadata);
-        match SpanLayer::wants(metadata) {
+        match Spans::wants(metadata) {
             true if is_step(metadata) => Interest::sometimes(),
             true => Interest::always(),
             false => logged,
@@ -86,10 +84,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Receivers {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
-        if SpanLayer::wants(metadata) && is_step(metadata) {
+        if Spans::wants(metadata) && is_step(metadata) {
             return correlation::is_followed() || self.filter.follow_spans.load(Ordering::Relaxed);
         }
-        SpanLayer::wants(metadata) || Filter::enabled(&**self.filter.now(), metadata, &context)
+        Spans::wants(metadata) || Filter::enabled(&**self.filter.now(), metadata, &context)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -101,14 +99,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Receivers {
         if let Some(filter) = self.filter.of_spans() {
             Filter::on_new_span(&**filter, attributes, id, context.clone());
         }
-        self.spans.on_new_span(attributes, id, context);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(filter) = self.filter.of_spans() {
             Filter::on_record(&**filter, id, values, context.clone());
         }
-        self.spans.on_record(id, values, context);
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
@@ -116,29 +112,25 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Receivers {
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
         if Filter::enabled(&**self.filter.now(), metadata, &context) {
-            self.lines.on_event(event, context.clone());
+            self.lines.write(event);
         }
-        self.spans.on_event(event, context);
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
         if let Some(filter) = self.filter.of_spans() {
             Filter::on_enter(&**filter, id, context.clone());
         }
-        self.spans.on_enter(id, context);
     }
 
     fn on_exit(&self, id: &Id, context: Context<'_, S>) {
         if let Some(filter) = self.filter.of_spans() {
             Filter::on_exit(&**filter, id, context.clone());
         }
-        self.spans.on_exit(id, context);
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         if let Some(filter) = self.filter.of_spans() {
             Filter::on_close(&**filter, id.clone(), context.clone());
         }
-        self.spans.on_close(id, context);
     }
 }

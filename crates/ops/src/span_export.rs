@@ -313,10 +313,8 @@ fn dropped(reason: &'static str, count: u64) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tracing_subscriber::layer::SubscriberExt;
-
     use super::*;
-    use crate::spans::{SampleRatio, SpanLayer};
+    use crate::spans::{SampleRatio, Spans};
 
     /// Calls a dependency as a pipeline does, or panics with an empty batch.
     struct Calling;
@@ -341,9 +339,8 @@ mod tests {
     #[test]
     fn spans_of_the_export_itself_are_not_recorded() {
         let (queue, waiting) = SpanQueue::new(Calling.encoder());
-        let layer = SpanLayer::new(Some(queue.clone()), SampleRatio::new(1.0));
-        let subscriber = tracing_subscriber::registry().with(layer);
-        tracing::subscriber::with_default(subscriber, || {
+        let spans = Spans::new(Some(queue.clone()), SampleRatio::new(1.0));
+        tracing::subscriber::with_default(spans, || {
             call();
             let batch = lock(&waiting.state).next().unwrap();
             assert_eq!((batch.count, &batch.bytes[..]), (1, &b"dependency.attempt"[..]));

@@ -1,5 +1,9 @@
-//! [`SpanLayer`]: gives each span its place in a trace, tells threads whose work they do, and hands
-//! over the spans of recorded traces when they end.
+//! [`Spans`]: gives each span its place in a trace, tells threads whose work they do, and hands over the
+//! spans of recorded traces when they end.
+//!
+//! It is the subscriber below the layer of [`crate::receivers`], in place of `tracing-subscriber`'s
+//! registry: there, entering a span and leaving it look it up several times, on every thread that works for
+//! a request.
 //!
 //! Invariants: a span takes the ids of the nearest span around it that has some; a span without one
 //! takes those lent by [`crate::correlation::begin`], else new ones. Nothing is gathered for a trace
@@ -13,13 +17,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::{LookupSpan, SpanRef};
+use tracing_core::span::Current;
 
 use crate::correlation::{self, Ids};
 use crate::finished_span::{FinishedSpan, SpanAttributes, SpanEvent, SpanKind, SpanValue};
 use crate::redact::{REDACTED, is_secret_name, redacted};
+use crate::slab::{Slab, SlabId, is_marked};
 use crate::span_export::SpanQueue;
 
 /// What our crates' targets begin with; spans of other crates are not ours to export.
@@ -33,12 +36,24 @@ const TEXT_BYTES_MAX: usize = 1024;
 /// Room for the texts of one span; those of the program are seldom longer together.
 const TEXT_BYTES: usize = 128;
 
+/// Every span of the process that is open. One for all subscribers, so that a thread that is in a span
+/// needs to know its id alone.
+static OPEN: Slab<Node> = Slab::new();
+
 /// What a span keeps while it is open.
 struct Node {
-    ids: Arc<Ids>,
-    span_id: u64,
-    /// Only for recorded traces.
+    metadata: &'static Metadata<'static>,
+    /// Where it stands in its trace; if it is not ours, where the nearest one around it does that is.
+    place: Option<(Arc<Ids>, u64)>,
+    /// That span, if it is not ours: warnings belong to it.
+    ours: Option<SlabId>,
+    /// Only for spans of ours in recorded traces.
     open: Option<Box<Open>>,
+}
+
+/// Where an open span stands in its trace: the ids, and its own or that of the span around it.
+pub(crate) fn place_of(span: SlabId) -> Option<(Arc<Ids>, u64)> {
+    OPEN.with(span, |node| node.place.clone()).flatten()
 }
 
 struct Open {
@@ -51,7 +66,7 @@ struct Open {
 }
 
 /// Gives spans their ids and hands them over when they end.
-pub struct SpanLayer {
+pub struct Spans {
     queue: Option<SpanQueue>,
     sample_ratio: SampleRatio,
 }
@@ -79,14 +94,14 @@ impl SampleRatio {
     }
 }
 
-impl SpanLayer {
-    /// A layer that hands recorded spans to `queue`; without one it only gives ids.
+impl Spans {
+    /// Hands recorded spans to `queue`; without one it only gives ids.
     #[must_use]
     pub fn new(queue: Option<SpanQueue>, sample_ratio: SampleRatio) -> Self {
         Self { queue, sample_ratio }
     }
 
-    /// What the layer wants to see: our spans from INFO on, and our warnings and errors.
+    /// What it wants to see: our spans from INFO on, and our warnings and errors.
     #[must_use]
     pub fn wants(metadata: &Metadata<'_>) -> bool {
         let level = if metadata.is_span() { Level::INFO } else { Level::WARN };
@@ -94,114 +109,149 @@ impl SpanLayer {
     }
 }
 
-/// The ids of the innermost of these spans that has some.
-fn nearest<'a, R: LookupSpan<'a> + 'a>(
-    spans: impl IntoIterator<Item = SpanRef<'a, R>>,
-) -> Option<(Arc<Ids>, u64)> {
-    spans.into_iter().find_map(|span| {
-        let extensions = span.extensions();
-        extensions.get::<Node>().map(|node| (Arc::clone(&node.ids), node.span_id))
-    })
+/// A span, or the nearest one around it, that is ours.
+fn nearest_of_ours(span: SlabId) -> Option<SlabId> {
+    OPEN.with(span, |node| node.ours.or(node.place.is_some().then_some(span))).flatten()
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if !Self::wants(attributes.metadata()) {
-            return;
+/// The span around what has this parent: nothing for what begins a trace.
+fn around(parent: Option<&Id>, is_contextual: bool) -> Option<SlabId> {
+    if is_contextual { correlation::current_span() } else { parent.map(Id::into_u64) }
+}
+
+impl Subscriber for Spans {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let metadata = attributes.metadata();
+        let outer = around(attributes.parent(), attributes.is_contextual());
+        let parent = outer.and_then(place_of);
+        if !Self::wants(metadata) {
+            let marked = parent.as_ref().is_some_and(|(ids, _)| ids.is_sampled());
+            let ours = outer.and_then(nearest_of_ours);
+            return id(OPEN.insert(Node { metadata, place: parent, ours, open: None }, marked));
         }
-        let Some(span) = context.span(id) else { return };
-        let parent = nearest(span.scope().skip(1));
         let (ids, parent_span_id) = parent.unwrap_or_else(|| {
             let mut ids = correlation::lent().unwrap_or_else(Ids::background);
             ids.decide(self.sample_ratio.get());
             let parent_span_id = ids.parent_span_id;
             (Arc::new(ids), parent_span_id)
         });
-        let open = (ids.is_sampled() && self.queue.is_some()).then(|| {
-            let count = attributes.fields().len() + 1;
-            let mut gathered = Gathered {
-                attributes: SpanAttributes::with_capacity(count, TEXT_BYTES),
-                ..Gathered::default()
-            };
-            attributes.record(&mut gathered);
-            Box::new(Open {
-                parent_span_id,
-                begun: SystemTime::now(),
-                begun_at: Instant::now(),
-                gathered,
-                events: Vec::new(),
-                failed: false,
-            })
-        });
-        let node = Node { ids, span_id: correlation::random_id(), open };
-        span.extensions_mut().insert(node);
+        let recorded = ids.is_sampled();
+        let open = (recorded && self.queue.is_some()).then(|| begin(attributes, parent_span_id));
+        let place = Some((ids, correlation::random_id()));
+        id(OPEN.insert(Node { metadata, place, ours: None, open }, recorded))
     }
 
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        let Some(span) = context.span(id) else { return };
-        let mut extensions = span.extensions_mut();
-        if let Some(open) = extensions.get_mut::<Node>().and_then(|node| node.open.as_mut()) {
-            values.record(&mut open.gathered);
-        }
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        if !Self::wants(event.metadata()) {
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let id = id.into_u64();
+        if !is_marked(id) {
             return;
         }
-        let mut around = context.event_scope(event).into_iter().flatten();
-        let Some(span) = around.find(|it| it.extensions().get::<Node>().is_some()) else { return };
-        let mut extensions = span.extensions_mut();
-        let open = extensions.get_mut::<Node>().and_then(|node| node.open.as_mut());
-        let Some(open) = open else { return };
-        open.failed |= *event.metadata().level() == Level::ERROR;
-        if open.events.len() < EVENTS_MAX {
-            let mut gathered = Gathered::default();
-            event.record(&mut gathered);
-            let at_ns = nanoseconds(open.begun, open.begun_at.elapsed());
-            let Gathered { message, attributes, .. } = gathered;
-            open.events.push(SpanEvent { at_ns, message, attributes });
-        }
-    }
-
-    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        let Some(span) = context.span(id) else { return };
-        if let Some(node) = span.extensions().get::<Node>() {
-            correlation::enter(&node.ids, node.span_id);
-        }
-    }
-
-    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
-        let Some(span) = context.span(id) else { return };
-        if let Some(node) = span.extensions().get::<Node>() {
-            correlation::exit(node.span_id);
-        }
-    }
-
-    fn on_close(&self, id: Id, context: Context<'_, S>) {
-        let (Some(span), Some(queue)) = (context.span(&id), &self.queue) else { return };
-        let Some(Node { ids, span_id, open: Some(open) }) = span.extensions_mut().remove() else {
-            return;
-        };
-        let Gathered { mut attributes, name, kind, failed, .. } = open.gathered;
-        if !ids.correlation.is_empty() {
-            let value = SpanValue::Text(&ids.correlation);
-            attributes.set("correlation_id", value, usize::MAX);
-        }
-        queue.push(&FinishedSpan {
-            trace_id: ids.trace_id,
-            span_id,
-            parent_span_id: open.parent_span_id,
-            state: &ids.state,
-            name: name.as_deref().unwrap_or(span.name()),
-            kind,
-            begun_ns: nanoseconds(open.begun, Duration::ZERO),
-            ended_ns: nanoseconds(open.begun, open.begun_at.elapsed()),
-            attributes: &attributes,
-            events: &open.events,
-            failed: open.failed || failed,
+        // Not while the span is locked: what is recorded is written by code that may log.
+        let mut gathered = Gathered::default();
+        values.record(&mut gathered);
+        OPEN.with(id, |node| {
+            if let Some(open) = &mut node.open {
+                open.gathered.take_over(gathered);
+            }
         });
     }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let outer = around(event.parent(), event.is_contextual()).filter(|span| is_marked(*span));
+        let Some(outer) = outer.filter(|_| Self::wants(event.metadata())) else { return };
+        let Some(ours) = nearest_of_ours(outer) else { return };
+        let mut gathered = Gathered::default();
+        event.record(&mut gathered);
+        OPEN.with(ours, |node| {
+            let Some(open) = &mut node.open else { return };
+            open.failed |= *event.metadata().level() == Level::ERROR;
+            if open.events.len() < EVENTS_MAX {
+                let at_ns = nanoseconds(open.begun, open.begun_at.elapsed());
+                let Gathered { message, attributes, .. } = gathered;
+                open.events.push(SpanEvent { at_ns, message, attributes });
+            }
+        });
+    }
+
+    fn enter(&self, id: &Id) {
+        correlation::enter(id.into_u64());
+    }
+
+    fn exit(&self, id: &Id) {
+        correlation::exit(id.into_u64());
+    }
+
+    fn clone_span(&self, id: &Id) -> Id {
+        OPEN.hold(id.into_u64());
+        id.clone()
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        let Some(node) = OPEN.release(id.into_u64()) else { return false };
+        if let (Some((ids, span_id)), Some(open), Some(queue)) =
+            (node.place, node.open, &self.queue)
+        {
+            end(&ids, span_id, node.metadata, *open, queue);
+        }
+        true
+    }
+
+    fn current_span(&self) -> Current {
+        let current = correlation::current_span();
+        let current = current.and_then(|id| OPEN.with(id, |node| (id, node.metadata)));
+        current
+            .map_or_else(Current::none, |(current, metadata)| Current::new(id(current), metadata))
+    }
+}
+
+fn id(id: SlabId) -> Id {
+    Id::from_u64(id)
+}
+
+/// A span of a recorded trace begins.
+fn begin(attributes: &Attributes<'_>, parent_span_id: u64) -> Box<Open> {
+    let count = attributes.fields().len() + 1;
+    let mut gathered = Gathered {
+        attributes: SpanAttributes::with_capacity(count, TEXT_BYTES),
+        ..Gathered::default()
+    };
+    attributes.record(&mut gathered);
+    Box::new(Open {
+        parent_span_id,
+        begun: SystemTime::now(),
+        begun_at: Instant::now(),
+        gathered,
+        events: Vec::new(),
+        failed: false,
+    })
+}
+
+/// It ends.
+fn end(ids: &Ids, span_id: u64, metadata: &Metadata<'_>, open: Open, queue: &SpanQueue) {
+    let Gathered { mut attributes, name, kind, failed, .. } = open.gathered;
+    if !ids.correlation.is_empty() {
+        let value = SpanValue::Text(&ids.correlation);
+        attributes.set("correlation_id", value, usize::MAX);
+    }
+    queue.push(&FinishedSpan {
+        trace_id: ids.trace_id,
+        span_id,
+        parent_span_id: open.parent_span_id,
+        state: &ids.state,
+        name: name.as_deref().unwrap_or(metadata.name()),
+        kind: kind.unwrap_or(SpanKind::Internal),
+        begun_ns: nanoseconds(open.begun, Duration::ZERO),
+        ended_ns: nanoseconds(open.begun, open.begun_at.elapsed()),
+        attributes: &attributes,
+        events: &open.events,
+        failed: open.failed || failed,
+    });
 }
 
 fn nanoseconds(begun: SystemTime, later: Duration) -> u64 {
@@ -211,27 +261,26 @@ fn nanoseconds(begun: SystemTime, later: Duration) -> u64 {
 
 /// The fields of a span or an event. `otel.name` renames a span, `otel.kind` is `server` or
 /// `client`, and `failed = true` marks it as failed.
+#[derive(Default)]
 struct Gathered {
     message: String,
     name: Option<String>,
-    kind: SpanKind,
+    kind: Option<SpanKind>,
     failed: bool,
     attributes: SpanAttributes,
 }
 
-impl Default for Gathered {
-    fn default() -> Self {
-        Self {
-            message: String::new(),
-            name: None,
-            kind: SpanKind::Internal,
-            failed: false,
-            attributes: SpanAttributes::default(),
+impl Gathered {
+    /// What was recorded later counts.
+    fn take_over(&mut self, later: Gathered) {
+        self.name = later.name.or(self.name.take());
+        self.kind = later.kind.or(self.kind);
+        self.failed |= later.failed;
+        for (name, value) in later.attributes.iter() {
+            self.attributes.set(name, value, ATTRIBUTES_MAX);
         }
     }
-}
 
-impl Gathered {
     fn add(&mut self, field: &Field, value: SpanValue<'_>) {
         let value = match value {
             SpanValue::Text(_) if is_secret_name(field.name()) => SpanValue::Text(REDACTED),
@@ -247,11 +296,11 @@ impl Gathered {
             "message" => self.message = shown().into_owned(),
             "otel.name" => self.name = Some(shown().into_owned()),
             "otel.kind" => {
-                self.kind = match text {
+                self.kind = Some(match text {
                     "server" => SpanKind::Server,
                     "client" => SpanKind::Client,
                     _ => SpanKind::Internal,
-                }
+                });
             }
             _ => self.add(field, SpanValue::Text(&shown())),
         }

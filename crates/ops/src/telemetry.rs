@@ -8,10 +8,10 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::log_lines::{LogFormat, LogLayer, LogWriter};
+use crate::log_lines::{LogFormat, LogLines, LogWriter};
 use crate::receivers::{LogFilter, Receivers};
 use crate::span_export::{SpanExport, SpanSink};
-use crate::spans::{SampleRatio, SpanLayer};
+use crate::spans::{SampleRatio, Spans};
 
 /// Crates below ours that write what goes over the wire into their most detailed lines: requests
 /// with their headers and bodies. They speak from INFO on, whatever the filter says.
@@ -132,10 +132,10 @@ impl Telemetry {
         let export = export.map_err(TelemetryError::Thread)?;
         // Nothing is said to be recorded that nobody records.
         let sample_ratio = SampleRatio::new(export.as_ref().map_or(0.0, |_| config.sample_ratio));
-        let spans = SpanLayer::new(export.as_ref().map(SpanExport::queue), sample_ratio.clone());
-        let lines = LogLayer::new(config.log_format, config.log_writer);
-        let receivers = Receivers::new(lines, Arc::clone(&filter), spans);
-        let subscriber = tracing_subscriber::registry().with(receivers);
+        let spans = Spans::new(export.as_ref().map(SpanExport::queue), sample_ratio.clone());
+        let lines = LogLines::new(config.log_format, config.log_writer);
+        let receivers = Receivers::new(lines, Arc::clone(&filter));
+        let subscriber = spans.with(receivers);
         Ok((Self { filter, sample_ratio, export }, subscriber))
     }
 

@@ -4,22 +4,20 @@
 //! The ticket travels in a task-local, so that no handler can forget it: whatever a handler runs
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::request::Parts;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
 
 use crate::caller::Caller;
-use crate::leaving::Spare;
-use crate::limited_routes::route_name;
 use crate::problem::Problem;
+use crate::route::Route;
 use crate::route_kind::RouteKind;
 use crate::state::State;
-use crate::ticket::under;
+use crate::ticket::Serving;
 
 /// The limits that count for the caller: draft-ietf-httpapi-ratelimit-headers-10.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -35,45 +33,68 @@ const BATCH_FROM: u8 = 5;
 /// The lowest of them.
 const URGENCY_MAX: u8 = 7;
 
+/// A request that was let in, or why it was not: with the limits that its answer shows.
+pub(crate) struct Admitted {
+    pub(crate) serving: Result<Serving, Problem>,
+    pub(crate) shown: Shown,
+}
+
 /// Refuses what is not begun now; everything else runs under its ticket.
-pub(crate) async fn apply(
+pub(crate) fn admit(
     state: &State,
-    caller: &Caller,
-    kind: RouteKind,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(group) = group(kind) else {
-        return control(state, request, next).await;
+    caller: Caller,
+    route: &Route,
+    spare: bool,
+    request: &Request,
+) -> Admitted {
+    let admission = state.admission();
+    let under = |ticket, body| Serving {
+        caller: caller.clone(),
+        ticket: Arc::new(ticket),
+        body: RefCell::new(body),
     };
-    if request.extensions().get::<Spare>().is_some() {
-        return no_connection(state, group).into_response();
+    let Some(group) = group(route.kind) else {
+        // Health, metrics and administration pass every limit.
+        let arrived = admission.arrive(Class::Control, Group::Read, "");
+        let serving = arrived.map(|ticket| under(ticket, None)).map_err(|no| Problem::from(&*no));
+        return Admitted { serving, shown: Shown::default() };
+    };
+    if spare {
+        return Admitted { serving: Err(no_connection(state, group)), shown: Shown::default() };
     }
-    let (parts, body) = request.into_parts();
-    let (class, key) = (class_of(&parts), caller.key());
-    let declared = declared_bytes(&parts.headers);
-    let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let route = route_name(parts.method.as_str(), matched);
-    let collection = (group == Group::Write).then(|| collection_of(parts.uri.path()));
-    let admitted = state.admission().arrive_at(route, class, group, &key).and_then(|ticket| {
+    let headers = request.headers();
+    let admitted = admission.arrive_at(route.name, class_of(headers), group, &caller.key());
+    let admitted = admitted.and_then(|ticket| {
         // A body that is read whole counts before its first byte is there, as far as it is declared;
         // the rest of it counts as it arrives.
-        let memory = ticket.reserve(write_bytes(declared))?;
+        let memory = ticket.reserve(write_bytes(declared_bytes(headers)))?;
         Ok((ticket, memory))
     });
-    let mut response = match admitted {
-        Ok((ticket, memory)) => {
-            let request = Request::from_parts(parts, body);
-            under(ticket, memory, next.run(request)).await
+    let writes_to = (group == Group::Write).then(|| collection_of(request.uri().path()));
+    let shown = Shown { limited: Some((group, route.name, caller.clone())), writes_to };
+    let serving = admitted.map(|(ticket, memory)| under(ticket, memory));
+    Admitted { serving: serving.map_err(|refusal| Problem::from(&*refusal)), shown }
+}
+
+/// What an answer shows of the limits that count for its caller.
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// None for control calls.
+    limited: Option<(Group, &'static str, Caller)>,
+    /// The collection of a write.
+    writes_to: Option<String>,
+}
+
+impl Shown {
+    /// Puts it on the answer.
+    pub(crate) fn add(self, state: &State, headers: &mut HeaderMap) {
+        if let Some((group, route, caller)) = self.limited {
+            show_rates(headers, &state.admission().policies_at(route, group, &caller.key()));
         }
-        Err(refusal) => Problem::from(&*refusal).into_response(),
-    };
-    let headers = response.headers_mut();
-    show_rates(headers, &state.admission().policies_at(route, group, &key));
-    if let Some(collection) = collection {
-        show_write_queue(headers, state, collection);
+        if let Some(collection) = self.writes_to {
+            show_write_queue(headers, state, collection);
+        }
     }
-    response
 }
 
 /// The refusal of what came on a connection that is kept for control calls.
@@ -88,14 +109,6 @@ fn no_connection(state: &State, group: Group) -> Problem {
     Problem::busy(detail, CONNECTION_RETRY_MS)
 }
 
-/// Health, metrics and administration pass every limit.
-async fn control(state: &State, request: Request, next: Next) -> Response {
-    match state.admission().arrive(Class::Control, Group::Read, "") {
-        Ok(ticket) => under(ticket, None, next.run(request)).await,
-        Err(refusal) => Problem::from(&*refusal).into_response(),
-    }
-}
-
 /// What a request asks for; nothing for control calls.
 pub(crate) fn group(kind: RouteKind) -> Option<Group> {
     match kind {
@@ -107,8 +120,8 @@ pub(crate) fn group(kind: RouteKind) -> Option<Group> {
 }
 
 /// Batch when the caller says so (RFC 9218: `Priority: u=5` to `u=7`), or sends a stream.
-fn class_of(parts: &Parts) -> Class {
-    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+fn class_of(headers: &HeaderMap) -> Class {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let urgency = text(HeaderName::from_static("priority")).and_then(|priority| {
         let member = priority.split(',').find_map(|member| member.trim().strip_prefix("u="));
         let urgency = member.and_then(|it| it.split(';').next()?.trim().parse::<u8>().ok());
@@ -184,12 +197,12 @@ mod tests {
     use super::*;
     use axum::http::Method as Verb;
 
-    fn parts(headers: &[(&str, &str)]) -> Parts {
-        let mut request = axum::http::Request::builder().uri("/search");
+    fn map(headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            map.insert(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        request.body(()).unwrap().into_parts().0
+        map
     }
 
     #[test]
@@ -224,7 +237,7 @@ mod tests {
             (&[("content-type", "application/x-ndjson; charset=utf-8")], Class::Batch),
             (&[("content-type", "application/x-ndjson"), ("priority", "u=3")], Class::Interactive),
         ] {
-            assert_eq!(class_of(&parts(headers)), expected, "{headers:?}");
+            assert_eq!(class_of(&map(headers)), expected, "{headers:?}");
         }
     }
 }

@@ -7,18 +7,18 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mainstay_ops::keys::{Identity, Scope};
 
-use crate::caller::{Caller, Peer};
+use crate::caller::Caller;
 use crate::other_site;
 use crate::problem::Problem;
 use crate::route_kind::RouteKind;
 use crate::state::State;
 
 /// The header that carries a key beside `Authorization`.
-const API_KEY: &str = "x-api-key";
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +53,12 @@ fn collection_of(path: &str) -> Option<&str> {
 
 /// The key that a request presents. Of several only the first counts.
 fn presented(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = |value: &str| {
         let (scheme, key) = value.split_once(' ')?;
         Some((scheme.eq_ignore_ascii_case("bearer"), key.len()))
     };
-    if let Some(value) = text(header::AUTHORIZATION.as_str())
+    if let Some(value) = text(header::AUTHORIZATION)
         && let Some((true, length)) = bearer(value)
     {
         return Some(value[value.len() - length..].trim());
@@ -67,8 +67,12 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Who sent a request that may pass; else what to answer.
-pub(crate) fn check(state: &State, kind: RouteKind, request: &Request) -> Result<Caller, Response> {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+pub(crate) fn check(
+    state: &State,
+    kind: RouteKind,
+    peer: Option<IpAddr>,
+    request: &Request,
+) -> Result<Caller, Response> {
     let path = request.uri().path();
     let needs = needs(kind);
     let access = state.access();

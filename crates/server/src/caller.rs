@@ -1,16 +1,15 @@
 //! [`Caller`]: who sent a request, for limits, flags and the audit trail.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use mainstay_ops::keys::Identity;
 
-/// The address at the other end of the connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+use crate::ticket;
 
 /// What limits of an address are counted by: the address; of IPv6 the first 64 bits, because whoever
 /// has one such address has all of them.
@@ -46,11 +45,11 @@ impl Caller {
     }
 
     /// What limits are counted by: the key, or whose the address is.
-    pub(crate) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> Cow<'_, str> {
         match (&self.identity, self.peer) {
-            (Some(identity), _) => identity.id.to_string(),
-            (None, Some(peer)) => owner_of(peer),
-            (None, None) => "unknown".to_string(),
+            (Some(identity), _) => (&*identity.id).into(),
+            (None, Some(peer)) => owner_of(peer).into(),
+            (None, None) => "unknown".into(),
         }
     }
 
@@ -63,8 +62,8 @@ impl Caller {
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Caller>().cloned().unwrap_or_default())
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(ticket::caller())
     }
 }
 

@@ -38,6 +38,7 @@ mod operations;
 mod other_site;
 mod otlp_encoding;
 mod reload;
+mod route;
 mod route_kind;
 mod routes;
 mod security_headers;
@@ -60,6 +61,7 @@ use mainstay_ops::metric_table::METRICS;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use config::{AuthMode, Config, SharedRates};
+pub use front::Front;
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_catalogue::PoolConfig;
@@ -217,10 +219,11 @@ impl Server {
         Ok(state::State::new(db, config, meter, operations, access, admission, answers))
     }
 
-    /// The routes without and with what every request goes through, to be called in the process: for
-    /// measuring what that costs.
-    pub fn routers(&self) -> [axum::Router; 2] {
-        [routes::bare(self.state.clone()), routes::routes(self.state.clone())]
+    /// The handlers, and the same behind what every request goes through, to be called in the process:
+    /// for measuring what that costs.
+    pub fn routes(&self) -> (axum::Router, Front) {
+        let router = routes::routes(self.state.clone());
+        (router.clone(), Front::new(self.state.clone(), router))
     }
 
     /// Whether requests need an API key.
@@ -289,8 +292,8 @@ impl Server {
     /// Serves until `stop` is done, says that it is not ready, goes on for the drain delay, then lets
     /// running requests end within the drain time. The data directory is left open. Answers whether every request ended in time.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> bool {
-        let router = routes::routes(self.state.clone());
-        listener::serve(self.listener, router, self.state, stop).await
+        let (_, front) = self.routes();
+        listener::serve(self.listener, front, self.state, stop).await
     }
 }
 

@@ -7,16 +7,17 @@
 //! - Readiness is false before the listener refuses anybody, so that a load balancer that
 //!   asks within the drain delay hears it from an answer and not from a closed door.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::{Extension, Router};
 use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,8 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use mainstay_ops::correlation::{Ids, Incoming};
 use mainstay_ops::handles::{HandleClass, HandlesExhausted};
 
-use crate::caller::Peer;
-use crate::leaving::Spare;
+use crate::front::Front;
 use crate::observe;
 use crate::problem::Problem;
 use crate::security_headers::SecurityHeaders;
@@ -44,11 +44,11 @@ const SPARE_PATIENCE: Duration = Duration::from_secs(1);
 /// connections, the running requests. Answers whether every one of those ended within the drain time.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     state: State,
     stop: impl Future<Output = ()> + Send,
 ) -> bool {
-    let door = Door::new(router, state.clone());
+    let door = Door::new(front, state.clone());
     door.open(&listener, stop).await;
     // Who asks now is told to look elsewhere; who does not know it yet is still served.
     state.drain();
@@ -64,7 +64,7 @@ pub(crate) async fn serve(
 
 /// What connections are taken in with.
 struct Door {
-    router: Router,
+    front: Front,
     state: State,
     http: Builder,
     places: Arc<Semaphore>,
@@ -80,13 +80,13 @@ struct Place {
 }
 
 impl Door {
-    fn new(router: Router, state: State) -> Self {
+    fn new(front: Front, state: State) -> Self {
         let config = state.config();
         let mut http = Builder::new();
         http.timer(TokioTimer::new());
         let places = Arc::new(Semaphore::new(config.connections_max));
         let spare_places = Arc::new(Semaphore::new(SPARE_PLACES));
-        Self { router, state, http, places, spare_places, graceful: GracefulShutdown::new() }
+        Self { front, state, http, places, spare_places, graceful: GracefulShutdown::new() }
     }
 
     /// Takes connections until `stop` is done.
@@ -136,10 +136,9 @@ impl Door {
         };
         // Answers are small and waited for: sent at once, not gathered.
         let _ = stream.set_nodelay(true);
-        let mut router = self.router.clone().layer(Extension(Peer(peer)));
+        let front = self.front.of_connection(peer.ip(), place.spare);
         let mut patience = self.state.config().header_timeout;
         if place.spare {
-            router = router.layer(Extension(Spare));
             patience = patience.min(SPARE_PATIENCE);
         }
         let mut http = self.http.clone();
@@ -147,8 +146,7 @@ impl Door {
         let (watcher, state) = (self.graceful.watcher(), self.state.clone());
         metrics::gauge!("mainstay_http_connections").increment(1.0);
         tokio::spawn(async move {
-            let routed = TowerToHyperService::new(router);
-            converse(stream, routed, &http, watcher, &state, patience).await;
+            converse(stream, front, &http, watcher, &state, patience).await;
             metrics::gauge!("mainstay_http_connections").decrement(1.0);
             drop((place, handle));
         });
@@ -205,19 +203,23 @@ async fn turn_away(mut stream: TcpStream, error: &HandlesExhausted, state: &Stat
 /// Serves one connection to its end, encrypted when there is a certificate.
 async fn converse(
     stream: TcpStream,
-    routed: TowerToHyperService<Router>,
+    front: Front,
     http: &Builder,
     watcher: Watcher,
     state: &State,
     patience: Duration,
 ) {
+    let answers = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let answer = front.clone().answer(request.map(Body::new));
+        async { Ok::<_, Infallible>(answer.await) }
+    });
     let Some(tls) = state.tls() else {
-        return ended(watcher.watch(http.serve_connection(TokioIo::new(stream), routed)).await);
+        return ended(watcher.watch(http.serve_connection(TokioIo::new(stream), answers)).await);
     };
     let handshake = tls.acceptor().accept(stream);
     match tokio::time::timeout(patience, handshake).await {
         Ok(Ok(stream)) => {
-            ended(watcher.watch(http.serve_connection(TokioIo::new(stream), routed)).await);
+            ended(watcher.watch(http.serve_connection(TokioIo::new(stream), answers)).await);
         }
         Ok(Err(error)) => refused(&error.to_string()),
         Err(_) => refused("it took too long"),

@@ -4,10 +4,10 @@
 //! What the span begins follows the request through every thread that enters it; see
 //! `mainstay_ops::correlation`.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
 use mainstay_ops::correlation::{
@@ -16,11 +16,12 @@ use mainstay_ops::correlation::{
 };
 use mainstay_ops::levels::{Level, Standing};
 use mainstay_ops::slo::Source;
-use metrics::SharedString;
+use metrics::{Counter, Gauge, Histogram};
 use tracing::Span;
 use tracing::field::Empty;
 
 use crate::problem::TurnedAway;
+use crate::route::{ROUTES, Route};
 use crate::route_kind::RouteKind;
 use crate::state::State;
 
@@ -31,17 +32,18 @@ const LEVEL_REASON: HeaderName = HeaderName::from_static("x-mainstay-level-reaso
 /// The longest reason in a header; answers to searches and `/admin/level` have it whole.
 const REASON_CHARS_MAX: usize = 200;
 
-/// The route of a request that no path of ours matches; its own path would be an unbounded label.
-const UNMATCHED: &str = "unmatched";
+/// The headers that a request is looked at for.
+const CORRELATION: HeaderName = HeaderName::from_static(CORRELATION_HEADER);
+const TRACEPARENT: HeaderName = HeaderName::from_static(TRACEPARENT_HEADER);
+const TRACESTATE: HeaderName = HeaderName::from_static(TRACESTATE_HEADER);
 
 /// A request that is being answered.
 pub(crate) struct Observed {
     begun: Instant,
     span: Span,
+    route: Route,
+    /// As a label.
     method: &'static str,
-    route: Arc<str>,
-    /// Whose objectives count it.
-    promised: Option<Source>,
     correlation: Option<HeaderValue>,
     /// Whether the caller's was replaced by it.
     malformed: bool,
@@ -52,39 +54,31 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(crate) fn begin(request: &Request, kind: RouteKind) -> Self {
+    pub(crate) fn begin(request: &Request, route: Route, figures: &Figures) -> Self {
         let begun = Instant::now();
         let headers = request.headers();
-        let given = text(headers, CORRELATION_HEADER);
+        let given = text(headers, CORRELATION);
         let ids = Ids::of_request(Incoming {
             correlation: given,
-            traceparent: text(headers, TRACEPARENT_HEADER),
-            tracestate: text(headers, TRACESTATE_HEADER),
+            traceparent: text(headers, TRACEPARENT),
+            tracestate: text(headers, TRACESTATE),
         });
-        let malformed =
-            headers.contains_key(CORRELATION_HEADER) && !given.is_some_and(is_correlation_id);
-        let route = request.extensions().get::<MatchedPath>();
-        let route: Arc<str> = route.map_or(UNMATCHED, MatchedPath::as_str).into();
+        let malformed = headers.contains_key(CORRELATION) && !given.is_some_and(is_correlation_id);
         let method = known_method(request.method());
         // Both are of digits, letters and hyphens by construction.
         let correlation = HeaderValue::from_str(&ids.correlation).ok();
         let trace = (ids.trace_id, ids.is_sampled());
-        let span = begin(ids, || span(method, &route));
+        let span = begin(ids, || span(method, route.path));
         Self {
             begun,
             span,
-            method,
             route,
-            promised: match kind {
-                RouteKind::Search => Some(Source::Searches),
-                RouteKind::Write => Some(Source::Writes),
-                _ => None,
-            },
+            method,
             correlation,
             malformed,
             trace,
             traceparent: None,
-            in_flight: InFlight::begin(),
+            in_flight: InFlight::begin(figures),
         }
     }
 
@@ -103,34 +97,38 @@ impl Observed {
     }
 
     /// What the request's work runs in.
-    pub(crate) fn span(&self) -> Span {
-        self.span.clone()
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Measures the answer, and says on it what it belongs to; called inside the span.
-    pub(crate) fn end(self, state: &State, response: &mut Response) {
+    pub(crate) fn end(self, state: &State, figures: &Figures, response: &mut Response) {
         drop(self.in_flight);
         let standing = state.operations().levels.standing();
         let ended = Ended {
             status: response.status().as_u16(),
             turned_away: response.extensions().get::<TurnedAway>().is_some(),
-            begun: self.begun,
+            took: self.begun.elapsed(),
         };
-        measure(&self.span, self.method, self.route, &ended, &standing);
+        say(&self.span, self.method, self.route.path, &ended, &standing);
+        figures.ended(&self.route, self.method, &ended);
         // Requests that were shed on purpose, and those whose work panicked: to who asks they are no
         // answer. Who is not let in has asked for nothing, and who goes beyond a rate chose to.
-        if let Some(source) = self.promised
+        let promised = match self.route.kind {
+            RouteKind::Search => Some(Source::Searches),
+            RouteKind::Write => Some(Source::Writes),
+            _ => None,
+        };
+        if let Some(source) = promised
             && !matches!(ended.status, 401 | 403 | 429)
         {
-            state.operations().slo.request(source, ended.status >= 500, self.begun.elapsed());
+            state.operations().slo.request(source, ended.status >= 500, ended.took);
         }
         let headers = response.headers_mut();
         say_level(&standing, headers);
-        for (name, value) in
-            [(CORRELATION_HEADER, self.correlation), (TRACEPARENT_HEADER, self.traceparent)]
-        {
+        for (name, value) in [(CORRELATION, self.correlation), (TRACEPARENT, self.traceparent)] {
             if let Some(value) = value {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.insert(name, value);
             }
         }
     }
@@ -162,7 +160,7 @@ fn in_a_header(text: &str) -> HeaderValue {
     HeaderValue::from_str(&held.collect::<String>()).unwrap_or(HeaderValue::from_static("?"))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -190,24 +188,15 @@ struct Ended {
     status: u16,
     /// On purpose, by admission: no failure of the server.
     turned_away: bool,
-    begun: Instant,
+    took: Duration,
 }
 
-fn measure(span: &Span, method: &'static str, route: Arc<str>, ended: &Ended, standing: &Standing) {
-    let Ended { status, turned_away, begun } = *ended;
-    let took = begun.elapsed();
+/// Says it in the log and on the span.
+fn say(span: &Span, method: &str, route: &str, ended: &Ended, standing: &Standing) {
+    let Ended { status, turned_away, took } = *ended;
     span.record("http.response.status_code", status);
-    let class = match status / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    };
     let took_ms = took.as_secs_f64() * 1000.0;
     let (level, reason) = (standing.level.as_str(), &*standing.reason);
-    let label = SharedString::from(Arc::clone(&route));
-    let route = &*route;
     if turned_away {
         // Under overload there are thousands a second; metrics count them.
         tracing::debug!(method, route, status, took_ms, level, reason, "request turned away");
@@ -217,29 +206,70 @@ fn measure(span: &Span, method: &'static str, route: Arc<str>, ended: &Ended, st
     } else {
         tracing::debug!(method, route, status, took_ms, level, reason, "request answered");
     }
-    metrics::histogram!(
-        "mainstay_http_request_duration_seconds", "route" => label.clone(), "method" => method
-    )
-    .record(took);
-    metrics::counter!(
-        "mainstay_http_requests_total",
-        "route" => label, "method" => method, "status_class" => class
-    )
-    .increment(1);
+}
+
+/// The classes of status codes, as labels.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The figures of each route, looked up once: by then a request's own work has pushed everything else out
+/// of the processor's caches, and finding a metric by its labels would fetch all of them again.
+pub(crate) struct Figures {
+    in_flight: Gauge,
+    routes: Box<[RouteFigures]>,
+}
+
+#[derive(Default)]
+struct RouteFigures {
+    duration: OnceLock<Histogram>,
+    answers: [OnceLock<Counter>; CLASSES.len()],
+}
+
+impl Figures {
+    /// Those of the receiver that is installed now.
+    pub(crate) fn new() -> Self {
+        let in_flight = metrics::gauge!("mainstay_http_requests_in_flight");
+        Self { in_flight, routes: ROUTES.iter().map(|_| RouteFigures::default()).collect() }
+    }
+
+    fn ended(&self, route: &Route, method: &'static str, ended: &Ended) {
+        let class = usize::from(ended.status / 100).clamp(1, CLASSES.len()) - 1;
+        let (path, status_class) = (route.path, CLASSES[class]);
+        let duration = || {
+            metrics::histogram!(
+                "mainstay_http_request_duration_seconds", "route" => path, "method" => method
+            )
+        };
+        let answers = || {
+            metrics::counter!(
+                "mainstay_http_requests_total",
+                "route" => path, "method" => method, "status_class" => status_class
+            )
+        };
+        match route.row.map(|row| &self.routes[row]) {
+            Some(known) => {
+                known.duration.get_or_init(duration).record(ended.took);
+                known.answers[class].get_or_init(answers).increment(1);
+            }
+            None => {
+                duration().record(ended.took);
+                answers().increment(1);
+            }
+        }
+    }
 }
 
 /// Counts a request while it is being answered, also one whose caller goes away.
-struct InFlight;
+struct InFlight(Gauge);
 
 impl InFlight {
-    fn begin() -> Self {
-        metrics::gauge!("mainstay_http_requests_in_flight").increment(1.0);
-        Self
+    fn begin(figures: &Figures) -> Self {
+        figures.in_flight.increment(1.0);
+        Self(figures.in_flight.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        metrics::gauge!("mainstay_http_requests_in_flight").decrement(1.0);
+        self.0.decrement(1.0);
     }
 }

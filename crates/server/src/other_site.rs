@@ -7,21 +7,21 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 
 /// What a browser says of who asks (W3C, "Fetch Metadata Request Headers").
-const SITE: &str = "sec-fetch-site";
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request without a key is not answered; nothing when it may be. Only where `local` is set, that
 /// is where nobody but this machine is let in without a key, does the name count that it is asked by: a
 /// proxy that lets people in itself may call this server anything.
 pub(crate) fn refusal(headers: &HeaderMap, local: bool) -> Option<&'static str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST.as_str()).unwrap_or_default();
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST).unwrap_or_default();
     let crosses = match text(SITE) {
         Some(site) => !matches!(site, "same-origin" | "none"),
         // A page that came without encryption from another machine; tools send no origin.
-        None => local && text(header::ORIGIN.as_str()).is_some_and(|from| !is_of(from, host)),
+        None => local && text(header::ORIGIN).is_some_and(|from| !is_of(from, host)),
     };
     if crosses {
         return Some("a page of another site sent it");
@@ -65,11 +65,14 @@ mod tests {
         for (headers, expected) in [
             (&[here][..], false),
             (&[], false),
-            (&[here, (SITE, "none")], false),
-            (&[here, (SITE, "same-origin"), ("origin", "http://127.0.0.1:8080")], false),
-            (&[here, (SITE, "cross-site")], true),
-            (&[here, (SITE, "same-site")], true),
-            (&[here, (SITE, "anything")], true),
+            (&[here, ("sec-fetch-site", "none")], false),
+            (
+                &[here, ("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:8080")],
+                false,
+            ),
+            (&[here, ("sec-fetch-site", "cross-site")], true),
+            (&[here, ("sec-fetch-site", "same-site")], true),
+            (&[here, ("sec-fetch-site", "anything")], true),
             (&[here, ("origin", "http://127.0.0.1:8080")], false),
             (&[here, ("origin", "http://127.0.0.1:8081")], true),
             (&[here, ("origin", "https://example.com")], true),
@@ -77,7 +80,7 @@ mod tests {
         ] {
             assert_eq!(refused(true, headers), expected, "{headers:?}");
         }
-        assert!(refused(false, &[here, (SITE, "cross-site")]));
+        assert!(refused(false, &[here, ("sec-fetch-site", "cross-site")]));
         assert!(!refused(false, &[here, ("origin", "https://example.com")]), "a proxy's own name");
     }
 

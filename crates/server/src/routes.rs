@@ -6,7 +6,6 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use utoipa::OpenApi;
 
-use crate::front;
 use crate::http::{
     admin, admission, catalogue, collections, config, console, dependencies, documents, flags,
     health, keys, levels, search, slo,
@@ -14,15 +13,8 @@ use crate::http::{
 use crate::problem::Problem;
 use crate::state::State;
 
-/// Every path behind what each request goes through.
+/// Every path with its handlers, without what stands in front of them.
 pub(crate) fn routes(state: State) -> Router {
-    handlers()
-        .layer(axum::middleware::from_fn_with_state(state.clone(), front::apply))
-        .with_state(state)
-}
-
-/// The same without them, to measure what they cost.
-pub(crate) fn bare(state: State) -> Router {
     handlers().with_state(state)
 }
 

@@ -1,5 +1,6 @@
-//! The ticket that a request's work is begun under, in a task-local, so that no handler can forget it;
-//! the memory of its body; and what a refusal looks like over HTTP.
+//! [`Serving`]: what goes along with a request while its handler runs, in a task-local, so that no handler
+//! can forget it: the ticket that its work is begun under, the memory of its body, and who asks. And what a
+//! refusal looks like over HTTP.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -7,33 +8,43 @@ use std::sync::Arc;
 use mainstay_ops::admission::{Refusal, RefusalKind, Ticket};
 use mainstay_ops::memory::Reservation;
 
+use crate::caller::Caller;
 use crate::problem::Problem;
 
 tokio::task_local! {
-    static TICKET: Arc<Ticket>;
+    static SERVING: Serving;
+}
+
+/// What goes along with a request while its handler runs.
+pub(crate) struct Serving {
+    pub(crate) caller: Caller,
+    pub(crate) ticket: Arc<Ticket>,
     /// What is reserved for the body; given back when the request is answered or given up.
-    static BODY: RefCell<Option<Reservation>>;
+    pub(crate) body: RefCell<Option<Reservation>>,
+}
+
+impl Serving {
+    /// Runs a request's work.
+    pub(crate) fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        SERVING.scope(self, work)
+    }
+}
+
+/// Who sent the request that this task serves.
+pub(crate) fn caller() -> Caller {
+    SERVING.try_with(|serving| serving.caller.clone()).unwrap_or_default()
 }
 
 /// The ticket of the request that this task serves.
 pub(crate) fn ticket() -> Option<Arc<Ticket>> {
-    TICKET.try_with(Arc::clone).ok()
-}
-
-/// Serves a request under its ticket; `body` is reserved for its body already.
-pub(crate) async fn under<F: Future>(
-    ticket: Ticket,
-    body: Option<Reservation>,
-    work: F,
-) -> F::Output {
-    TICKET.scope(Arc::new(ticket), BODY.scope(RefCell::new(body), work)).await
+    SERVING.try_with(|serving| Arc::clone(&serving.ticket)).ok()
 }
 
 /// Reserves so many bytes for the body of the request that this task serves, unless it has them
 /// already: for what nobody declared, as it arrives.
 pub(crate) fn reserve_body(bytes: u64) -> Result<(), Problem> {
     let Some(ticket) = ticket() else { return Ok(()) };
-    let reserved = BODY.try_with(|body| ticket.reserve_up_to(&mut body.borrow_mut(), bytes));
+    let reserved = SERVING.try_with(|it| ticket.reserve_up_to(&mut it.body.borrow_mut(), bytes));
     // Outside of a request nothing arrives.
     reserved.unwrap_or(Ok(())).map_err(|refusal| Problem::from(&*refusal))
 }
@@ -41,12 +52,12 @@ pub(crate) fn reserve_body(bytes: u64) -> Result<(), Problem> {
 /// Hands out what is reserved for the body, to go along with work that may outlive the request; it
 /// is given back when it is dropped.
 pub(crate) fn take_body() -> Option<Reservation> {
-    BODY.try_with(RefCell::take).ok().flatten()
+    SERVING.try_with(|serving| serving.body.take()).ok().flatten()
 }
 
 /// Keeps it again for the rest of the request.
 pub(crate) fn keep_body(reserved: Option<Reservation>) {
-    let _ = BODY.try_with(|body| body.replace(reserved));
+    let _ = SERVING.try_with(|serving| serving.body.replace(reserved));
 }
 
 impl From<&Refusal> for Problem {
