@@ -6,7 +6,7 @@ use mainstay_db::{BreakerState, Dependency, InjectedFault};
 use mainstay_testkit::postgres::Postgres;
 use mainstay_testkit::redis::Redis;
 
-use crate::served::{Served, everything, metrics_alone, start};
+use crate::served::{Corpus, Served, everything, metrics_alone, start};
 use crate::{load, provider, receiver};
 
 /// How slow a slow dependency is: longer than a search may take.
@@ -33,7 +33,7 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
         "| dependency | fault | answered | complete | p50 ms | p99 ms | refused by its breaker | breaker afterwards | full again after s | slowest /health ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    let local = start("static", &[NEVER_SLOW], metrics_alone)?;
+    let local = start(Corpus::Dense, "static", &[NEVER_SLOW], metrics_alone)?;
     let healthy = load::run(local.address, rate, lasting);
     row("none", "none", &healthy, 0, "closed", None, load::slowest_health(local.address, 50));
     let mut failed = healthy.failed;
@@ -52,7 +52,8 @@ pub(crate) fn run(seconds: u64, rate: u64, only: &str) -> Result<(), String> {
         ("log.filter", "warn"),
         NEVER_SLOW,
     ];
-    let shared = start(&format!("remote:{url},{model},{dimension}"), &shared, everything)?;
+    let shared =
+        start(Corpus::Dense, &format!("remote:{url},{model},{dimension}"), &shared, everything)?;
     let outside = ["catalogue/postgres", "redis/", "embedding/", "telemetry/"];
     failed += each_dependency(&shared, &outside, only, rate, lasting)?;
     if failed > 0 {

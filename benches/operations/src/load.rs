@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::served::query;
+use crate::served::Corpus;
 
 /// Threads that send: more than searches that can be under way within the request's timeout.
 const THREADS: usize = 128;
@@ -81,7 +81,7 @@ pub(crate) fn run(address: SocketAddr, rate: u64, lasting: Duration) -> Outcome 
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     let asked = ASKED.fetch_add(1, Ordering::Relaxed);
                     let body = serde_json::json!({
-                        "query": format!("{} {asked}", query(asked)),
+                        "query": format!("{} {asked}", Corpus::Dense.query(asked)),
                         "timeout_ms": TIMEOUT_MS,
                         "lines": 0,
                     });

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             .and_then(|(seconds, rate)| faults::run(seconds, rate, only)),
         Some("overheads-on") => {
             let text = |at: usize| arguments.get(at).map_or("", String::as_str);
-            overheads::run_on(text(1), text(2), text(3).parse().unwrap_or(30))
+            overheads::run_on(text(1), text(2), text(3), text(4).parse().unwrap_or(30))
         }
         Some("overheads") => number("--seconds", 30, 2, 600).and_then(overheads::run),
         _ => Err(USAGE.to_string()),

@@ -8,44 +8,74 @@ use mainstay_db::{Db, Document, Method, Options};
 use mainstay_resilience::Pipelines;
 use mainstay_server::settings::Settings;
 use mainstay_server::telemetry::Telemetry;
-use mainstay_server::{Host, Server};
+use mainstay_server::{Front, Host, Server};
 use tempfile::TempDir;
 
 /// Documents of the corpus: enough that a search does real work.
 const DOCUMENTS: usize = 20_000;
-const WORDS: &[&str] = &[
-    "anchor", "breaker", "cable", "deck", "ensign", "fender", "gale", "harbour", "island", "jetty",
-    "keel", "lantern", "mast", "net", "oar", "pilot", "quay", "rope", "sail", "tide", "upwind",
-    "vessel", "wave", "yard", "zenith",
-];
+/// Words of a document.
+const LENGTH: usize = 60;
+/// Words that nobody searches for, because every other document has them.
+const STOP_WORDS: u64 = 50;
+
+/// What documents are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Corpus {
+    /// 20,000 words of which each is as rare as in natural text: the n-th has the share 1/n (Zipf).
+    Natural,
+    /// 25 words: nearly every document has every word of a query.
+    Dense,
+}
 
 /// The server; it ends with the process.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     pub(crate) db: Arc<Db>,
-    /// The routes without and with what stands in front of them.
-    pub(crate) routers: [axum::Router; 2],
+    /// The handlers without and with what stands in front of them.
+    pub(crate) routes: (axum::Router, Front),
     _folder: TempDir,
     /// Who receives logs and traces.
     pub(crate) telemetry: Option<Telemetry>,
 }
 
-/// The words of a query, different for each number.
-pub(crate) fn query(number: u64) -> String {
-    let word = |seed: u64| WORDS[(seed % WORDS.len() as u64) as usize];
-    format!("{} {} {}", word(number), word(number / 7 + 3), word(number.wrapping_mul(31) / 5))
+impl Corpus {
+    /// The words of a document, by their ranks.
+    fn ranks(self, number: u64) -> impl Iterator<Item = u64> {
+        let mut state = number + 1;
+        std::iter::repeat_with(move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let share = (state >> 11) as f64 / (1u64 << 53) as f64;
+            match self {
+                Self::Natural => 20_000f64.powf(share) as u64,
+                Self::Dense => STOP_WORDS + (25.0 * share) as u64,
+            }
+        })
+    }
+
+    fn document(self, number: usize) -> Document {
+        let words: Vec<String> = self.ranks(number as u64).take(LENGTH).map(word).collect();
+        Document { id: number.to_string(), body: words.join(" "), ..Document::default() }
+    }
+
+    /// Three words of some document, different for each number.
+    pub(crate) fn query(self, number: u64) -> String {
+        let document = number.wrapping_mul(7_919) % DOCUMENTS as u64;
+        let words = self.ranks(document).filter(|rank| *rank >= STOP_WORDS).map(word);
+        words.take(3).collect::<Vec<String>>().join(" ")
+    }
 }
 
-fn document(number: usize) -> Document {
-    let mut body = String::new();
-    let mut state = number as u64 + 1;
-    for _ in 0..60 {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        body.push_str(WORDS[(state >> 33) as usize % WORDS.len()]);
-        body.push(' ');
-    }
-    Document { id: number.to_string(), body, ..Document::default() }
+/// A word of two to four syllables.
+fn word(rank: u64) -> String {
+    let mut state = rank.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let syllable = |_| {
+        state = (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let consonant = b"bcdfghjklmnprstvw"[(state >> 32) as usize % 17];
+        [char::from(consonant), char::from(b"aeiou"[(state >> 48) as usize % 5])]
+    };
+    (0..2 + rank % 3).flat_map(syllable).collect()
 }
 
 /// Settings of which these differ from their defaults.
@@ -78,6 +108,7 @@ pub(crate) fn everything(
 
 /// Starts a server with these settings whose collection `default` uses this model.
 pub(crate) fn start(
+    corpus: Corpus,
     model: &str,
     changed: &[(&str, &str)],
     receivers: Receivers,
@@ -95,7 +126,8 @@ pub(crate) fn start(
     let model = model.parse().map_err(|e| format!("{e}"))?;
     let docs = db.create_collection("default", model).map_err(|e| told(&e))?;
     for begin in (0..DOCUMENTS).step_by(1_000) {
-        docs.put((begin..begin + 1_000).map(document).collect()).map_err(|e| told(&e))?;
+        docs.put((begin..begin + 1_000).map(|number| corpus.document(number)).collect())
+            .map_err(|e| told(&e))?;
     }
     let seq = docs.durable_seq();
     if !docs.wait_indexed(seq, &Method::ALL, Duration::from_secs(300)) {
@@ -112,11 +144,11 @@ pub(crate) fn start(
             if let Ok(server) = Server::bind(served, config, host).await
                 && let Ok(address) = server.address()
             {
-                let _ = tell.send((address, server.routers()));
+                let _ = tell.send((address, server.routes()));
                 server.serve(std::future::pending()).await;
             }
         });
     });
-    let (address, routers) = told.recv().map_err(|_| "the server did not start".to_string())?;
-    Ok(Served { address, db, routers, _folder: folder, telemetry })
+    let (address, routes) = told.recv().map_err(|_| "the server did not start".to_string())?;
+    Ok(Served { address, db, routes, _folder: folder, telemetry })
 }

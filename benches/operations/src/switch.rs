@@ -9,7 +9,10 @@ use mainstay_ops::metric_table::METRICS;
 use mainstay_resilience::Pipelines;
 use mainstay_server::settings::Settings;
 use mainstay_server::telemetry::Telemetry;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
+};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -96,14 +99,77 @@ impl Recorder for Switched<Meter> {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        if is_on() { self.0.register_counter(key, metadata) } else { Counter::noop() }
+        let counter = || self.0.register_counter(key, metadata);
+        match (is_kept(key), is_on()) {
+            (true, _) => Counter::from_arc(Arc::new(Switched(counter()))),
+            (_, true) => counter(),
+            _ => Counter::noop(),
+        }
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        if is_on() { self.0.register_gauge(key, metadata) } else { Gauge::noop() }
+        let gauge = || self.0.register_gauge(key, metadata);
+        match (is_kept(key), is_on()) {
+            (true, _) => Gauge::from_arc(Arc::new(Switched(gauge()))),
+            (_, true) => gauge(),
+            _ => Gauge::noop(),
+        }
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        if is_on() { self.0.register_histogram(key, metadata) } else { Histogram::noop() }
+        let histogram = || self.0.register_histogram(key, metadata);
+        match (is_kept(key), is_on()) {
+            (true, _) => Histogram::from_arc(Arc::new(Switched(histogram()))),
+            (_, true) => histogram(),
+            _ => Histogram::noop(),
+        }
+    }
+}
+
+/// Whether somebody registers it once and keeps it, whatever is switched on at that time.
+fn is_kept(key: &Key) -> bool {
+    let kept = ["mainstay_http_request", "mainstay_search_", "mainstay_method_"];
+    kept.iter().any(|begin| key.name().starts_with(begin))
+}
+
+impl CounterFn for Switched<Counter> {
+    fn increment(&self, value: u64) {
+        if is_on() {
+            self.0.increment(value);
+        }
+    }
+
+    fn absolute(&self, value: u64) {
+        if is_on() {
+            self.0.absolute(value);
+        }
+    }
+}
+
+impl GaugeFn for Switched<Gauge> {
+    fn increment(&self, value: f64) {
+        if is_on() {
+            self.0.increment(value);
+        }
+    }
+
+    fn decrement(&self, value: f64) {
+        if is_on() {
+            self.0.decrement(value);
+        }
+    }
+
+    fn set(&self, value: f64) {
+        if is_on() {
+            self.0.set(value);
+        }
+    }
+}
+
+impl HistogramFn for Switched<Histogram> {
+    fn record(&self, value: f64) {
+        if is_on() {
+            self.0.record(value);
+        }
     }
 }

@@ -99,7 +99,7 @@ fn main() {
 fn request(correlation: Option<&str>) {
     let Some(correlation) = correlation else { return };
     let ids = Ids::of_request(Incoming { correlation: Some(correlation), ..Incoming::default() });
-    let span = begin(ids, || {
+    let (span, _) = begin(ids, || {
         tracing::info_span!(
             target: TARGET,
             parent: None,

@@ -168,7 +168,7 @@ impl ActiveProbes {
 
 /// One that panics has failed.
 fn ask(probe: &ActiveProbe) -> Result<(), String> {
-    let unrecorded = begin(Ids::unrecorded(), || tracing::info_span!("dependency.probe"));
+    let (unrecorded, _) = begin(Ids::unrecorded(), || tracing::info_span!("dependency.probe"));
     let asked = AssertUnwindSafe(|| unrecorded.in_scope(|| probe()));
     catch_unwind(asked).unwrap_or_else(|_| Err("the probe panicked".to_string()))
 }

@@ -114,17 +114,20 @@ impl Ids {
 #[must_use]
 pub fn traceparent(trace_id: u128, span_id: u64, is_sampled: bool) -> String {
     let mut text = *b"00-________________________________-________________-00";
-    write_hex(trace_id, &mut text[3..35]);
-    write_hex(span_id.into(), &mut text[36..52]);
+    write_hex((trace_id >> 64) as u64, &mut text[3..19]);
+    write_hex(trace_id as u64, &mut text[19..35]);
+    write_hex(span_id, &mut text[36..52]);
     text[54] += u8::from(is_sampled);
     text_of(&text)
 }
 
 /// Fills `place` with the last hexadecimal digits of a number. By hand, because every request needs
-/// three of them.
-fn write_hex(mut number: u128, place: &mut [u8]) {
+/// three of them, and one place for all, because it is fetched anew for every search.
+#[inline(never)]
+fn write_hex(mut number: u64, place: &mut [u8]) {
     for digit in place.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        let value = (number & 15) as u8;
+        *digit = if value < 10 { b'0' + value } else { b'a' - 10 + value };
         number >>= 4;
     }
 }
@@ -145,7 +148,8 @@ pub fn is_correlation_id(text: &str) -> bool {
 #[must_use]
 pub fn new_correlation_id() -> String {
     let mut digits = [0; 32];
-    write_hex((u128::from(random_id()) << 64) | u128::from(random_id()), &mut digits);
+    write_hex(random_id(), &mut digits[..16]);
+    write_hex(random_id(), &mut digits[16..]);
     text_of(&digits)
 }
 
@@ -183,7 +187,8 @@ fn falls_in(trace_id: u128, ratio: f64) -> bool {
 
 thread_local! {
     static RANDOM: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
-    static ENTERED: RefCell<Vec<SlabId>> = const { RefCell::new(Vec::new()) };
+    static ENTERED: Entered =
+        const { Entered { depth: Cell::new(0), spans: [const { Cell::new(0) }; DEPTH_MAX] } };
     static NEXT: RefCell<Option<Ids>> = const { RefCell::new(None) };
 }
 
@@ -201,12 +206,12 @@ pub fn random_id() -> u64 {
     })
 }
 
-/// Lends `ids` to the span that `make` begins.
-pub fn begin<T>(ids: Ids, make: impl FnOnce() -> T) -> T {
+/// Lends `ids` to the span that `make` begins; answers what it made, and the ids where no span took them:
+/// nobody follows spans then.
+pub fn begin<T>(ids: Ids, make: impl FnOnce() -> T) -> (T, Option<Ids>) {
     NEXT.set(Some(ids));
     let made = make();
-    NEXT.set(None);
-    made
+    (made, NEXT.take())
 }
 
 /// The ids that [`begin`] lends.
@@ -214,30 +219,50 @@ pub(crate) fn lent() -> Option<Ids> {
     NEXT.try_with(RefCell::take).ok().flatten()
 }
 
+/// The spans that a thread is in: beside each other, because they are looked at in caches that have
+/// forgotten everything else.
+struct Entered {
+    depth: Cell<usize>,
+    spans: [Cell<SlabId>; DEPTH_MAX],
+}
+
 /// This thread is in a span now.
 pub(crate) fn enter(span: SlabId) {
     // A thread that ends is in none any more.
     let _ = ENTERED.try_with(|entered| {
-        let mut entered = entered.borrow_mut();
-        if entered.len() < DEPTH_MAX {
-            entered.push(span);
+        let depth = entered.depth.get();
+        if let Some(place) = entered.spans.get(depth) {
+            place.set(span);
+            entered.depth.set(depth + 1);
         }
     });
 }
 
 /// This thread has left a span.
 pub(crate) fn exit(span: SlabId) {
-    let _ = ENTERED.try_with(|entered| {
-        let mut entered = entered.borrow_mut();
-        if let Some(at) = entered.iter().rposition(|entered| *entered == span) {
-            entered.remove(at);
-        }
+    let _ = ENTERED.try_with(|entered| match entered.depth.get().checked_sub(1) {
+        Some(last) if entered.spans[last].get() == span => entered.depth.set(last),
+        _ => entered.remove(span),
     });
+}
+
+impl Entered {
+    /// One that is not left in the order in which it was entered, or was not tracked.
+    #[cold]
+    fn remove(&self, span: SlabId) {
+        let depth = self.depth.get();
+        let Some(at) = self.spans[..depth].iter().rposition(|it| it.get() == span) else { return };
+        for later in at + 1..depth {
+            self.spans[later - 1].set(self.spans[later].get());
+        }
+        self.depth.set(depth - 1);
+    }
 }
 
 /// The span that this thread is in.
 pub(crate) fn current_span() -> Option<SlabId> {
-    ENTERED.try_with(|entered| entered.borrow().last().copied()).ok().flatten()
+    let last = |entered: &Entered| Some(entered.spans[entered.depth.get().checked_sub(1)?].get());
+    ENTERED.try_with(last).ok().flatten()
 }
 
 /// Hands the ids of the span that this thread is in, and that span's id, to `read`.
@@ -356,6 +381,29 @@ mod tests {
         assert_eq!((sampled(0.0), sampled(1.0)), (0, 20_000));
         let quarter = sampled(0.25);
         assert!((4_500..5_500).contains(&quarter), "{quarter}");
+    }
+
+    #[test]
+    fn a_thread_knows_the_spans_it_is_in_in_whatever_order_it_leaves_them() {
+        let in_order = |expected| assert_eq!(current_span(), expected);
+        exit(7);
+        (1..=3).for_each(enter);
+        in_order(Some(3));
+        exit(2);
+        in_order(Some(3));
+        exit(3);
+        in_order(Some(1));
+        // The same one may be entered several times.
+        enter(1);
+        exit(1);
+        in_order(Some(1));
+        exit(1);
+        in_order(None);
+        // Beyond the bound none is tracked, and none that is tracked is lost.
+        (1..=DEPTH_MAX as u64 + 5).for_each(enter);
+        in_order(Some(DEPTH_MAX as u64));
+        (1..=DEPTH_MAX as u64 + 5).rev().for_each(exit);
+        in_order(None);
     }
 
     #[test]

@@ -12,13 +12,15 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
+use tracing_core::span::Current;
 use tracing_log::NormalizeEvent;
-use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::layer::{Context, Filter, Layered, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::correlation;
 use crate::log_lines::LogLines;
-use crate::spans::Spans;
+use crate::span_export::SpanQueue;
+use crate::spans::{self, Spans};
 
 /// What is logged; changed while running.
 pub(crate) struct LogFilter {
@@ -132,5 +134,91 @@ impl<S: Subscriber> Layer<S> for Receivers {
         if let Some(filter) = self.filter.of_spans() {
             Filter::on_close(&**filter, id.clone(), context.clone());
         }
+    }
+}
+
+/// Lines and spans as one subscriber. What a span needs on every thread that works for a request goes straight
+/// to the spans, past the layer, unless the filter asks which spans a line is in.
+pub(crate) struct Received {
+    layered: Layered<Receivers, Spans>,
+    filter: Arc<LogFilter>,
+    queue: Option<SpanQueue>,
+}
+
+impl Received {
+    /// `spans` below lines; both know the same `queue`.
+    pub(crate) fn new(
+        lines: LogLines,
+        filter: Arc<LogFilter>,
+        spans: Spans,
+        queue: Option<SpanQueue>,
+    ) -> Self {
+        let layered = spans.with(Receivers::new(lines, Arc::clone(&filter)));
+        Self { layered, filter, queue }
+    }
+
+    fn follows_spans(&self) -> bool {
+        self.filter.follow_spans.load(Ordering::Relaxed)
+    }
+}
+
+impl Subscriber for Received {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        self.layered.register_callsite(metadata)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.layered.enabled(metadata)
+    }
+
+    fn event_enabled(&self, event: &Event<'_>) -> bool {
+        self.layered.event_enabled(event)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.layered.max_level_hint()
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        self.layered.new_span(attributes)
+    }
+
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        self.layered.record(id, values);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.layered.event(event);
+    }
+
+    fn enter(&self, id: &Id) {
+        match self.follows_spans() {
+            true => self.layered.enter(id),
+            false => spans::enter(id),
+        }
+    }
+
+    fn exit(&self, id: &Id) {
+        match self.follows_spans() {
+            true => self.layered.exit(id),
+            false => spans::exit(id),
+        }
+    }
+
+    fn clone_span(&self, id: &Id) -> Id {
+        spans::hold(id)
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        match self.follows_spans() {
+            true => self.layered.try_close(id),
+            false => spans::release(&id, self.queue.as_ref()),
+        }
+    }
+
+    fn current_span(&self) -> Current {
+        spans::current()
     }
 }

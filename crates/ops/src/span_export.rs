@@ -269,7 +269,7 @@ impl Export {
 
     /// Hands a batch to the sink, outside of every recorded trace. A sink that panics has failed.
     fn hand_over(&mut self, batch: &SpanBatch) -> Result<u64, String> {
-        let unrecorded = begin(Ids::unrecorded(), || tracing::info_span!("telemetry.export"));
+        let (unrecorded, _) = begin(Ids::unrecorded(), || tracing::info_span!("telemetry.export"));
         let export = AssertUnwindSafe(|| unrecorded.in_scope(|| self.sink.export(batch)));
         catch_unwind(export).unwrap_or_else(|_| Err("the export panicked".to_string()))
     }

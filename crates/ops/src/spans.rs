@@ -180,34 +180,53 @@ impl Subscriber for Spans {
     }
 
     fn enter(&self, id: &Id) {
-        correlation::enter(id.into_u64());
+        enter(id);
     }
 
     fn exit(&self, id: &Id) {
-        correlation::exit(id.into_u64());
+        exit(id);
     }
 
     fn clone_span(&self, id: &Id) -> Id {
-        OPEN.hold(id.into_u64());
-        id.clone()
+        hold(id)
     }
 
     fn try_close(&self, id: Id) -> bool {
-        let Some(node) = OPEN.release(id.into_u64()) else { return false };
-        if let (Some((ids, span_id)), Some(open), Some(queue)) =
-            (node.place, node.open, &self.queue)
-        {
-            end(&ids, span_id, node.metadata, *open, queue);
-        }
-        true
+        release(&id, self.queue.as_ref())
     }
 
     fn current_span(&self) -> Current {
-        let current = correlation::current_span();
-        let current = current.and_then(|id| OPEN.with(id, |node| (id, node.metadata)));
-        current
-            .map_or_else(Current::none, |(current, metadata)| Current::new(id(current), metadata))
+        current()
     }
+}
+
+pub(crate) fn enter(id: &Id) {
+    correlation::enter(id.into_u64());
+}
+
+pub(crate) fn exit(id: &Id) {
+    correlation::exit(id.into_u64());
+}
+
+pub(crate) fn hold(id: &Id) -> Id {
+    OPEN.hold(id.into_u64());
+    id.clone()
+}
+
+/// Answers whether it was the last who held the span: then it ends.
+pub(crate) fn release(id: &Id, queue: Option<&SpanQueue>) -> bool {
+    let Some(node) = OPEN.release(id.into_u64()) else { return false };
+    if let (Some((ids, span_id)), Some(open), Some(queue)) = (node.place, node.open, queue) {
+        end(&ids, span_id, node.metadata, *open, queue);
+    }
+    true
+}
+
+/// The span that this thread is in.
+pub(crate) fn current() -> Current {
+    let current = correlation::current_span();
+    let current = current.and_then(|id| OPEN.with(id, |node| (id, node.metadata)));
+    current.map_or_else(Current::none, |(current, metadata)| Current::new(id(current), metadata))
 }
 
 fn id(id: SlabId) -> Id {

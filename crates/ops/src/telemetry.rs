@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
 
 use crate::log_lines::{LogFormat, LogLines, LogWriter};
-use crate::receivers::{LogFilter, Receivers};
+use crate::receivers::{LogFilter, Received};
 use crate::span_export::{SpanExport, SpanSink};
 use crate::spans::{SampleRatio, Spans};
 
@@ -132,10 +131,10 @@ impl Telemetry {
         let export = export.map_err(TelemetryError::Thread)?;
         // Nothing is said to be recorded that nobody records.
         let sample_ratio = SampleRatio::new(export.as_ref().map_or(0.0, |_| config.sample_ratio));
-        let spans = Spans::new(export.as_ref().map(SpanExport::queue), sample_ratio.clone());
+        let queue = export.as_ref().map(SpanExport::queue);
+        let spans = Spans::new(queue.clone(), sample_ratio.clone());
         let lines = LogLines::new(config.log_format, config.log_writer);
-        let receivers = Receivers::new(lines, Arc::clone(&filter));
-        let subscriber = spans.with(receivers);
+        let subscriber = Received::new(lines, Arc::clone(&filter), spans, queue);
         Ok((Self { filter, sample_ratio, export }, subscriber))
     }
 

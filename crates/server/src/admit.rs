@@ -5,11 +5,11 @@
 //! through [`State::blocking`] counts against the limits of the request that it serves.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
 
 use crate::caller::Caller;
@@ -33,64 +33,64 @@ const BATCH_FROM: u8 = 5;
 /// The lowest of them.
 const URGENCY_MAX: u8 = 7;
 
-/// A request that was let in, or why it was not: with the limits that its answer shows.
-pub(crate) struct Admitted {
-    pub(crate) serving: Result<Serving, Problem>,
-    pub(crate) shown: Shown,
-}
-
-/// Refuses what is not begun now; everything else runs under its ticket.
-pub(crate) fn admit(
-    state: &State,
-    caller: Caller,
-    route: &Route,
-    spare: bool,
-    request: &Request,
-) -> Admitted {
-    let admission = state.admission();
-    let under = |ticket, body| Serving {
-        caller: caller.clone(),
-        ticket: Arc::new(ticket),
-        body: RefCell::new(body),
-    };
-    let Some(group) = group(route.kind) else {
-        // Health, metrics and administration pass every limit.
-        let arrived = admission.arrive(Class::Control, Group::Read, "");
-        let serving = arrived.map(|ticket| under(ticket, None)).map_err(|no| Problem::from(&*no));
-        return Admitted { serving, shown: Shown::default() };
-    };
-    if spare {
-        return Admitted { serving: Err(no_connection(state, group)), shown: Shown::default() };
-    }
-    let headers = request.headers();
-    let admitted = admission.arrive_at(route.name, class_of(headers), group, &caller.key());
-    let admitted = admitted.and_then(|ticket| {
-        // A body that is read whole counts before its first byte is there, as far as it is declared;
-        // the rest of it counts as it arrives.
-        let memory = ticket.reserve(write_bytes(declared_bytes(headers)))?;
-        Ok((ticket, memory))
-    });
-    let writes_to = (group == Group::Write).then(|| collection_of(request.uri().path()));
-    let shown = Shown { limited: Some((group, route.name, caller.clone())), writes_to };
-    let serving = admitted.map(|(ticket, memory)| under(ticket, memory));
-    Admitted { serving: serving.map_err(|refusal| Problem::from(&*refusal)), shown }
-}
-
 /// What an answer shows of the limits that count for its caller.
 #[derive(Default)]
 pub(crate) struct Shown {
     /// None for control calls.
-    limited: Option<(Group, &'static str, Caller)>,
+    limited: Option<Group>,
     /// The collection of a write.
     writes_to: Option<String>,
 }
 
+/// Refuses what is not begun now; everything else runs under its ticket. `shown` is told what the answer
+/// shows in both cases.
+pub(crate) fn admit(
+    state: &State,
+    caller: &Caller,
+    route: &Route,
+    spare: bool,
+    request: &Request,
+    shown: &mut Shown,
+) -> Result<Serving, Box<Response>> {
+    let refused = |problem: Problem| Box::new(problem.into_response());
+    let group = match group(route.kind) {
+        Some(group) if spare => return Err(refused(no_connection(state, group))),
+        group => group,
+    };
+    let headers = request.headers();
+    let admission = state.admission();
+    let arrived = match group {
+        // Health, metrics and administration pass every limit.
+        None => admission.arrive(Class::Control, Group::Read, ""),
+        Some(group) => {
+            shown.limited = Some(group);
+            if group == Group::Write {
+                shown.writes_to = Some(collection_of(request.uri().path()));
+            }
+            admission.arrive_at(route.name, class_of(headers), group, &caller.key())
+        }
+    };
+    let admitted = arrived.and_then(|ticket| {
+        // A body that is read whole counts before its first byte is there, as far as it is declared;
+        // the rest of it counts as it arrives.
+        let declared = group.map_or(0, |_| declared_bytes(headers));
+        let body = RefCell::new(ticket.reserve(write_bytes(declared))?);
+        Ok(Serving { caller: caller.clone(), ticket: Arc::new(ticket), body })
+    });
+    admitted.map_err(|refusal| refused(Problem::from(&*refusal)))
+}
+
 impl Shown {
     /// Puts it on the answer.
-    pub(crate) fn add(self, state: &State, headers: &mut HeaderMap) {
-        if let Some((group, route, caller)) = self.limited {
-            show_rates(headers, &state.admission().policies_at(route, group, &caller.key()));
-        }
+    pub(crate) fn add(
+        self,
+        state: &State,
+        route: &Route,
+        caller: &Caller,
+        headers: &mut HeaderMap,
+    ) {
+        let Some(group) = self.limited else { return };
+        show_rates(headers, &state.admission().policies_at(route.name, group, &caller.key()));
         if let Some(collection) = self.writes_to {
             show_write_queue(headers, state, collection);
         }
@@ -160,21 +160,34 @@ fn show_rates(headers: &mut HeaderMap, policies: &[PolicyState]) {
     // On every answer: each list is written once, into what becomes its header.
     let (mut policy, mut left) = (String::with_capacity(64), String::with_capacity(64));
     for it in policies {
-        let between = if policy.is_empty() { "" } else { ", " };
-        let reset = it.reset.as_millis().div_ceil(1000);
-        // Writing into a text cannot fail.
-        let _ = write!(policy, "{between}\"{}\";q={}", it.name, it.quota);
+        let between = if policy.is_empty() { "\"" } else { ", \"" };
+        push(&mut policy, &[between, &it.name, "\";q="], it.quota);
         // The draft counts whole seconds only.
         if it.window.subsec_nanos() == 0 {
-            let _ = write!(policy, ";w={}", it.window.as_secs());
+            push(&mut policy, &[";w="], it.window.as_secs());
         }
-        let _ = write!(left, "{between}\"{}\";r={};t={reset}", it.name, it.remaining);
+        push(&mut left, &[between, &it.name, "\";r="], it.remaining);
+        let reset = it.reset.as_secs() + u64::from(it.reset.subsec_millis() > 0);
+        push(&mut left, &[";t="], reset);
     }
     for (name, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
     }
+}
+
+/// Texts and a number. By hand: on every answer, and what `format!` needs would be fetched anew after every
+/// search.
+fn push(text: &mut String, before: &[&str], number: u64) {
+    before.iter().for_each(|part| text.push_str(part));
+    let (mut digits, mut at, mut rest) = ([b'0'; 20], 20, number);
+    while rest > 0 || at == 20 {
+        at -= 1;
+        digits[at] += (rest % 10) as u8;
+        rest /= 10;
+    }
+    digits[at..].iter().for_each(|digit| text.push(char::from(*digit)));
 }
 
 /// A structured dictionary (RFC 8941): writers slow down before they are refused.
@@ -196,6 +209,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use axum::http::Method as Verb;
+    use std::time::Duration;
 
     fn map(headers: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -203,6 +217,25 @@ mod tests {
             map.insert(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         map
+    }
+
+    #[test]
+    fn o4_limits_are_shown_as_the_draft_writes_them() {
+        let state = |name: &str, window_ms, remaining, reset_ms| PolicyState {
+            name: name.into(),
+            quota: 100,
+            window: Duration::from_millis(window_ms),
+            remaining,
+            reset: Duration::from_millis(reset_ms),
+        };
+        let mut headers = HeaderMap::new();
+        show_rates(&mut headers, &[]);
+        assert!(headers.is_empty());
+        let all = [state("search", 1_000, 0, 1_001), state("a-per-key", 1_500, u64::MAX, 59_000)];
+        show_rates(&mut headers, &all);
+        assert_eq!(headers[RATE_LIMIT_POLICY], "\"search\";q=100;w=1, \"a-per-key\";q=100");
+        let left = format!("\"search\";r=0;t=2, \"a-per-key\";r={};t=59", u64::MAX);
+        assert_eq!(headers[RATE_LIMIT], left);
     }
 
     #[test]

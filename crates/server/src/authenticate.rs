@@ -72,7 +72,7 @@ pub(crate) fn check(
     kind: RouteKind,
     peer: Option<IpAddr>,
     request: &Request,
-) -> Result<Caller, Response> {
+) -> Result<Caller, Box<Response>> {
     let path = request.uri().path();
     let needs = needs(kind);
     let access = state.access();
@@ -113,7 +113,7 @@ pub(crate) fn check(
     Ok(Caller::of_key(identity))
 }
 
-fn unauthorised(state: &State, peer: Option<IpAddr>, reason: &'static str) -> Response {
+fn unauthorised(state: &State, peer: Option<IpAddr>, reason: &'static str) -> Box<Response> {
     metrics::counter!("mainstay_auth_failures_total", "reason" => reason).increment(1);
     let slowed = match (reason, peer) {
         // Who forgets the key is not guessing.
@@ -123,7 +123,7 @@ fn unauthorised(state: &State, peer: Option<IpAddr>, reason: &'static str) -> Re
     if let Some(wait_ms) = slowed.map(|wait| wait.as_millis() as u64) {
         let detail = "too many wrong keys came from this address; try again later";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", detail);
-        return Problem { retry_after_ms: Some(wait_ms), ..problem }.into_response();
+        return Box::new(Problem { retry_after_ms: Some(wait_ms), ..problem }.into_response());
     }
     let detail = match reason {
         "missing" => {
@@ -135,23 +135,23 @@ fn unauthorised(state: &State, peer: Option<IpAddr>, reason: &'static str) -> Re
     let mut response = problem.into_response();
     let challenge = HeaderValue::from_static("Bearer realm=\"mainstay\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    response
+    Box::new(response)
 }
 
-fn forbidden(identity: &Identity, why: &str) -> Response {
+fn forbidden(identity: &Identity, why: &str) -> Box<Response> {
     let reason = "forbidden";
     metrics::counter!("mainstay_auth_failures_total", "reason" => reason).increment(1);
     let detail = format!("key {} may not do this: {why}", identity.id);
-    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+    Box::new(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response())
 }
 
-fn from_elsewhere(why: &str) -> Response {
+fn from_elsewhere(why: &str) -> Box<Response> {
     metrics::counter!("mainstay_auth_failures_total", "reason" => "other_site").increment(1);
     let detail = format!(
         "{why}, and this server has no keys by which to tell who asks: ask it at 127.0.0.1 or localhost, or make \
          a key with `mainstay keys create` and send it"
     );
-    Problem::new(StatusCode::FORBIDDEN, "other_site", detail).into_response()
+    Box::new(Problem::new(StatusCode::FORBIDDEN, "other_site", detail).into_response())
 }
 
 /// Refuses a collection that a body names and the caller may not touch.

@@ -20,7 +20,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tower::Service;
 
-use crate::admit::{self, Admitted, Shown};
+use crate::admit::{self, Shown};
 use crate::audited::Change;
 use crate::caller::Caller;
 use crate::observe::{Figures, Observed};
@@ -44,11 +44,12 @@ pub struct Front {
     spare: bool,
 }
 
-/// How a request is let in, and what its answer needs.
-struct LetIn {
-    serving: Result<Serving, Response>,
+/// What becomes known of a request while it is let in.
+#[derive(Default)]
+struct Known {
+    caller: Caller,
     shown: Shown,
-    change: Option<(Change, Caller)>,
+    change: Option<Change>,
 }
 
 impl Front {
@@ -68,42 +69,43 @@ impl Front {
         let Self { state, mut router, figures, peer, spare } = self;
         let state = &state;
         let route = Route::of(request.method(), request.uri().path());
-        let mut observed = Observed::begin(&request, route, &figures);
+        let observed = Observed::begin(&request, route, &figures);
         let security = SecurityHeaders::of(&request);
         let span = observed.span().clone();
-        let (mut shown, mut change) = (Shown::default(), None);
-        let begun = span.in_scope(|| {
+        let mut known = Known::default();
+        let let_in = span.in_scope(|| {
             observed.enter();
-            guarded(|| {
-                let let_in = let_in(state, peer, spare, &route, &request);
-                (shown, change) = (let_in.shown, let_in.change);
-                let serving = let_in.serving?;
-                Ok(serving.scope(router.call(request)))
-            })
+            guarded(|| let_in(state, peer, spare, &route, &request, &mut known))
         });
-        let mut response = match begun.unwrap_or_else(|panic| Err(panicked(panic))) {
-            Err(refused) => refused,
-            Ok(work) => {
-                let mut work = pin!(work);
+        let mut response = match let_in {
+            Ok(Ok(serving)) => {
+                let (mut work, mut answer) = (pin!(serving.scope(router.call(request))), None);
                 // As `tracing::Instrument` does, but for entering the span once more to drop what has
                 // ended; what a caller that goes away leaves is dropped outside of it.
-                poll_fn(|context| {
-                    let polled = span.in_scope(|| guarded(|| work.as_mut().poll(context)));
-                    polled.unwrap_or_else(|panic| Poll::Ready(Ok(panicked(panic))))
-                })
-                .await
-                .unwrap_or_else(|never| match never {})
+                let panic = poll_fn(|context| {
+                    let poll = || work.as_mut().poll(context).map(|ended| answer = ended.ok());
+                    match span.in_scope(|| guarded(poll)) {
+                        Ok(polled) => polled.map(|()| None),
+                        Err(panic) => Poll::Ready(Some(panic)),
+                    }
+                });
+                match panic.await {
+                    Some(panic) => panicked(panic),
+                    None => answer.unwrap_or_default(),
+                }
             }
+            Ok(Err(refused)) => *refused,
+            Err(panic) => panicked(panic),
         };
-        if let Some((change, caller)) = change
-            && let Some(action) = change.came_to_nothing(&caller, &response)
+        if let Some(change) = known.change
+            && let Some(action) = change.came_to_nothing(&known.caller, &response)
         {
             audited::record(state, action).await;
         }
         span.in_scope(|| {
             let headers = response.headers_mut();
             headers.reserve(HEADERS);
-            shown.add(state, headers);
+            known.shown.add(state, &route, &known.caller, headers);
             security.add(state, headers);
             leaving::add(state, spare, headers);
             observed.end(state, &figures, &mut response);
@@ -119,19 +121,15 @@ fn let_in(
     spare: bool,
     route: &Route,
     request: &Request,
-) -> LetIn {
-    let refused =
-        |response| LetIn { serving: Err(response), shown: Shown::default(), change: None };
-    let caller = match authenticate::check(state, route.kind, peer, request) {
-        Ok(caller) => caller,
-        Err(response) => return refused(response),
-    };
-    let change = Change::of(route, request).map(|change| (change, caller.clone()));
-    if let Some(problem) = standing::refused(state, &caller, route.kind, request.method()) {
-        return LetIn { change, ..refused(problem.into_response()) };
+    known: &mut Known,
+) -> Result<Serving, Box<Response>> {
+    known.caller = authenticate::check(state, route.kind, peer, request)?;
+    known.change = Change::of(route, request);
+    let caller = &known.caller;
+    if let Some(problem) = standing::refused(state, caller, route.kind, request.method()) {
+        return Err(Box::new(problem.into_response()));
     }
-    let Admitted { serving, shown } = admit::admit(state, caller, route, spare, request);
-    LetIn { serving: serving.map_err(IntoResponse::into_response), shown, change }
+    admit::admit(state, caller, route, spare, request, &mut known.shown)
 }
 
 /// Runs a part of a request's work; a panic ends that request alone.

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use mainstay_ops::correlation::{Ids, Incoming};
+use mainstay_ops::correlation::{Ids, Incoming, random_id};
 use mainstay_ops::handles::{HandleClass, HandlesExhausted};
 
 use crate::front::Front;
@@ -178,7 +178,7 @@ async fn turn_away(mut stream: TcpStream, error: &HandlesExhausted, state: &Stat
     let mut headers = HeaderMap::new();
     SecurityHeaders::default().add(state, &mut headers);
     observe::say_level(&state.operations().levels.standing(), &mut headers);
-    observe::say_ids(&ids, &mut headers);
+    observe::say_ids(&ids, random_id(), &mut headers);
     let mut answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
          retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n",

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
 use mainstay_ops::correlation::{
-    self, CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
+    CORRELATION_HEADER, Ids, Incoming, TRACEPARENT_HEADER, TRACESTATE_HEADER, begin,
     is_correlation_id, random_id, with_current,
 };
 use mainstay_ops::levels::{Level, Standing};
@@ -44,13 +44,11 @@ pub(crate) struct Observed {
     route: Route,
     /// As a label.
     method: &'static str,
-    correlation: Option<HeaderValue>,
-    /// Whether the caller's was replaced by it.
+    /// Whether the caller's correlation id was replaced.
     malformed: bool,
-    /// The trace without a span, where nobody follows spans, and whether its caller records it.
-    trace: (u128, bool),
-    traceparent: Option<HeaderValue>,
-    in_flight: InFlight,
+    /// What ties it together, where nobody follows spans.
+    unfollowed: Option<Ids>,
+    _in_flight: InFlight,
 }
 
 impl Observed {
@@ -63,37 +61,24 @@ impl Observed {
             traceparent: text(headers, TRACEPARENT),
             tracestate: text(headers, TRACESTATE),
         });
-        let malformed = headers.contains_key(CORRELATION) && !given.is_some_and(is_correlation_id);
-        let method = known_method(request.method());
-        // Both are of digits, letters and hyphens by construction.
-        let correlation = HeaderValue::from_str(&ids.correlation).ok();
-        let trace = (ids.trace_id, ids.is_sampled());
-        let span = begin(ids, || span(method, route.path));
-        Self {
-            begun,
-            span,
-            route,
-            method,
-            correlation,
-            malformed,
-            trace,
-            traceparent: None,
-            in_flight: InFlight::begin(figures),
-        }
+        let malformed = match given {
+            Some(given) => !is_correlation_id(given),
+            None => headers.contains_key(CORRELATION),
+        };
+        let method = route.row.map_or_else(|| known_method(request.method()), |row| ROUTES[row].0);
+        let (span, unfollowed) = begin(ids, || span(method, route.path));
+        let _in_flight = InFlight::begin(figures);
+        Self { begun, span, route, method, malformed, unfollowed, _in_flight }
     }
 
-    /// What is known once the request's span is entered.
-    pub(crate) fn enter(&mut self) {
+    /// What there is to say once the request's span is entered.
+    pub(crate) fn enter(&self) {
         if self.malformed {
             metrics::counter!("mainstay_correlation_ids_replaced_total").increment(1);
             tracing::warn!(
                 "malformed X-Correlation-ID replaced; it has at most 64 letters, digits and -"
             );
         }
-        let of_span = with_current(|ids, span_id| ids.traceparent(span_id));
-        let (trace_id, is_sampled) = self.trace;
-        let without = || correlation::traceparent(trace_id, random_id(), is_sampled);
-        self.traceparent = HeaderValue::try_from(of_span.unwrap_or_else(without)).ok();
     }
 
     /// What the request's work runs in.
@@ -102,8 +87,7 @@ impl Observed {
     }
 
     /// Measures the answer, and says on it what it belongs to; called inside the span.
-    pub(crate) fn end(self, state: &State, figures: &Figures, response: &mut Response) {
-        drop(self.in_flight);
+    pub(crate) fn end(&self, state: &State, figures: &Figures, response: &mut Response) {
         let standing = state.operations().levels.standing();
         let ended = Ended {
             status: response.status().as_u16(),
@@ -126,10 +110,9 @@ impl Observed {
         }
         let headers = response.headers_mut();
         say_level(&standing, headers);
-        for (name, value) in [(CORRELATION, self.correlation), (TRACEPARENT, self.traceparent)] {
-            if let Some(value) = value {
-                headers.insert(name, value);
-            }
+        match &self.unfollowed {
+            Some(ids) => say_ids(ids, random_id(), headers),
+            None => drop(with_current(|ids, span_id| say_ids(ids, span_id, headers))),
         }
     }
 }
@@ -142,14 +125,14 @@ pub(crate) fn say_level(standing: &Standing, headers: &mut HeaderMap) {
     }
 }
 
-/// Puts the ids of a request that was not begun on its answer.
-pub(crate) fn say_ids(ids: &Ids, headers: &mut HeaderMap) {
-    let traceparent = ids.traceparent(random_id());
-    for (name, text) in [(CORRELATION_HEADER, &ids.correlation), (TRACEPARENT_HEADER, &traceparent)]
-    {
-        if let Ok(value) = HeaderValue::from_str(text) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+/// Puts what a request belongs to on its answer.
+pub(crate) fn say_ids(ids: &Ids, span_id: u64, headers: &mut HeaderMap) {
+    // Both are of digits, letters and hyphens by construction.
+    if let Ok(value) = HeaderValue::from_str(&ids.correlation) {
+        headers.insert(CORRELATION, value);
+    }
+    if let Ok(value) = HeaderValue::try_from(ids.traceparent(span_id)) {
+        headers.insert(TRACEPARENT, value);
     }
 }
 

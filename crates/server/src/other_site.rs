@@ -42,8 +42,9 @@ fn names_this_machine(host: &str) -> bool {
         Some((address, _)) => address,
         None => host.split(':').next().unwrap_or_default(),
     };
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    !name.contains('.') || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+    let name = name.trim_end_matches('.');
+    let is_below = || name.to_ascii_lowercase().ends_with(".localhost");
+    !name.contains('.') || name.parse::<IpAddr>().is_ok() || is_below()
 }
 
 #[cfg(test)]

@@ -53,7 +53,12 @@ impl SecurityHeaders {
 
 /// Adds those of every answer.
 pub(crate) fn add_always(headers: &mut HeaderMap) {
+    // The console's pages say what they may load.
+    let policy = headers.get(header::CONTENT_SECURITY_POLICY).cloned();
     for (name, value) in ALWAYS {
-        headers.entry(name).or_insert(value);
+        headers.insert(name, value);
+    }
+    if let Some(policy) = policy {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
 }

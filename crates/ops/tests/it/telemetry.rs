@@ -169,7 +169,7 @@ fn v5_spans_of_the_product_are_sent_with_their_places_and_no_others() {
                 api_token = "hunter2", status = tracing::field::Empty
             )
         };
-        let request = correlation::begin(Ids::of_request(incoming), begun);
+        let request = correlation::begin(Ids::of_request(incoming), begun).0;
         request.in_scope(|| {
             // Neither a span of another crate nor one that is only logged comes in between.
             let foreign = info_span!(target: "other_crate", "foreign");
@@ -205,14 +205,14 @@ fn v5_a_step_of_a_trace_that_nobody_records_belongs_to_the_span_around_it() {
             let parent = format!("00-{:032x}-{:016x}-{flags}", 7, 8);
             let incoming = Incoming { traceparent: Some(&parent), ..Incoming::default() };
             let span = || info_span!(target: "mainstay_x", parent: None, "request", "otel.kind" = "server");
-            correlation::begin(Ids::of_request(incoming), span)
+            correlation::begin(Ids::of_request(incoming), span).0
         };
         let step = || info_span!(target: "mainstay_x", "step");
         let call = || info_span!(target: "mainstay_x", "call", "otel.kind" = "client");
         begun("01").in_scope(|| assert!(!step().is_disabled() && !call().is_disabled()));
         begun("00").in_scope(|| {
             assert!(step().is_disabled() && !call().is_disabled());
-            let other = correlation::begin(Ids::background(), step);
+            let other = correlation::begin(Ids::background(), step).0;
             assert!(!other.is_disabled(), "it begins a trace of its own");
             world.telemetry.set_log_filter("off,[step]=debug").unwrap();
             assert!(!step().is_disabled(), "the filter asks for it");

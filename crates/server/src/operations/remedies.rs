@@ -13,11 +13,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use mainstay_db::{BreakerState, Db, Dependency, DependencyKind, Method, ViewState};
 use mainstay_ops::audit::{Action, Audit, SYSTEM};
 use mainstay_ops::memory::{MemoryGuard, Step};
+use mainstay_resilience::Cause;
 
 use super::checks::is_provider;
 
@@ -29,8 +29,8 @@ pub(super) struct Remedies {
     views: BTreeMap<String, View>,
     restarts: BTreeMap<String, u64>,
     breakers: BTreeMap<String, &'static str>,
-    /// Breakers that let probes through: since which generation, and since when.
-    probing: BTreeMap<String, (u64, Instant)>,
+    /// Breakers whose probes were given up, by the generation in which they opened for that.
+    gave_up: BTreeMap<String, u64>,
     step: Step,
     /// What was isolated because memory was at its last step, and the generation of its breaker
     /// since: another one tells that somebody has decided otherwise.
@@ -53,7 +53,7 @@ impl Remedies {
             views: BTreeMap::new(),
             restarts: BTreeMap::new(),
             breakers: BTreeMap::new(),
-            probing: BTreeMap::new(),
+            gave_up: BTreeMap::new(),
             step: Step::Normal,
             isolated: Vec::new(),
             lost: [0; 4],
@@ -106,20 +106,13 @@ impl Remedies {
     /// A probe that hung was given up, and the breaker opened again to send another one later.
     fn look_at_probes(&mut self, dependency: &Dependency) {
         let breaker = dependency.breaker().snapshot();
-        let changed = Instant::now().checked_sub(breaker.since_change);
-        let before = self.probing.remove(dependency.name());
-        let (Some(changed), state) = (changed, breaker.state) else { return };
-        if state == BreakerState::HalfOpen {
-            let probing = (breaker.generation, changed);
-            self.probing.insert(dependency.name().to_string(), probing);
+        if breaker.opened_by != Some(Cause::ProbesGaveUp) {
             return;
         }
-        let Some((generation, began)) = before else { return };
-        let waited = changed.saturating_duration_since(began);
-        let limit = dependency.breaker().config().probes.give_up_after;
-        let next = breaker.generation == generation + 1 && state == BreakerState::Open;
-        if next && waited >= limit {
-            let why = format!("no answer for {} s, so it was given up", waited.as_secs());
+        let noted = self.gave_up.insert(dependency.name().to_string(), breaker.generation);
+        if noted != Some(breaker.generation) {
+            let limit = dependency.breaker().config().probes.give_up_after;
+            let why = format!("no answer for {} s, so it was given up", limit.as_secs());
             self.note("breaker.probe", dependency.name(), "hangs", "probed anew later", &why);
         }
     }

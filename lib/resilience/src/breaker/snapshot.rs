@@ -1,6 +1,6 @@
 //! The figures of a breaker at one moment.
 
-use super::state::State;
+use super::state::{Cause, State};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct BreakerSnapshot {
     pub opens_in_a_row: u32,
     /// How long ago the state last changed.
     pub since_change: Duration,
+    /// Why it opened; `None` unless open.
+    pub opened_by: Option<Cause>,
     /// How long until the next probe is admitted; `None` unless open.
     pub next_probe: Option<Duration>,
 }

@@ -209,6 +209,8 @@ impl Machine {
             transitions: cold.transitions,
             opens_in_a_row: cold.opens_in_a_row,
             since_change: now.since(cold.changed_at),
+            opened_by: (state == State::Open)
+                .then(|| Cause::from_code(self.gate.opened_by.load(Ordering::Relaxed) >> 32)),
             next_probe: (state == State::Open).then(|| self.open_left(now)),
         }
     }

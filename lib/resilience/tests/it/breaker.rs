@@ -196,9 +196,10 @@ fn a_hung_probe_does_not_wedge_the_breaker() {
         matches!(gave_up.reason(), Reason::Open { cause: Cause::ProbesGaveUp, .. }),
         "{gave_up}"
     );
+    assert_eq!(breaker.snapshot().opened_by, Some(Cause::ProbesGaveUp));
     clock.advance(secs(5));
     pass(&breaker, 3, true);
-    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!((breaker.state(), breaker.snapshot().opened_by), (State::Closed, None));
 }
 
 #[test]
