@@ -53,7 +53,9 @@ pub mod telemetry;
 pub mod ticker;
 pub mod wall_clock;
 
+mod entered;
 mod lock;
 mod receivers;
 mod series;
 mod slab;
+mod trace_ids;

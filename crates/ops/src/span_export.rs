@@ -15,9 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::correlation::{Ids, begin};
 use crate::finished_span::FinishedSpan;
 use crate::lock::lock;
+use crate::trace_ids::{Ids, begin};
 
 /// Spans that wait: two seconds of 200 searches a second, at five spans each.
 const QUEUE_MAX: u64 = 2048;

@@ -6,7 +6,7 @@
 //! a request.
 //!
 //! Invariants: a span takes the ids of the nearest span around it that has some; a span without one
-//! takes those lent by [`crate::correlation::begin`], else new ones. Nothing is gathered for a trace
+//! takes those lent by [`crate::trace_ids::begin`], else new ones. Nothing is gathered for a trace
 //! that is not recorded. What one span gathers is bounded.
 
 use std::fmt;
@@ -19,11 +19,12 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-use crate::correlation::{self, Ids};
+use crate::entered;
 use crate::finished_span::{FinishedSpan, SpanAttributes, SpanEvent, SpanKind, SpanValue};
 use crate::redact::{REDACTED, is_secret_name, redacted};
 use crate::slab::{Slab, SlabId, is_marked};
 use crate::span_export::SpanQueue;
+use crate::trace_ids::{self, Ids};
 
 /// What our crates' targets begin with; spans of other crates are not ours to export.
 const OURS: &str = "mainstay";
@@ -116,7 +117,7 @@ fn nearest_of_ours(span: SlabId) -> Option<SlabId> {
 
 /// The span around what has this parent: nothing for what begins a trace.
 fn around(parent: Option<&Id>, is_contextual: bool) -> Option<SlabId> {
-    if is_contextual { correlation::current_span() } else { parent.map(Id::into_u64) }
+    if is_contextual { entered::current_span() } else { parent.map(Id::into_u64) }
 }
 
 impl Subscriber for Spans {
@@ -134,14 +135,14 @@ impl Subscriber for Spans {
             return id(OPEN.insert(Node { metadata, place: parent, ours, open: None }, marked));
         }
         let (ids, parent_span_id) = parent.unwrap_or_else(|| {
-            let mut ids = correlation::lent().unwrap_or_else(Ids::background);
+            let mut ids = trace_ids::lent().unwrap_or_else(Ids::background);
             ids.decide(self.sample_ratio.get());
             let parent_span_id = ids.parent_span_id;
             (Arc::new(ids), parent_span_id)
         });
         let recorded = ids.is_sampled();
         let open = (recorded && self.queue.is_some()).then(|| begin(attributes, parent_span_id));
-        let place = Some((ids, correlation::random_id()));
+        let place = Some((ids, trace_ids::random_id()));
         id(OPEN.insert(Node { metadata, place, ours: None, open }, recorded))
     }
 
@@ -201,11 +202,11 @@ impl Subscriber for Spans {
 }
 
 pub(crate) fn enter(id: &Id) {
-    correlation::enter(id.into_u64());
+    entered::enter(id.into_u64());
 }
 
 pub(crate) fn exit(id: &Id) {
-    correlation::exit(id.into_u64());
+    entered::exit(id.into_u64());
 }
 
 pub(crate) fn hold(id: &Id) -> Id {
@@ -224,7 +225,7 @@ pub(crate) fn release(id: &Id, queue: Option<&SpanQueue>) -> bool {
 
 /// The span that this thread is in.
 pub(crate) fn current() -> Current {
-    let current = correlation::current_span();
+    let current = entered::current_span();
     let current = current.and_then(|id| OPEN.with(id, |node| (id, node.metadata)));
     current.map_or_else(Current::none, |(current, metadata)| Current::new(id(current), metadata))
 }

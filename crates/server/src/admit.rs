@@ -15,7 +15,6 @@ use mainstay_ops::admission::{Class, Group, PolicyState, write_bytes};
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::route::Route;
-use crate::route_kind::RouteKind;
 use crate::state::State;
 use crate::ticket::Serving;
 
@@ -53,7 +52,7 @@ pub(crate) fn admit(
     shown: &mut Shown,
 ) -> Result<Serving, Box<Response>> {
     let refused = |problem: Problem| Box::new(problem.into_response());
-    let group = match group(route.kind) {
+    let group = match route.kind.group() {
         Some(group) if spare => return Err(refused(no_connection(state, group))),
         group => group,
     };
@@ -107,16 +106,6 @@ fn no_connection(state: &State, group: Group) -> Problem {
          raise server.connections_max or the limit of file handles"
     );
     Problem::busy(detail, CONNECTION_RETRY_MS)
-}
-
-/// What a request asks for; nothing for control calls.
-pub(crate) fn group(kind: RouteKind) -> Option<Group> {
-    match kind {
-        RouteKind::Search => Some(Group::Search),
-        RouteKind::Read => Some(Group::Read),
-        RouteKind::Write | RouteKind::Manage => Some(Group::Write),
-        RouteKind::Open | RouteKind::Metrics | RouteKind::Admin | RouteKind::Unknown => None,
-    }
 }
 
 /// Batch when the caller says so (RFC 9218: `Priority: u=5` to `u=7`), or sends a stream.
@@ -208,7 +197,6 @@ fn show_write_queue(headers: &mut HeaderMap, state: &State, collection: String) 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use axum::http::Method as Verb;
     use std::time::Duration;
 
     fn map(headers: &[(&str, &str)]) -> HeaderMap {
@@ -236,25 +224,6 @@ mod tests {
         assert_eq!(headers[RATE_LIMIT_POLICY], "\"search\";q=100;w=1, \"a-per-key\";q=100");
         let left = format!("\"search\";r=0;t=2, \"a-per-key\";r={};t=59", u64::MAX);
         assert_eq!(headers[RATE_LIMIT], left);
-    }
-
-    #[test]
-    fn o5_routes_fall_into_groups_and_control_calls_into_none() {
-        for (verb, path, expected) in [
-            (Verb::POST, "/search", Some(Group::Search)),
-            (Verb::POST, "/collections/a/search", Some(Group::Search)),
-            (Verb::GET, "/collections", Some(Group::Read)),
-            (Verb::GET, "/collections/a/documents/x/search", Some(Group::Read)),
-            (Verb::PUT, "/collections/a/documents/x/search", Some(Group::Write)),
-            (Verb::POST, "/collections/a/documents/delete", Some(Group::Write)),
-            (Verb::DELETE, "/collections/a", Some(Group::Write)),
-            (Verb::POST, "/admin/collections/a/verify", None),
-            (Verb::GET, "/health", None),
-            (Verb::GET, "/metrics", None),
-            (Verb::GET, "/searching", None),
-        ] {
-            assert_eq!(group(RouteKind::of(&verb, path)), expected, "{verb} {path}");
-        }
     }
 
     #[test]

@@ -1,15 +1,10 @@
 //! [`Caller`]: who sent a request, for limits, flags and the audit trail.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use mainstay_ops::keys::Identity;
-
-use crate::ticket;
 
 /// What limits of an address are counted by: the address; of IPv6 the first 64 bits, because whoever
 /// has one such address has all of them.
@@ -56,14 +51,6 @@ impl Caller {
     /// Whether it may touch this collection.
     pub(crate) fn allows(&self, collection: &str) -> bool {
         self.identity.as_ref().is_none_or(|identity| identity.allows(collection))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(ticket::caller())
     }
 }
 

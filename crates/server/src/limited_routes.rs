@@ -4,7 +4,6 @@
 use axum::http::Method as Verb;
 use mainstay_ops::admission::RateScope;
 
-use crate::admit::group;
 use crate::nearest::nearest;
 use crate::route::ROUTES;
 use crate::route_kind::RouteKind;
@@ -13,7 +12,7 @@ use crate::route_kind::RouteKind;
 fn limited() -> impl Iterator<Item = &'static str> {
     let passes = |verb: &str, path| {
         let verb = Verb::from_bytes(verb.as_bytes());
-        verb.is_ok_and(|verb| group(RouteKind::of(&verb, path)).is_some())
+        verb.is_ok_and(|verb| RouteKind::of(&verb, path).group().is_some())
     };
     ROUTES.iter().filter(move |(verb, path, ..)| passes(verb, path)).map(|(_, _, name, _)| *name)
 }

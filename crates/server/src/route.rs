@@ -5,7 +5,6 @@
 
 use axum::http::Method as Verb;
 
-use crate::admit::group;
 use crate::route_kind::RouteKind;
 
 /// The path of a request that no path of ours matches; its own would be an unbounded label.
@@ -96,7 +95,7 @@ impl Route {
             return Self { path: known, ..unmatched };
         };
         let (_, path, name, change) = ROUTES[row];
-        let name = if group(kind).is_some() { name } else { "" };
+        let name = if kind.group().is_some() { name } else { "" };
         Self { kind, path, name, change, row: Some(row) }
     }
 }
@@ -152,7 +151,7 @@ mod tests {
             let row = ROUTES[route.row.unwrap_or_else(|| panic!("{verb} {path} has no row"))];
             assert_eq!((row.0, row.1.replace("{*", "{").as_str()), (verb.as_str(), &*path));
             assert_eq!(row.2, id, "{verb} {path}");
-            let limited = group(route.kind).is_some();
+            let limited = route.kind.group().is_some();
             assert_eq!(route.name, if limited { &id } else { "" }, "{verb} {path}");
             let asks = matches!(verb, Verb::GET | Verb::HEAD);
             let changes = !asks && matches!(route.kind, RouteKind::Admin | RouteKind::Manage);

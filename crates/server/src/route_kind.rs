@@ -1,6 +1,7 @@
 //! [`RouteKind`]: what a request is about, said once for those who let it in, limit it or refuse it.
 
 use axum::http::Method as Verb;
+use mainstay_ops::admission::Group;
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,16 @@ impl RouteKind {
             _ => Self::Unknown,
         }
     }
+
+    /// What it counts as where it is limited; nothing for control calls.
+    pub(crate) fn group(self) -> Option<Group> {
+        match self {
+            Self::Search => Some(Group::Search),
+            Self::Read => Some(Group::Read),
+            Self::Write | Self::Manage => Some(Group::Write),
+            Self::Open | Self::Metrics | Self::Admin | Self::Unknown => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +87,25 @@ mod tests {
             (Verb::GET, "", RouteKind::Unknown),
         ] {
             assert_eq!(RouteKind::of(&verb, path), expected, "{verb} {path}");
+        }
+    }
+
+    #[test]
+    fn o5_routes_fall_into_groups_and_control_calls_into_none() {
+        for (verb, path, expected) in [
+            (Verb::POST, "/search", Some(Group::Search)),
+            (Verb::POST, "/collections/a/search", Some(Group::Search)),
+            (Verb::GET, "/collections", Some(Group::Read)),
+            (Verb::GET, "/collections/a/documents/x/search", Some(Group::Read)),
+            (Verb::PUT, "/collections/a/documents/x/search", Some(Group::Write)),
+            (Verb::POST, "/collections/a/documents/delete", Some(Group::Write)),
+            (Verb::DELETE, "/collections/a", Some(Group::Write)),
+            (Verb::POST, "/admin/collections/a/verify", None),
+            (Verb::GET, "/health", None),
+            (Verb::GET, "/metrics", None),
+            (Verb::GET, "/searching", None),
+        ] {
+            assert_eq!(RouteKind::of(&verb, path).group(), expected, "{verb} {path}");
         }
     }
 }

@@ -3,8 +3,11 @@
 //! refusal looks like over HTTP.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use mainstay_ops::admission::{Refusal, RefusalKind, Ticket};
 use mainstay_ops::memory::Reservation;
 
@@ -30,9 +33,12 @@ impl Serving {
     }
 }
 
-/// Who sent the request that this task serves.
-pub(crate) fn caller() -> Caller {
-    SERVING.try_with(|serving| serving.caller.clone()).unwrap_or_default()
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(SERVING.try_with(|serving| serving.caller.clone()).unwrap_or_default())
+    }
 }
 
 /// The ticket of the request that this task serves.
