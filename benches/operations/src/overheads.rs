@@ -1,9 +1,9 @@
 //! What stands in front of a handler costs: admission, keys, levels, metrics, logs, traces, correlation.
 //!
 //! One process answers the same requests in turns: by the handlers alone, without anybody who receives
-//! logs, traces and metrics; with everything on and a key and a rate; and with each trace recorded and
-//! sent to a collector, which is in another process. Two processes that do the same differ by more than
-//! what is measured, because each has built an index of its own.
+//! logs, traces and metrics; behind the front, which nobody hears; with everything on, and a rate; with each
+//! trace recorded and sent to a collector, which is in another process; and at last with a key. Two processes
+//! that do the same differ by more than what is measured, because each has built an index of its own.
 
 use std::cell::Cell;
 use std::process::Command;
