@@ -21,6 +21,8 @@ const CHUNKS: usize = 26;
 const LISTS: usize = 8;
 /// What an id says beside its slot: whatever its owner likes.
 const MARK: u64 = 1 << 63;
+/// The id of what has no slot: nobody finds it.
+const NOWHERE: SlabId = u32::MAX as SlabId;
 const GENERATIONS: u32 = (1 << 31) - 1;
 
 /// An id, never 0.
@@ -82,7 +84,7 @@ impl<T> Slab<T> {
     /// Keeps a value that one holds.
     pub(crate) fn insert(&self, value: T, marked: bool) -> SlabId {
         let index = self.free_slot();
-        let Some(slot) = self.make(index) else { return u64::from(u32::MAX) };
+        let Some(slot) = self.make(index) else { return NOWHERE };
         // Both under the lock: who comes with an old id finds the new generation or no value.
         let mut place = lock(&slot.value);
         *place = Some(value);
@@ -170,7 +172,7 @@ mod tests {
         slab.hold(id);
         assert_eq!((slab.release(id), slab.with(id, |value| *value)), (None, None));
         assert_eq!(slab.release(other), Some("three"));
-        assert_eq!(slab.release(u64::from(u32::MAX)), None);
+        assert_eq!(slab.release(NOWHERE), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use mainstay_db::{BreakerState, Db, Dependency, DependencyKind, Method, ViewStat
 use mainstay_ops::audit::{Action, Audit, SYSTEM};
 use mainstay_ops::memory::{MemoryGuard, Step};
 use mainstay_resilience::Cause;
+use mainstay_resilience::human_duration::format;
 
 use super::checks::is_provider;
 
@@ -104,15 +105,15 @@ impl Remedies {
     }
 
     /// A probe that hung was given up, and the breaker opened again to send another one later.
-    fn look_at_probes(&mut self, dependency: &Dependency) {
+    fn look_at_probes(&mut self, dependency: &Dependency, noted: &BTreeMap<String, u64>) {
         let breaker = dependency.breaker().snapshot();
         if breaker.opened_by != Some(Cause::ProbesGaveUp) {
             return;
         }
-        let noted = self.gave_up.insert(dependency.name().to_string(), breaker.generation);
-        if noted != Some(breaker.generation) {
-            let limit = dependency.breaker().config().probes.give_up_after;
-            let why = format!("no answer for {} s, so it was given up", limit.as_secs());
+        self.gave_up.insert(dependency.name().to_string(), breaker.generation);
+        if noted.get(dependency.name()) != Some(&breaker.generation) {
+            let limit = format(dependency.breaker().config().probes.give_up_after);
+            let why = format!("no answer for {limit}, so it was given up");
             self.note("breaker.probe", dependency.name(), "hangs", "probed anew later", &why);
         }
     }
@@ -120,8 +121,10 @@ impl Remedies {
     /// Openings and recoveries; what somebody did by hand is in the trail already.
     fn look_at_breakers(&mut self) {
         let mut now = BTreeMap::new();
+        // Anew each time, so that nothing stays of what is dropped.
+        let noted = std::mem::take(&mut self.gave_up);
         for dependency in self.db.pipelines().dependencies() {
-            self.look_at_probes(&dependency);
+            self.look_at_probes(&dependency, &noted);
             let state = match dependency.breaker().state() {
                 BreakerState::Closed => "closed",
                 BreakerState::Open | BreakerState::HalfOpen => "open",
