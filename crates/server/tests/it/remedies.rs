@@ -122,6 +122,8 @@ fn d5_a_probe_that_hangs_is_given_up_with_one_entry() {
         },
         |shown| shown["state"] == "closed",
     );
+    let entries = audited(&server, "breaker.probe");
+    assert_eq!(entries.len(), 1, "looking again is no other one: {entries:#?}");
 }
 
 /// A disk at which one thread panics when it makes a file: a fault of the program, not of the disk.
