@@ -19,7 +19,7 @@ use mainstay_testkit::postgres::Postgres;
 use serde_json::{Value, json};
 
 use crate::catalogue::{sharing, until};
-use crate::{Running, agent};
+use crate::{Running, agent, with_documents};
 
 /// What the whole test binary logs from the first call on, at the most detailed level.
 pub(crate) fn log() -> &'static Mutex<Vec<u8>> {
@@ -472,4 +472,40 @@ fn a_real_prometheus_scrapes_the_server() {
         let found = of_searches.any(|it| it["exemplars"].as_array().unwrap().iter().any(is_ours));
         found.then_some(()).ok_or(exemplars.to_string())
     });
+}
+
+/// V3: what is looked up once and kept counts under its own labels.
+#[test]
+fn v3_each_route_class_and_method_counts_for_itself() {
+    let server = with_documents();
+    let counted = |name: &str, labels: &[&str]| -> f64 {
+        let metrics = server.get("/metrics").body;
+        let sample = |line: &&str| {
+            line.starts_with(&format!("{name}{{")) && labels.iter().all(|it| line.contains(it))
+        };
+        let values = metrics.lines().filter(sample).filter_map(|line| line.split(' ').nth(1));
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    };
+    let path = "route=\"/admin/collections/{collection}/set-aside\"";
+    let answers = |class: &str| {
+        let class = format!("status_class=\"{class}\"");
+        counted("mainstay_http_requests_total", &[path, "method=\"GET\"", &class])
+    };
+    let before = (answers("2xx"), answers("4xx"));
+    for _ in 0..2 {
+        assert_eq!(server.get("/admin/collections/default/set-aside").status, 200);
+        assert_eq!(server.get("/admin/collections/nowhere/set-aside").status, 404);
+    }
+    assert!(answers("2xx") >= before.0 + 2.0 && answers("4xx") >= before.1 + 2.0);
+    for method in ["bm25", "tantivy", "native", "semantic"] {
+        let method = format!("method=\"{method}\"");
+        let asked = || {
+            let requests = counted("mainstay_method_requests_total", &[&method, "status=\"ok\""]);
+            (requests, counted("mainstay_method_duration_seconds_count", &[&method]))
+        };
+        let before = asked();
+        assert_eq!(server.post("/search", &json!({"query": "zebra"})).status, 200);
+        let after = asked();
+        assert!(after.0 > before.0 && after.1 > before.1, "{method}: {before:?}, {after:?}");
+    }
 }
