@@ -149,3 +149,44 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let detail = "the request met a fault of the server; it is in the log";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Config, Host, Server};
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use mainstay_db::{Db, Options};
+
+    async fn panics() {
+        panic!("at the table");
+    }
+
+    /// A request that panics ends by itself, with an answer that says what it belongs to.
+    #[test]
+    fn a_panic_ends_its_request_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let db = Arc::new(Db::open(folder.path(), Options::default()).unwrap());
+            let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+            let host = Host::new(&Default::default(), None).unwrap();
+            let server = Server::bind(db, config, host).await.unwrap();
+            let router = Router::new().route("/health/live", get(panics));
+            let front = Front::new(server.state.clone(), router.route("/health", get(|| async {})));
+            for (path, status) in [("/health/live", 500), ("/health", 200), ("/health/live", 500)] {
+                let request = axum::http::Request::get(path).body(Body::empty()).unwrap();
+                let answer = front.clone().answer(request).await;
+                assert_eq!(answer.status(), status, "{path}");
+                for header in ["x-correlation-id", "traceparent", "x-mainstay-level"] {
+                    assert!(answer.headers().contains_key(header), "{header} of {path}");
+                }
+                let body = to_bytes(answer.into_body(), 4096).await.unwrap();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                assert_eq!(body.contains("a fault of the server"), status == 500, "{body}");
+                assert!(!body.contains("table"), "what it met is for the log: {body}");
+            }
+        });
+    }
+}
