@@ -6,11 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_search::method::Method;
+
+use crate::resting::Resting;
 
 /// How many requests may wait for one method; at a millisecond each, later ones would miss any
 /// sensible deadline.
@@ -32,12 +34,12 @@ struct Lane {
     method: Method,
     threads: usize,
     state: Mutex<State>,
-    wake: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
+    resting: Resting,
     /// When each busy thread took its job, by thread.
     busy: Vec<(u64, Instant)>,
     /// Threads that were written off and have not come back.
@@ -58,12 +60,7 @@ impl Lanes {
     /// Starts `threads` threads for each method.
     pub(crate) fn start(threads: usize) -> io::Result<Self> {
         let lanes = Method::ALL.map(|method| {
-            Arc::new(Lane {
-                method,
-                threads: threads.max(1),
-                state: Mutex::new(State::default()),
-                wake: Condvar::new(),
-            })
+            Arc::new(Lane { method, threads: threads.max(1), state: Mutex::default() })
         });
         for lane in &lanes {
             for _ in 0..lane.threads {
@@ -82,7 +79,7 @@ impl Lanes {
                 return Err(LaneFull { queue_max: QUEUE_MAX });
             }
             state.queue.push_back(job);
-            lane.wake.notify_one();
+            state.resting.wake_last();
             state.write_off()
         };
         if replace && let Err(error) = Lane::spawn(lane) {
@@ -131,7 +128,7 @@ impl Drop for Lanes {
             let mut state = lane.lock();
             state.closed = true;
             state.queue.clear();
-            lane.wake.notify_all();
+            state.resting.wake_all();
         }
     }
 }
@@ -159,6 +156,7 @@ impl Lane {
 
     fn run(&self, thread: u64) {
         crate::priority::yield_to_requests();
+        let me = Resting::seat();
         loop {
             let job = {
                 let mut state = self.lock();
@@ -167,10 +165,13 @@ impl Lane {
                         return;
                     }
                     if let Some(job) = state.queue.pop_front() {
+                        // Woken by nobody in particular, it may still be among those that rest.
+                        state.resting.leave(&me);
                         state.busy.push((thread, Instant::now()));
                         break job;
                     }
-                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.resting.enter(&me);
+                    state = me.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
             // The thread must outlive any job; what a panic means is decided by who made the job.

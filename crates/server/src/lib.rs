@@ -49,6 +49,7 @@ mod starting;
 mod state;
 mod ticket;
 pub mod tls;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! [`State`]: what every handler shares, and the door to the blocking floors.
 
-use std::cell::Cell;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::problem::Problem;
 use crate::reload::Reloader;
 use crate::ticket;
 use crate::tls::Tls;
+use crate::workers::Workers;
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ struct Shared {
     access: Access,
     tls: OnceLock<Tls>,
     answers: Answers,
+    workers: Workers,
     reloader: OnceLock<Arc<Reloader>>,
 }
 
@@ -87,6 +88,7 @@ impl State {
             answers,
             operations,
             access,
+            workers: Workers::new(),
             tls: OnceLock::new(),
             reloader: OnceLock::new(),
             config: RwLock::new(Arc::new(config)),
@@ -205,7 +207,7 @@ impl State {
         .await
     }
 
-    /// Runs blocking work of the usual size on a thread of its own.
+    /// Runs blocking work of the usual size on one of the [`Workers`].
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: Work,
@@ -215,7 +217,7 @@ impl State {
         self.weighed(work, load, |_| true, move |db, _| run(db)).await
     }
 
-    /// Runs blocking work on a thread of its own once it is admitted; `run` is told how long it
+    /// Runs blocking work on one of the [`Workers`] once it is admitted; `run` is told how long it
     /// waited. `in_time` says whether an answer had the time that it needed: what had not lowers
     /// the number of searches at a time.
     ///
@@ -246,8 +248,7 @@ impl State {
         let db = Arc::clone(&self.0.db);
         // The span goes along, so that whatever the work logs and calls names its request.
         let span = tracing::Span::current();
-        let joined = tokio::task::spawn_blocking(move || {
-            yield_to_requests();
+        let done = self.0.workers.run(move || {
             let result = span.in_scope(|| run(&db, permit.waited()));
             match &result {
                 // Only searches teach: a read of one document says nothing about them.
@@ -258,22 +259,9 @@ impl State {
             }
             result
         });
-        match joined.await {
+        match done.await {
             Ok(result) => Ok(result?),
-            Err(error) => {
-                Err(DbError::Internal(format!("the request's work ended: {error}")).into())
-            }
+            Err(unfinished) => Err(unfinished.into()),
         }
-    }
-}
-
-thread_local! {
-    static YIELDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Once for each thread: asking the system every time would cost more than some requests.
-fn yield_to_requests() {
-    if !YIELDED.replace(true) {
-        mainstay_db::yield_to_requests();
     }
 }
