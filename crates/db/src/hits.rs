@@ -1,9 +1,11 @@
 //! From candidates to hits: fuse, sort, cut to the page, and show why each was found.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use mainstay_search::analysis::QueryTerms;
 use mainstay_search::bitmap::Bitmap;
 use mainstay_search::document::{DocNumber, Document, Value};
 use mainstay_search::documents::{DocumentsSnapshot, SortKey, date};
@@ -185,25 +187,48 @@ fn field_failed(error: mainstay_search::request::SearchError) -> DbError {
 /// How the hits of one answer are shown.
 struct Shown<'a> {
     request: &'a SearchRequest,
-    text: &'a str,
-    /// Compiled once for all hits; `None` when the text is no pattern.
-    matcher: Option<Matcher>,
+    question: &'a Question,
+    terms: QueryTerms,
+    /// Compiled for the first hit of `native`, since that takes as long as showing ten; `None` in it when
+    /// the text is no pattern.
+    matcher: OnceCell<Option<Matcher>>,
+}
+
+/// The words of the query in a body, looked for at most once.
+struct Words<'a> {
+    terms: &'a QueryTerms,
+    body: &'a str,
+    found: OnceCell<Vec<Range<usize>>>,
+}
+
+impl Words<'_> {
+    /// In the part of the body in which they are looked for.
+    fn ranges(&self) -> &[Range<usize>] {
+        self.found.get_or_init(|| {
+            let end = self.body.floor_char_boundary(HIGHLIGHT_BYTES_MAX);
+            self.terms.matches(&self.body[..end])
+        })
+    }
 }
 
 impl<'a> Shown<'a> {
     fn new(request: &'a SearchRequest, question: &'a Question) -> Self {
-        let wanted = request.methods().contains(&Method::Native);
-        let matcher =
-            if wanted { Matcher::new(&question.text, question.pattern).ok() } else { None };
-        Self { request, text: &question.text, matcher }
+        let terms = QueryTerms::of(&question.text);
+        Self { request, question, terms, matcher: OnceCell::new() }
+    }
+
+    fn matcher(&self) -> Option<&Matcher> {
+        let compiled = || Matcher::new(&self.question.text, self.question.pattern).ok();
+        self.matcher.get_or_init(compiled).as_ref()
     }
 
     fn hit(&self, mut document: Document, fused: FusedHit) -> SearchHit {
         let body = std::mem::take(&mut document.body);
         let by_native = fused.contributions.iter().any(|part| part.method == Method::Native);
         let passage = fused.passage().map(|(_, range)| range.start as usize..range.end as usize);
-        let (lines, ranges) = self.matches(&body, by_native);
-        let snippet = self.snippet(&document, &body, &ranges, passage);
+        let words = Words { terms: &self.terms, body: &body, found: OnceCell::new() };
+        let (lines, ranges) = self.matches(&words, by_native);
+        let snippet = self.snippet(&document, &words, ranges, passage);
         if self.request.with_body {
             document.body = body;
         }
@@ -229,13 +254,11 @@ impl<'a> Shown<'a> {
 
     /// The lines that match, and every range to highlight: those of `native` where it found the
     /// document, else the words of the query.
-    fn matches(&self, body: &str, by_native: bool) -> (Vec<HitLine>, Vec<Range<usize>>) {
-        let lines_max = self.request.lines.max(1);
-        let found: Vec<LineMatch> = match (&self.matcher, by_native) {
-            (Some(matcher), true) => {
-                matcher.lines(body, LineLimits { lines_max, ..LineLimits::default() })
-            }
-            _ => word_lines(body, self.text, lines_max),
+    fn matches(&self, words: &Words<'_>, by_native: bool) -> (Vec<HitLine>, Vec<Range<usize>>) {
+        let (body, lines_max) = (words.body, self.request.lines.max(1));
+        let found: Vec<LineMatch> = match by_native.then(|| self.matcher()).flatten() {
+            Some(matcher) => matcher.lines(body, LineLimits { lines_max, ..LineLimits::default() }),
+            None => word_lines(words, lines_max),
         };
         let ranges = found.iter().flat_map(|line| line.matches.clone()).collect();
         if self.request.lines == 0 {
@@ -270,10 +293,11 @@ impl<'a> Shown<'a> {
     fn snippet(
         &self,
         document: &Document,
-        body: &str,
-        ranges: &[Range<usize>],
+        words: &Words<'_>,
+        ranges: Vec<Range<usize>>,
         passage: Option<Range<usize>>,
     ) -> Option<HitSnippet> {
+        let body = words.body;
         if self.request.snippet_bytes == 0 || body.is_empty() {
             return None;
         }
@@ -284,13 +308,10 @@ impl<'a> Shown<'a> {
             count: 1,
             focus: passage,
         };
-        let all: Vec<Range<usize>> = if ranges.is_empty() || !self.request.query.contains(' ') {
-            ranges.to_vec()
-        } else {
-            let mut all = ranges.to_vec();
-            all.extend(words(body, self.text));
-            all
-        };
+        let mut all = ranges;
+        if !all.is_empty() && self.request.query.contains(' ') {
+            all.extend_from_slice(words.ranges());
+        }
         let best = snippets(body, &all, &options).into_iter().next()?;
         Some(HitSnippet { text: best.text, line: best.line, highlights: best.highlights })
     }
@@ -306,15 +327,10 @@ fn cut(body: &str, line: &Range<usize>, first: usize) -> Range<usize> {
     start..body.floor_char_boundary((start + LINE_BYTES_MAX).min(line.end))
 }
 
-/// The words of the query in the part of the body in which they are looked for.
-fn words(body: &str, text: &str) -> Vec<Range<usize>> {
-    let end = body.floor_char_boundary(HIGHLIGHT_BYTES_MAX);
-    mainstay_search::analysis::matches(&body[..end], text)
-}
-
 /// The lines that say most of the query, in order, in the form that `native` gives.
-fn word_lines(body: &str, text: &str, lines_max: usize) -> Vec<LineMatch> {
-    let mut found = matching_lines(body, &words(body, text), LINES_COMPARED_MAX);
+fn word_lines(words: &Words<'_>, lines_max: usize) -> Vec<LineMatch> {
+    let body = words.body;
+    let mut found = matching_lines(body, words.ranges(), LINES_COMPARED_MAX);
     if found.len() > lines_max {
         let mut weights: Vec<(usize, u32)> =
             found.iter().map(|line| (weight(line), line.number)).collect();

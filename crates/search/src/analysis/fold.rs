@@ -65,7 +65,10 @@ fn is_accent(character: char) -> bool {
 /// Whether the word has a letter that only Vietnamese uses: with a hook, a dot below, or two marks.
 /// There, accents tell words apart; elsewhere they are as often left out as written.
 pub(super) fn is_vietnamese(word: &str) -> bool {
-    word.nfc().any(|character| matches!(character, 'ơ' | 'Ơ' | 'ư' | 'Ư' | '\u{1ea0}'..='\u{1ef9}'))
+    !word.is_ascii()
+        && word
+            .nfc()
+            .any(|character| matches!(character, 'ơ' | 'Ơ' | 'ư' | 'Ư' | '\u{1ea0}'..='\u{1ef9}'))
 }
 
 /// Whether the character only modifies the one before it.

@@ -107,31 +107,68 @@ pub fn analyze(text: &str, kind: TextKind, visit: &mut dyn FnMut(Token<'_>)) {
     }
 }
 
-/// The bytes of the words in `text` that match any term of `query`: rising, apart from each other.
-/// For highlights.
-pub fn matches(text: &str, query: &str) -> Vec<Range<usize>> {
-    let mut analyzer = Analyzer::new(Chain::DEFAULT);
-    let mut terms: Vec<String> = analyzer.query(query).into_iter().map(|term| term.term).collect();
-    terms.sort_unstable();
-    terms.dedup();
-    let mut found: Vec<Range<usize>> = Vec::new();
-    if terms.is_empty() {
-        return found;
+/// The terms of a query, to be found in texts again. For highlights.
+#[derive(Clone, Debug)]
+pub struct QueryTerms {
+    /// Rising.
+    terms: Vec<String>,
+    initials: Initials,
+}
+
+impl QueryTerms {
+    /// By the default chain.
+    pub fn of(query: &str) -> Self {
+        let mut analyzer = Analyzer::new(Chain::DEFAULT);
+        let mut terms: Vec<String> =
+            analyzer.query(query).into_iter().map(|term| term.term).collect();
+        terms.sort_unstable();
+        terms.dedup();
+        let initials = Initials::of(&terms);
+        Self { terms, initials }
     }
-    analyzer.document(text, &mut |token| {
-        if terms.binary_search_by(|term| term.as_str().cmp(token.term)).is_ok() {
-            found.push(token.range);
+
+    /// The bytes of the words in `text` that match any of the terms: rising, apart from each other.
+    pub fn matches(&self, text: &str) -> Vec<Range<usize>> {
+        let mut found: Vec<Range<usize>> = Vec::new();
+        if self.terms.is_empty() {
+            return found;
         }
-    });
-    found.sort_unstable_by_key(|range| (range.start, range.end));
-    found.dedup_by(|next, last| {
-        let overlap = next.start < last.end;
-        if overlap {
-            last.end = last.end.max(next.end);
-        }
-        overlap
-    });
-    found
+        let mut analyzer = Analyzer::new(Chain::DEFAULT);
+        analyzer.initials = self.initials;
+        analyzer.document(text, &mut |token| {
+            if self.terms.binary_search_by(|term| term.as_str().cmp(token.term)).is_ok() {
+                found.push(token.range);
+            }
+        });
+        found.sort_unstable_by_key(|range| (range.start, range.end));
+        found.dedup_by(|next, last| {
+            let overlap = next.start < last.end;
+            if overlap {
+                last.end = last.end.max(next.end);
+            }
+            overlap
+        });
+        found
+    }
+}
+
+/// Which terms are wanted, by the first byte. Taking endings off takes most of the time of the chain,
+/// and leaves the first letter where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Initials(u128);
+
+impl Initials {
+    const ALL: Self = Self(u128::MAX);
+
+    fn of(terms: &[String]) -> Self {
+        let bytes = terms.iter().filter_map(|term| term.bytes().next());
+        Self(bytes.filter(u8::is_ascii).fold(0, |all, byte| all | 1 << byte))
+    }
+
+    /// Whether a word may become a wanted term. Other letters than those of ASCII always may.
+    fn may_have(self, word: &str) -> bool {
+        word.bytes().next().is_none_or(|byte| !byte.is_ascii() || self.0 >> byte & 1 == 1)
+    }
 }
 
 /// One term of a query, with its own text.
@@ -171,6 +208,8 @@ impl Role {
 /// The chain with its buffers.
 pub(crate) struct Analyzer {
     chain: Chain,
+    /// Of the terms that are handed on; words of unsegmented scripts always are.
+    initials: Initials,
     folded: String,
     whole: String,
     characters: Vec<(char, Range<usize>)>,
@@ -179,7 +218,7 @@ pub(crate) struct Analyzer {
 impl Analyzer {
     pub(crate) fn new(chain: Chain) -> Self {
         let (folded, whole, characters) = (String::new(), String::new(), Vec::new());
-        Self { chain, folded, whole, characters }
+        Self { chain, initials: Initials::ALL, folded, whole, characters }
     }
 
     /// The terms of a text to be found.
@@ -279,6 +318,9 @@ impl Analyzer {
         role: Role,
         visit: &mut dyn FnMut(&str, Range<usize>, Role),
     ) {
+        if !self.initials.may_have(&self.folded) {
+            return;
+        }
         let cut = floor_boundary(&self.folded, TERM_BYTES_MAX);
         self.folded.truncate(cut);
         if self.chain.stem {

@@ -21,6 +21,35 @@ const WINDOW_BYTES: usize = 256 << 10;
 const WINDOW_BYTES_LARGE: usize = 4 << 10;
 const SMALL_REGEX_BYTES: usize = 256 << 10;
 
+/// A pattern that is read and not compiled, which is most of the work: enough to find candidates.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    hir: Hir,
+    plan: Plan,
+}
+
+impl Parsed {
+    /// Errors: as [`Matcher::new`], but for the size when compiled.
+    pub(super) fn new(text: &str, pattern: Pattern) -> Result<Self, SearchError> {
+        let hir = parse(text, pattern)?;
+        let plan = Plan::of(&hir);
+        Ok(Self { hir, plan })
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn compile(&self) -> Result<Matcher, SearchError> {
+        let regex = compile(&self.hir)?;
+        let filter = without_word_boundaries(&self.hir).map(|hir| compile(&hir)).transpose()?;
+        let bytes = regex.memory_usage();
+        let window_bytes =
+            if bytes <= SMALL_REGEX_BYTES { WINDOW_BYTES } else { WINDOW_BYTES_LARGE };
+        Ok(Matcher { regex, filter, window_bytes })
+    }
+}
+
 /// A compiled pattern. Shared between threads; each searches with its own [`Scratch`].
 #[derive(Debug)]
 pub struct Matcher {
@@ -28,7 +57,6 @@ pub struct Matcher {
     /// The pattern without word boundaries, when these would slow the search down: finds the lines
     /// that `regex` then confirms.
     filter: Option<Regex>,
-    plan: Plan,
     window_bytes: usize,
 }
 
@@ -89,14 +117,7 @@ impl Matcher {
     /// Errors: [`SearchError::Query`] with the position for a syntax error or a line break,
     /// [`SearchError::Bound`] for a pattern too long, too deep or too large when compiled.
     pub fn new(text: &str, pattern: Pattern) -> Result<Self, SearchError> {
-        let hir = parse(text, pattern)?;
-        let plan = Plan::of(&hir);
-        let regex = compile(&hir)?;
-        let filter = without_word_boundaries(&hir).map(|hir| compile(&hir)).transpose()?;
-        let bytes = regex.memory_usage();
-        let window_bytes =
-            if bytes <= SMALL_REGEX_BYTES { WINDOW_BYTES } else { WINDOW_BYTES_LARGE };
-        Ok(Self { regex, filter, plan, window_bytes })
+        Parsed::new(text, pattern)?.compile()
     }
 
     /// Working memory for one thread.
@@ -138,10 +159,6 @@ impl Matcher {
             lines.push(LineMatch { line, column, range, matches });
         }
         lines
-    }
-
-    pub(super) fn plan(&self) -> &Plan {
-        &self.plan
     }
 
     /// Calls `each` with the number (from 1) and range of every matching line of a window that
@@ -290,6 +307,8 @@ fn compile(hir: &Hir) -> Result<Regex, SearchError> {
         .utf8_empty(false)
         .nfa_size_limit(Some(REGEX_BYTES_MAX))
         .hybrid_cache_capacity(LAZY_STATES_BYTES_MAX)
+        // States are built as a text needs them; most searches read too little to need them all.
+        .dfa(false)
         .which_captures(regex_automata::nfa::thompson::WhichCaptures::Implicit);
     Regex::builder().configure(config).build_from_hir(hir).map_err(|error| {
         if error.size_limit().is_some() {

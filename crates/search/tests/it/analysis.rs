@@ -1,12 +1,18 @@
 //! The chain from text to terms, and the ranges that highlights are made of.
 
-use mainstay_search::analysis::{TERM_BYTES_MAX, TextKind, analyze, matches};
+use std::ops::Range;
+
+use mainstay_search::analysis::{QueryTerms, TERM_BYTES_MAX, TextKind, analyze};
 use proptest::prelude::*;
 
 fn terms(text: &str, kind: TextKind) -> Vec<String> {
     let mut terms = Vec::new();
     analyze(text, kind, &mut |token| terms.push(token.term.to_string()));
     terms
+}
+
+fn matches(text: &str, query: &str) -> Vec<Range<usize>> {
+    QueryTerms::of(query).matches(text)
 }
 
 fn highlighted(text: &str, query: &str) -> Vec<String> {
@@ -115,6 +121,47 @@ proptest! {
             prop_assert!(range.start >= last && range.end > range.start);
             prop_assert!(text.get(range.clone()).is_some());
             last = range.end;
+        }
+    }
+
+    /// Words that cannot match are left out before their endings are taken off.
+    #[test]
+    fn highlights_are_the_words_whose_terms_match(
+        text in "([a-dysD]{1,4}(ies|ying|s|ed|ly|ness|ational|'s)?[ _黑éк]){0,20}",
+        query in "[a-dysD]{1,4}(y|ies|ying|s|e|ation)?( [a-dys黑éк]{1,3})?",
+    ) {
+        let asked = terms(&query, TextKind::Query);
+        let mut expected = vec![false; text.len()];
+        analyze(&text, TextKind::Document, &mut |token| {
+            if asked.iter().any(|term| term == token.term) {
+                expected[token.range].fill(true);
+            }
+        });
+        let mut found = vec![false; text.len()];
+        matches(&text, &query).into_iter().for_each(|range| found[range].fill(true));
+        prop_assert_eq!(found, expected);
+    }
+}
+
+/// The words that the rules of English treat as exceptions, and every ending of theirs.
+#[test]
+fn taking_an_ending_off_leaves_the_first_letter() {
+    let exceptions = [
+        "skis", "skies", "dying", "lying", "tying", "idly", "gently", "ugly", "early", "only",
+        "singly", "sky", "news", "howe", "atlas", "cosmos", "bias", "andes", "inning", "outing",
+        "canning", "herring", "earring", "proceed", "exceed", "succeed", "yes", "yyy", "says",
+        "by", "ayes",
+    ];
+    let endings =
+        ["", "s", "es", "ies", "ed", "ing", "ly", "ness", "ful", "ization", "ational", "y"];
+    let letters = 'a'..='z';
+    let made = letters
+        .flat_map(|first| ["", "y", "a", "at", "iz", "bl"].map(|rest| format!("{first}{rest}")));
+    for begin in made.chain(exceptions.map(str::to_string)) {
+        for word in endings.map(|ending| format!("{begin}{ending}")) {
+            for term in terms(&word, TextKind::Document) {
+                assert_eq!(term.chars().next(), word.chars().next(), "{word} becomes {term}");
+            }
         }
     }
 }
