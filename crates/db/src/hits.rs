@@ -189,7 +189,7 @@ struct Shown<'a> {
     request: &'a SearchRequest,
     question: &'a Question,
     terms: QueryTerms,
-    /// Compiled for the first hit of `native`, since that takes as long as showing ten; `None` in it when
+    /// Made for the first hit of `native`; `None` in it when
     /// the text is no pattern.
     matcher: OnceCell<Option<Matcher>>,
 }

@@ -1,14 +1,17 @@
 //! [`Matcher`]: the lines of a text in which a pattern matches, as ripgrep would print them.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regex_automata::Input;
 use regex_automata::meta::{self, Regex};
 use regex_syntax::hir::Hir;
 
-use super::pattern::{parse, without_word_boundaries};
+use super::literal::Literal;
+use super::pattern::{is_any_case, parse, without_word_boundaries};
 use super::plan::Plan;
-use crate::request::{Pattern, SearchError, Stop};
+use crate::request::{Pattern, SearchError, Stop, Syntax};
 
 /// The largest compiled automaton, in bytes: about 80 repetitions of `\w`. Searching costs at worst
 /// a step for each of its states and each byte of text, so this also bounds the time for a line.
@@ -21,49 +24,66 @@ const WINDOW_BYTES: usize = 256 << 10;
 const WINDOW_BYTES_LARGE: usize = 4 << 10;
 const SMALL_REGEX_BYTES: usize = 256 << 10;
 
-/// A pattern that is read and not compiled, which is most of the work: enough to find candidates.
-#[derive(Debug)]
-pub(super) struct Parsed {
-    hir: Hir,
-    plan: Plan,
-}
-
-impl Parsed {
-    /// Errors: as [`Matcher::new`], but for the size when compiled.
-    pub(super) fn new(text: &str, pattern: Pattern) -> Result<Self, SearchError> {
-        let hir = parse(text, pattern)?;
-        let plan = Plan::of(&hir);
-        Ok(Self { hir, plan })
-    }
-
-    pub(super) fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    pub(super) fn compile(&self) -> Result<Matcher, SearchError> {
-        let regex = compile(&self.hir)?;
-        let filter = without_word_boundaries(&self.hir).map(|hir| compile(&hir)).transpose()?;
-        let bytes = regex.memory_usage();
-        let window_bytes =
-            if bytes <= SMALL_REGEX_BYTES { WINDOW_BYTES } else { WINDOW_BYTES_LARGE };
-        Ok(Matcher { regex, filter, window_bytes })
-    }
-}
-
 /// A compiled pattern. Shared between threads; each searches with its own [`Scratch`].
 #[derive(Debug)]
 pub struct Matcher {
-    regex: Regex,
-    /// The pattern without word boundaries, when these would slow the search down: finds the lines
-    /// that `regex` then confirms.
-    filter: Option<Regex>,
+    engine: Engine,
+    plan: Plan,
     window_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Literal(Box<Adaptive>),
+    Regex {
+        regex: Regex,
+        /// The pattern without word boundaries, when these would slow the search down: finds the
+        /// lines that `regex` then confirms.
+        filter: Option<Regex>,
+    },
+}
+
+/// A literal, until so much was read that compiling its expression pays.
+#[derive(Debug)]
+struct Adaptive {
+    literal: Literal,
+    hir: Hir,
+    /// Bytes, by all threads.
+    read: AtomicUsize,
+    /// `None` in it when it is too large.
+    regex: OnceLock<Option<Regex>>,
+}
+
+/// Bytes that are read for a literal in any case before its expression is compiled, which takes as long.
+const READ_BEFORE_COMPILED: usize = 1 << 20;
+
+impl Adaptive {
+    fn new(literal: Literal, hir: Hir) -> Self {
+        Self { literal, hir, read: AtomicUsize::new(0), regex: OnceLock::new() }
+    }
+
+    fn regex(&self) -> Option<&Regex> {
+        if self.read.load(Ordering::Relaxed) < READ_BEFORE_COMPILED {
+            return None;
+        }
+        self.regex.get_or_init(|| compile(&self.hir).ok()).as_ref()
+    }
+
+    fn find(&self, text: &[u8], at: usize) -> Option<Range<usize>> {
+        let found = self.literal.find(text, at);
+        // Nothing finds an exact text faster.
+        if !self.literal.is_exact() {
+            let end = found.as_ref().map_or(text.len(), |found| found.end);
+            self.read.fetch_add(end.saturating_sub(at), Ordering::Relaxed);
+        }
+        found
+    }
 }
 
 /// Working memory of one thread that searches with one [`Matcher`].
 #[derive(Debug)]
 pub struct Scratch {
-    regex: meta::Cache,
+    regex: Option<meta::Cache>,
     filter: Option<meta::Cache>,
 }
 
@@ -117,15 +137,29 @@ impl Matcher {
     /// Errors: [`SearchError::Query`] with the position for a syntax error or a line break,
     /// [`SearchError::Bound`] for a pattern too long, too deep or too large when compiled.
     pub fn new(text: &str, pattern: Pattern) -> Result<Self, SearchError> {
-        Parsed::new(text, pattern)?.compile()
+        let hir = parse(text, pattern)?;
+        let plan = Plan::of(&hir);
+        if let Pattern { syntax: Syntax::Literal, case, word: false } = pattern
+            && let Some(literal) = Literal::new(text, is_any_case(text, case))
+        {
+            let engine = Engine::Literal(Box::new(Adaptive::new(literal, hir)));
+            return Ok(Self { engine, plan, window_bytes: WINDOW_BYTES });
+        }
+        let regex = compile(&hir)?;
+        let filter = without_word_boundaries(&hir).map(|hir| compile(&hir)).transpose()?;
+        let bytes = regex.memory_usage();
+        let window_bytes =
+            if bytes <= SMALL_REGEX_BYTES { WINDOW_BYTES } else { WINDOW_BYTES_LARGE };
+        Ok(Self { engine: Engine::Regex { regex, filter }, plan, window_bytes })
     }
 
     /// Working memory for one thread.
     pub fn scratch(&self) -> Scratch {
-        Scratch {
-            regex: self.regex.create_cache(),
-            filter: self.filter.as_ref().map(Regex::create_cache),
-        }
+        let filter = match &self.engine {
+            Engine::Regex { filter: Some(filter), .. } => Some(filter.create_cache()),
+            _ => None,
+        };
+        Scratch { regex: None, filter }
     }
 
     /// Whether any line of the text matches.
@@ -159,6 +193,10 @@ impl Matcher {
             lines.push(LineMatch { line, column, range, matches });
         }
         lines
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Calls `each` with the number (from 1) and range of every matching line of a window that
@@ -204,22 +242,47 @@ impl Matcher {
     fn next_line(&self, text: &[u8], at: usize, scratch: &mut Scratch) -> Option<Range<usize>> {
         let mut at = at;
         while at < text.len() {
-            let input = Input::new(text).span(at..text.len()).earliest(true);
-            let found = match (&self.filter, &mut scratch.filter) {
-                (Some(filter), Some(cache)) => filter.search_half_with(cache, &input),
-                _ => self.regex.search_half_with(&mut scratch.regex, &input),
-            };
-            let line = line_around(text, found?.offset());
+            let end = self.first_end(text, at, scratch)?;
+            let line = line_around(text, end);
             if line.start == text.len() {
                 // An empty match after the last line break: there is no line there.
                 return None;
             }
-            if self.filter.is_none() || self.line_matches(text, &line, scratch) {
+            if scratch.filter.is_none() || self.line_matches(text, &line, scratch) {
                 return Some(line);
             }
             at = line.end + 1;
         }
         None
+    }
+
+    /// Where the first match ends that begins at `at` or later, perhaps one of the filter alone.
+    fn first_end(&self, text: &[u8], at: usize, scratch: &mut Scratch) -> Option<usize> {
+        let (regex, cache) = match (&self.engine, scratch) {
+            (Engine::Regex { filter: Some(filter), .. }, Scratch { filter: Some(cache), .. }) => {
+                (filter, cache)
+            }
+            (Engine::Regex { regex, .. }, scratch) => (regex, scratch.of(regex)),
+            (Engine::Literal(literal), scratch) => match literal.regex() {
+                Some(regex) => (regex, scratch.of(regex)),
+                None => return Some(literal.find(text, at)?.end),
+            },
+        };
+        let input = Input::new(text).span(at..text.len()).earliest(true);
+        Some(regex.search_half_with(cache, &input)?.offset())
+    }
+
+    /// The first match that begins at `at` or later.
+    fn find(&self, text: &[u8], at: usize, scratch: &mut Scratch) -> Option<Range<usize>> {
+        let regex = match &self.engine {
+            Engine::Regex { regex, .. } => regex,
+            Engine::Literal(literal) => match literal.regex() {
+                Some(regex) => regex,
+                None => return literal.find(text, at),
+            },
+        };
+        let input = Input::new(text).span(at..text.len());
+        Some(regex.search_with(scratch.of(regex), &input)?.range())
     }
 
     /// Whether any line of a short text (a title, a path) matches.
@@ -234,15 +297,15 @@ impl Matcher {
         line: &Range<usize>,
         scratch: &mut Scratch,
     ) -> Range<usize> {
-        let input = Input::new(&text[line.clone()]);
-        self.regex.search_with(&mut scratch.regex, &input).map_or(line.start..line.start, |found| {
-            line.start + found.start()..line.start + found.end()
+        self.find(&text[line.clone()], 0, scratch).map_or(line.start..line.start, |found| {
+            line.start + found.start..line.start + found.end
         })
     }
 
     fn line_matches(&self, text: &[u8], line: &Range<usize>, scratch: &mut Scratch) -> bool {
+        let Engine::Regex { regex, .. } = &self.engine else { return true };
         let input = Input::new(&text[line.clone()]).earliest(true);
-        self.regex.search_half_with(&mut scratch.regex, &input).is_some()
+        regex.search_half_with(scratch.of(regex), &input).is_some()
     }
 
     /// The matches inside one line, at most `max`.
@@ -257,17 +320,23 @@ impl Matcher {
         let mut matches: Vec<Range<usize>> = Vec::new();
         let mut at = 0;
         while matches.len() < max && at <= haystack.len() {
-            let input = Input::new(haystack).span(at..haystack.len());
-            let Some(found) = self.regex.search_with(&mut scratch.regex, &input) else { break };
+            let Some(found) = self.find(haystack, at, scratch) else { break };
             // An empty match right behind the last one is no match of its own.
             let repeats = found.is_empty()
-                && matches.last().is_some_and(|last| last.end == line.start + found.start());
+                && matches.last().is_some_and(|last| last.end == line.start + found.start);
             if !repeats {
-                matches.push(line.start + found.start()..line.start + found.end());
+                matches.push(line.start + found.start..line.start + found.end);
             }
-            at = if found.is_empty() { next_character(haystack, found.end()) } else { found.end() };
+            at = if found.is_empty() { next_character(haystack, found.end) } else { found.end };
         }
         matches
+    }
+}
+
+impl Scratch {
+    /// The memory of a matcher's only expression, or of the one without the filter.
+    fn of(&mut self, regex: &Regex) -> &mut meta::Cache {
+        self.regex.get_or_insert_with(|| regex.create_cache())
     }
 }
 
@@ -302,7 +371,7 @@ fn line_around(text: &[u8], end: usize) -> Range<usize> {
     start..end
 }
 
-fn compile(hir: &Hir) -> Result<Regex, SearchError> {
+pub(super) fn compile(hir: &Hir) -> Result<Regex, SearchError> {
     let config = Regex::config()
         .utf8_empty(false)
         .nfa_size_limit(Some(REGEX_BYTES_MAX))
@@ -411,6 +480,22 @@ mod tests {
         assert!(!word("foo", "foobar") && !word("foo", "éfoo") && !word("foo", "foo_"));
         assert!(word("-2", "x -2") && word("-2", "1 - -2,"));
         assert!(word("foo", "foobar foo"));
+    }
+
+    #[test]
+    fn a_literal_finds_the_same_before_and_after_its_expression_is_compiled() {
+        let matcher = Matcher::new("kiss", Pattern::default()).unwrap();
+        let body =
+            format!("{}\u{212a}I\u{17f}s\n{}a kiss\n", "x kis\n".repeat(3), "y\n".repeat(70_000));
+        let mut scratch = matcher.scratch();
+        for _ in 0..20 {
+            let lines = matcher.lines(&body, LineLimits::default());
+            let found: Vec<_> = lines.iter().map(|line| (line.line, line.column)).collect();
+            assert_eq!(found, [(4, 1), (70_005, 3)]);
+            assert!(matcher.matches_in("a kiss", &mut scratch));
+        }
+        let Engine::Literal(literal) = &matcher.engine else { panic!("a literal") };
+        assert!(literal.regex().is_some());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod builder;
 mod candidates;
 mod fold;
+mod literal;
 mod manifest;
 mod matcher;
 mod merge;

@@ -52,16 +52,20 @@ fn newline_refused(position: Option<usize>) -> SearchError {
     }
 }
 
+/// Whether a literal is found in any case.
+pub(super) fn is_any_case(text: &str, case: Case) -> bool {
+    match case {
+        Case::Sensitive => false,
+        Case::Insensitive => true,
+        Case::Smart => !text.is_empty() && !text.chars().any(char::is_uppercase),
+    }
+}
+
 fn literal(text: &str, case: Case) -> Result<Hir, SearchError> {
     if let Some(at) = text.find('\n') {
         return Err(newline_refused(Some(at)));
     }
-    let insensitive = match case {
-        Case::Sensitive => false,
-        Case::Insensitive => true,
-        Case::Smart => !text.is_empty() && !text.chars().any(char::is_uppercase),
-    };
-    if !insensitive {
+    if !is_any_case(text, case) {
         return Ok(Hir::literal(text.as_bytes()));
     }
     let letters = text.chars().map(|c| {

@@ -12,8 +12,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::candidates::Candidates;
-use super::matcher::{LineVisitor, Matcher, Parsed, Scratch, Window};
-use super::plan::Plan;
+use super::matcher::{LineVisitor, Matcher, Scratch, Window};
 use super::score::Scorer;
 use super::segment::Segment;
 use super::workers::in_order;
@@ -97,11 +96,10 @@ impl Snapshot {
         request: &Request<'_>,
         each: &mut dyn FnMut(DocumentLines) -> ControlFlow<()>,
     ) -> Result<Enumeration, SearchError> {
-        let parsed = Parsed::new(request.text, request.pattern)?;
-        let matcher = parsed.compile()?;
+        let matcher = Matcher::new(request.text, request.pattern)?;
         let mut enumeration = Enumeration::default();
         let verify = |work: &mut Work<'_>, text: Text<'_>| work.lines(text);
-        let candidates = self.candidates(request, parsed.plan(), usize::MAX)?;
+        let candidates = self.candidates(request, &matcher, usize::MAX)?;
         enumeration.complete = self.verify(request, &matcher, &candidates, verify, |found| {
             enumeration.documents += 1;
             enumeration.lines += found.lines.len() as u64;
@@ -113,10 +111,11 @@ impl Snapshot {
     fn candidates(
         &self,
         request: &Request<'_>,
-        plan: &Plan,
+        matcher: &Matcher,
         max: usize,
     ) -> Result<Candidates, SearchError> {
-        let (mut candidates, stop) = (Candidates::default(), request.stop);
+        let mut candidates = Candidates::default();
+        let (plan, stop) = (matcher.plan(), request.stop);
         for segment in self.segments.iter() {
             candidates.add(plan, segment, request.allowed, stop, max).map_err(|_| {
                 let reason = "a posting list or a signature does not match its checksum";
@@ -170,23 +169,16 @@ impl Snapshot {
 
 impl Searcher for Snapshot {
     fn search(&self, request: &Request<'_>) -> Result<MethodAnswer, SearchError> {
-        let parsed = Parsed::new(request.text, request.pattern)?;
-        let (max, compiled) = match request.pattern.syntax {
-            // Most questions stand nowhere word by word: then nothing needs to be compiled.
-            Syntax::Literal => (request.verified_max, None),
-            Syntax::Regex => (usize::MAX, Some(parsed.compile()?)),
-        };
-        let candidates = self.candidates(request, parsed.plan(), max)?;
-        if candidates.len() == 0 {
-            let complete = !request.stop.is_set();
-            let total_is_exact = complete && !candidates.cut();
-            return Ok(MethodAnswer { complete, total_is_exact, ..MethodAnswer::default() });
-        }
-        let matcher = compiled.map_or_else(|| parsed.compile(), Ok)?;
+        let matcher = Matcher::new(request.text, request.pattern)?;
         let enough = RANKED_MATCHES_MIN.max(request.limit.saturating_mul(RANKED_FOR_EACH_HIT));
         let mut best = BinaryHeap::new();
         let mut total = 0;
         let verify = |work: &mut Work<'_>, text: Text<'_>| work.hit(text);
+        let max = match request.pattern.syntax {
+            Syntax::Literal => request.verified_max,
+            Syntax::Regex => usize::MAX,
+        };
+        let candidates = self.candidates(request, &matcher, max)?;
         let all = self.verify(request, &matcher, &candidates, verify, |hit| {
             total += 1;
             best.push(Ranked(hit));

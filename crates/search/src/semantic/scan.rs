@@ -132,7 +132,10 @@ impl Keeper {
     /// Distances are at most `dimension`.
     fn new(keep: usize, dimension: usize) -> Self {
         let counts = vec![0; dimension + 1];
-        Self { keep: keep.max(1), kept: Vec::new(), counts, worst: dimension as u32, held: 0 }
+        let keep = keep.max(1);
+        // As many as are ever held, unless a caller wants more than there will be.
+        let kept = Vec::with_capacity((keep * 2).min(ROWS_PER_TASK) + ROWS_PER_PART);
+        Self { keep, kept, counts, worst: dimension as u32, held: 0 }
     }
 
     /// Further rows at this distance or farther are behind `keep` others already.
