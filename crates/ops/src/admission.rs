@@ -301,13 +301,14 @@ impl Admission {
     /// How the limits of a group stand towards a key; empty without limits.
     #[must_use]
     pub fn policies(&self, group: Group, key: &str) -> Vec<PolicyState> {
-        self.policies_at("", group, key)
+        let mut all = Vec::new();
+        self.policies_at("", group, key, |policy| all.push(policy));
+        all
     }
 
-    /// The same with those of a route.
-    #[must_use]
-    pub fn policies_at(&self, route: &str, group: Group, key: &str) -> Vec<PolicyState> {
-        self.0.rates.load().states(group, route, key, &self.0.clock)
+    /// Hands on the same, with those of a route.
+    pub fn policies_at(&self, route: &str, group: Group, key: &str, each: impl FnMut(PolicyState)) {
+        self.0.rates.load().states(group, route, key, &self.0.clock).for_each(each);
     }
 
     /// How full the gate of a group is.

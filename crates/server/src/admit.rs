@@ -89,7 +89,10 @@ impl Shown {
         headers: &mut HeaderMap,
     ) {
         let Some(group) = self.limited else { return };
-        show_rates(headers, &state.admission().policies_at(route.name, group, &caller.key()));
+        let mut rates = Rates::default();
+        let key = caller.key();
+        state.admission().policies_at(route.name, group, &key, |policy| rates.add(&policy));
+        rates.show(headers);
         if let Some(collection) = self.writes_to {
             show_write_queue(headers, state, collection);
         }
@@ -142,26 +145,39 @@ fn collection_of(path: &str) -> String {
     path.split('/').nth(2).unwrap_or_default().to_string()
 }
 
-fn show_rates(headers: &mut HeaderMap, policies: &[PolicyState]) {
-    if policies.is_empty() {
-        return;
-    }
-    // On every answer: each list is written once, into what becomes its header.
-    let (mut policy, mut left) = (String::with_capacity(64), String::with_capacity(64));
-    for it in policies {
-        let between = if policy.is_empty() { "\"" } else { ", \"" };
-        push(&mut policy, &[between, &it.name, "\";q="], it.quota);
+/// The rates that count for a caller. On every answer: each list is written once, into what becomes its
+/// header.
+#[derive(Default)]
+struct Rates {
+    policies: String,
+    left: String,
+}
+
+impl Rates {
+    fn add(&mut self, it: &PolicyState) {
+        let Self { policies, left } = self;
+        if policies.is_empty() {
+            (*policies, *left) = (String::with_capacity(64), String::with_capacity(64));
+        }
+        let between = if policies.is_empty() { "\"" } else { ", \"" };
+        push(policies, &[between, &it.name, "\";q="], it.quota);
         // The draft counts whole seconds only.
         if it.window.subsec_nanos() == 0 {
-            push(&mut policy, &[";w="], it.window.as_secs());
+            push(policies, &[";w="], it.window.as_secs());
         }
-        push(&mut left, &[between, &it.name, "\";r="], it.remaining);
+        push(left, &[between, &it.name, "\";r="], it.remaining);
         let reset = it.reset.as_secs() + u64::from(it.reset.subsec_millis() > 0);
-        push(&mut left, &[";t="], reset);
+        push(left, &[";t="], reset);
     }
-    for (name, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(name, value);
+
+    fn show(self, headers: &mut HeaderMap) {
+        if self.policies.is_empty() {
+            return;
+        }
+        for (name, text) in [(RATE_LIMIT_POLICY, self.policies), (RATE_LIMIT, self.left)] {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
         }
     }
 }
@@ -217,10 +233,12 @@ mod tests {
             reset: Duration::from_millis(reset_ms),
         };
         let mut headers = HeaderMap::new();
-        show_rates(&mut headers, &[]);
+        Rates::default().show(&mut headers);
         assert!(headers.is_empty());
-        let all = [state("search", 1_000, 0, 1_001), state("a-per-key", 1_500, u64::MAX, 59_000)];
-        show_rates(&mut headers, &all);
+        let mut rates = Rates::default();
+        rates.add(&state("search", 1_000, 0, 1_001));
+        rates.add(&state("a-per-key", 1_500, u64::MAX, 59_000));
+        rates.show(&mut headers);
         assert_eq!(headers[RATE_LIMIT_POLICY], "\"search\";q=100;w=1, \"a-per-key\";q=100");
         let left = format!("\"search\";r=0;t=2, \"a-per-key\";r={};t=59", u64::MAX);
         assert_eq!(headers[RATE_LIMIT], left);

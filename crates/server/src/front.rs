@@ -23,6 +23,7 @@ use tower::Service;
 use crate::admit::{self, Shown};
 use crate::audited::Change;
 use crate::caller::Caller;
+use crate::http::HEADERS;
 use crate::observe::{Figures, Observed};
 use crate::problem::Problem;
 use crate::route::Route;
@@ -30,9 +31,6 @@ use crate::security_headers::SecurityHeaders;
 use crate::state::State;
 use crate::ticket::Serving;
 use crate::{audited, authenticate, leaving, standing};
-
-/// About as many headers as are put on an answer, so that it makes room for them once.
-const HEADERS: usize = 16;
 
 /// Answers requests. Clones share everything.
 #[derive(Clone)]

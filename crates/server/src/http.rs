@@ -16,9 +16,11 @@ pub(crate) mod levels;
 pub(crate) mod search;
 pub(crate) mod slo;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use mainstay_db::DbError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -42,9 +44,23 @@ impl<T: DeserializeOwned> FromRequest<State> for Json<T> {
     }
 }
 
+/// About as many headers as an answer gets, so that room is made for them once.
+pub(crate) const HEADERS: usize = 16;
+/// About as long as a page of hits with their snippets: a buffer that grows is copied each time.
+const ANSWER_BYTES: usize = 8 << 10;
+
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        axum::Json(self.0).into_response()
+        let mut bytes = Vec::with_capacity(ANSWER_BYTES);
+        if let Err(error) = serde_json::to_writer(&mut bytes, &self.0) {
+            let why = format!("the answer cannot be written: {error}");
+            return Problem::from(DbError::Internal(why)).into_response();
+        }
+        let mut response = Response::new(Body::from(bytes));
+        let headers = response.headers_mut();
+        headers.reserve(HEADERS);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 }
 

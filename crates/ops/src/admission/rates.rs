@@ -146,9 +146,9 @@ impl Rates {
         route: &str,
         key: &str,
         clock: &Clock,
-    ) -> Vec<PolicyState> {
-        let covering = self.policies.iter().filter(|policy| policy.rule.covers(group, route));
-        covering.map(|policy| policy.state(key, clock)).collect()
+    ) -> impl Iterator<Item = PolicyState> {
+        let covering = self.policies.iter().filter(move |policy| policy.rule.covers(group, route));
+        covering.map(move |policy| policy.state(key, clock))
     }
 
     pub(super) fn report(&self) -> Vec<RateReport> {
