@@ -376,8 +376,6 @@ pub(super) fn compile(hir: &Hir) -> Result<Regex, SearchError> {
         .utf8_empty(false)
         .nfa_size_limit(Some(REGEX_BYTES_MAX))
         .hybrid_cache_capacity(LAZY_STATES_BYTES_MAX)
-        // States are built as a text needs them; most searches read too little to need them all.
-        .dfa(false)
         .which_captures(regex_automata::nfa::thompson::WhichCaptures::Implicit);
     Regex::builder().configure(config).build_from_hir(hir).map_err(|error| {
         if error.size_limit().is_some() {
