@@ -189,8 +189,7 @@ struct Shown<'a> {
     request: &'a SearchRequest,
     question: &'a Question,
     terms: QueryTerms,
-    /// Made for the first hit of `native`; `None` in it when
-    /// the text is no pattern.
+    /// Made for the first hit of `native`; `None` in it when the text is no pattern.
     matcher: OnceCell<Option<Matcher>>,
 }
 

@@ -64,8 +64,8 @@ impl fmt::Display for Unfinished {
         match self {
             Self::NoThread => f.write_str(
                 "the system starts no thread for the request, and nothing was begun; raise its bound \
-                 on threads (ulimit -u, TasksMax) or lower admission.searches_max and \
-                 admission.writes_max",
+                 on threads (ulimit -u, TasksMax) or lower server.searches_max and \
+                 server.writes_max",
             ),
             Self::Panicked(message) => write!(f, "the request's work panicked: {message}"),
         }
@@ -190,6 +190,7 @@ impl Shared {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::settings::SETTINGS;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
     use std::thread::ThreadId;
@@ -358,6 +359,10 @@ mod tests {
         assert!(workers.0.lock().queue.is_empty());
         let problem = Problem::from(refused);
         assert_eq!((problem.status, problem.retry_after_ms), (503, Some(RETRY_AFTER_MS)));
+        let named = problem.detail.split([' ', ',', ';']).filter(|word| word.contains('.'));
+        for name in named {
+            assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name} is no setting");
+        }
         assert!(problem.detail.contains("ulimit -u"), "{}", problem.detail);
     }
 }
