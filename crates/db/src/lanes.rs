@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_search::method::Method;
 
-use crate::resting::Resting;
+use crate::resting::{Resting, Seat};
 
 /// How many requests may wait for one method; at a millisecond each, later ones would miss any
 /// sensible deadline.
@@ -22,6 +22,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Lost threads that are replaced in one lane, so that a method that always hangs cannot fill the
 /// process with threads. The breaker lets only a few calls through to such a method anyway.
 const REPLACEMENTS_MAX: usize = 8;
+
+/// How long a thread waits before it looks again whether there is work; it is woken when there is.
+const REST: Duration = Duration::from_secs(60);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -39,7 +42,7 @@ struct Lane {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
-    resting: Resting,
+    resting: Resting<Job>,
     /// When each busy thread took its job, by thread.
     busy: Vec<(u64, Instant)>,
     /// Threads that were written off and have not come back.
@@ -78,8 +81,9 @@ impl Lanes {
             if state.queue.len() >= QUEUE_MAX {
                 return Err(LaneFull { queue_max: QUEUE_MAX });
             }
-            state.queue.push_back(job);
-            state.resting.wake_last();
+            if let Some(job) = state.resting.give(job) {
+                state.queue.push_back(job);
+            }
             state.write_off()
         };
         if replace && let Err(error) = Lane::spawn(lane) {
@@ -156,7 +160,7 @@ impl Lane {
 
     fn run(&self, thread: u64) {
         crate::priority::yield_to_requests();
-        let me = Resting::seat();
+        let me = Arc::new(Seat::default());
         loop {
             let job = {
                 let mut state = self.lock();
@@ -164,14 +168,14 @@ impl Lane {
                     if state.closed {
                         return;
                     }
-                    if let Some(job) = state.queue.pop_front() {
+                    if let Some(job) = me.take().or_else(|| state.queue.pop_front()) {
                         // Woken by nobody in particular, it may still be among those that rest.
                         state.resting.leave(&me);
                         state.busy.push((thread, Instant::now()));
                         break job;
                     }
                     state.resting.enter(&me);
-                    state = me.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    (state, _) = me.wait(state, REST);
                 }
             };
             // The thread must outlive any job; what a panic means is decided by who made the job.

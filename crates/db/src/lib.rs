@@ -66,7 +66,7 @@ pub use options::Options;
 pub use panics::panic_message;
 pub use priority::yield_to_requests;
 pub use query::RankedLists;
-pub use resting::Resting;
+pub use resting::{Resting, Seat};
 pub use runtime::RuntimeFigures;
 pub use search_answer::{SearchAnswer, SearchHit};
 pub use search_request::{Fusion, SearchRequest, Service};

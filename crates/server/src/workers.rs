@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use mainstay_db::{DbError, Resting, panic_message};
+use mainstay_db::{DbError, Resting, Seat, panic_message};
 use tokio::sync::oneshot;
 
 use crate::problem::Problem;
@@ -41,7 +41,7 @@ type Start = fn(Box<dyn FnOnce() + Send>) -> std::io::Result<()>;
 #[derive(Default)]
 struct State {
     threads: usize,
-    resting: Resting,
+    resting: Resting<Job>,
     queue: VecDeque<Job>,
     closed: bool,
 }
@@ -137,8 +137,9 @@ impl Shared {
 
     fn submit(self: &Arc<Self>, job: Job) {
         let mut state = self.lock();
+        let Some(job) = state.resting.give(job) else { return };
         state.queue.push_back(job);
-        if state.resting.wake_last() || state.threads >= self.threads_max {
+        if state.threads >= self.threads_max {
             return;
         }
         state.threads += 1;
@@ -161,28 +162,35 @@ impl Shared {
 
     /// Until it has rested for long, or the server has ended.
     fn work(&self) {
-        let me = Resting::seat();
+        let me = Arc::new(Seat::default());
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.queue.pop_front() {
+            if let Some(job) = me.take().or_else(|| state.queue.pop_front()) {
                 state.resting.leave(&me);
                 drop(state);
-                job(&|| self.lock().resting.enter(&me));
+                job(&|| self.rest(&me));
                 state = self.lock();
             } else if state.closed {
                 break;
             } else {
                 state.resting.enter(&me);
-                let rested = me.wait_timeout(state, self.rest_max);
-                let (now, over) = rested.unwrap_or_else(PoisonError::into_inner);
-                state = now;
-                if over.timed_out() && state.resting.leave(&me) {
+                let over;
+                (state, over) = me.wait(state, self.rest_max);
+                if over && state.resting.leave(&me) {
                     break;
                 }
             }
         }
         state.resting.leave(&me);
         state.threads -= 1;
+    }
+
+    /// A thread has nothing left to do, unless somebody waits for one.
+    fn rest(&self, seat: &Arc<Seat<Job>>) {
+        let mut state = self.lock();
+        if state.queue.is_empty() {
+            state.resting.enter(seat);
+        }
     }
 }
 
