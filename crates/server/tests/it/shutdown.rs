@@ -14,6 +14,7 @@ const DELAY: Duration = Duration::from_secs(5);
 /// Its own searches would meet the faults as well.
 fn without_probes(mut config: Config) -> Running {
     config.operations.probe_every = Duration::ZERO;
+    config.operations.idle_probe_every = Duration::ZERO;
     Running::start_with(config)
 }
 
