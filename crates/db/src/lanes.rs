@@ -23,9 +23,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// process with threads. The breaker lets only a few calls through to such a method anyway.
 const REPLACEMENTS_MAX: usize = 8;
 
-/// How long a thread waits before it looks again whether there is work; it is woken when there is.
-const REST: Duration = Duration::from_secs(60);
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The lanes of all methods.
@@ -169,13 +166,11 @@ impl Lane {
                         return;
                     }
                     if let Some(job) = me.take().or_else(|| state.queue.pop_front()) {
-                        // Woken by nobody in particular, it may still be among those that rest.
-                        state.resting.leave(&me);
                         state.busy.push((thread, Instant::now()));
                         break job;
                     }
                     state.resting.enter(&me);
-                    (state, _) = me.wait(state, REST);
+                    (state, _) = me.wait(state, Duration::MAX);
                 }
             };
             // The thread must outlive any job; what a panic means is decided by who made the job.

@@ -1,7 +1,8 @@
 //! What gives way to what: background work to searches, and searches to whoever lets requests in.
 
-/// What searches add to the process's nice value: what reads, refuses and answers requests gets two and a half times
-/// the processor time of a search, so that a server with more to do than it can still says so.
+/// What searches add to the process's nice value: what reads, refuses and answers requests gets two
+/// and a half times the processor time of a search, so that a server with more to do than it can still
+/// says so.
 #[cfg(target_os = "linux")]
 const SEARCH_NICE: i32 = 4;
 

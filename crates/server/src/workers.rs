@@ -42,6 +42,7 @@ type Start = fn(Box<dyn FnOnce() + Send>) -> std::io::Result<()>;
 struct State {
     threads: usize,
     resting: Resting<Job>,
+    /// Empty while a thread rests.
     queue: VecDeque<Job>,
     closed: bool,
 }
@@ -166,7 +167,6 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(job) = me.take().or_else(|| state.queue.pop_front()) {
-                state.resting.leave(&me);
                 drop(state);
                 job(&|| self.rest(&me));
                 state = self.lock();
@@ -181,7 +181,6 @@ impl Shared {
                 }
             }
         }
-        state.resting.leave(&me);
         state.threads -= 1;
     }
 
@@ -275,6 +274,31 @@ mod tests {
             drop(tell);
             assert_eq!(told.iter().collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
             assert_eq!(workers.0.lock().threads, 1);
+            // Neither does what comes while a thread is busy overtake what waits for it.
+            let (release, one) = held(&workers);
+            let (tell, told) = mpsc::channel();
+            let (begun, begins) = mpsc::channel();
+            let (finish, until) = mpsc::channel::<()>();
+            let two = workers.run(move || {
+                begun.send(()).unwrap();
+                let _ = until.recv();
+            });
+            let late = |number| {
+                let tell = tell.clone();
+                workers.run(move || tell.send(number).unwrap())
+            };
+            let three = late(3);
+            drop(release);
+            begins.recv().unwrap();
+            let four = late(4);
+            drop(finish);
+            one.await.unwrap();
+            for work in [three, four] {
+                work.await.unwrap();
+            }
+            two.await.unwrap();
+            drop(tell);
+            assert_eq!(told.iter().collect::<Vec<_>>(), [3, 4]);
         });
     }
 

@@ -59,8 +59,14 @@ impl Literal {
         matches!(self, Self::Exact(_))
     }
 
-    /// The first match that begins at `from` or later.
-    pub(super) fn find(&self, text: &[u8], from: usize) -> Option<Range<usize>> {
+    /// The first match that begins at `from` or later. `compared` counts the letters that were looked at
+    /// beside the bytes that were read: a hostile text nearly matches everywhere.
+    pub(super) fn find(
+        &self,
+        text: &[u8],
+        from: usize,
+        compared: &mut usize,
+    ) -> Option<Range<usize>> {
         match self {
             Self::Exact(finder) => {
                 let start = from + finder.find(text.get(from..)?)?;
@@ -70,7 +76,7 @@ impl Literal {
                 let mut from = from;
                 loop {
                     from += anchor.find(text.get(from + anchor.offset..)?)?;
-                    if let Some(end) = end_of(letters, text, from) {
+                    if let Some(end) = end_of(letters, text, from, compared) {
                         return Some(from..end);
                     }
                     from += 1;
@@ -81,8 +87,9 @@ impl Literal {
 }
 
 /// Where the match ends that begins at `at`.
-fn end_of(letters: &[Letter], text: &[u8], at: usize) -> Option<usize> {
+fn end_of(letters: &[Letter], text: &[u8], at: usize, compared: &mut usize) -> Option<usize> {
     letters.iter().try_fold(at, |at, letter| {
+        *compared += 1;
         let rest = text.get(at..)?;
         letter.0.iter().find(|form| rest.starts_with(form)).map(|form| at + form.len())
     })
@@ -161,7 +168,7 @@ mod tests {
         let literal = Literal::new(text, any_case).unwrap();
         let mut found = Vec::new();
         let mut at = 0;
-        while let Some(range) = literal.find(body.as_bytes(), at) {
+        while let Some(range) = literal.find(body.as_bytes(), at, &mut 0) {
             at = range.end;
             found.push(range);
         }

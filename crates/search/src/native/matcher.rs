@@ -22,6 +22,9 @@ const LAZY_STATES_BYTES_MAX: usize = 8 << 20;
 /// [`SMALL_REGEX_BYTES`]) and for a large one, which may be a thousand times slower.
 const WINDOW_BYTES: usize = 256 << 10;
 const WINDOW_BYTES_LARGE: usize = 4 << 10;
+/// The same for a literal: where a hostile text nearly matches at every byte, its expression takes over
+/// behind the first window.
+const WINDOW_BYTES_LITERAL: usize = 32 << 10;
 const SMALL_REGEX_BYTES: usize = 256 << 10;
 
 /// A compiled pattern. Shared between threads; each searches with its own [`Scratch`].
@@ -48,7 +51,7 @@ enum Engine {
 struct Adaptive {
     literal: Literal,
     hir: Hir,
-    /// Bytes, by all threads.
+    /// Bytes, and letters that were compared, by all threads.
     read: AtomicUsize,
     /// `None` in it when it is too large.
     regex: OnceLock<Option<Regex>>,
@@ -70,11 +73,12 @@ impl Adaptive {
     }
 
     fn find(&self, text: &[u8], at: usize) -> Option<Range<usize>> {
-        let found = self.literal.find(text, at);
+        let mut compared = 0;
+        let found = self.literal.find(text, at, &mut compared);
         // Nothing finds an exact text faster.
         if !self.literal.is_exact() {
             let end = found.as_ref().map_or(text.len(), |found| found.end);
-            self.read.fetch_add(end.saturating_sub(at), Ordering::Relaxed);
+            self.read.fetch_add(end.saturating_sub(at) + compared, Ordering::Relaxed);
         }
         found
     }
@@ -143,7 +147,7 @@ impl Matcher {
             && let Some(literal) = Literal::new(text, is_any_case(text, case))
         {
             let engine = Engine::Literal(Box::new(Adaptive::new(literal, hir)));
-            return Ok(Self { engine, plan, window_bytes: WINDOW_BYTES });
+            return Ok(Self { engine, plan, window_bytes: WINDOW_BYTES_LITERAL });
         }
         let regex = compile(&hir)?;
         let filter = without_word_boundaries(&hir).map(|hir| compile(&hir)).transpose()?;
@@ -493,6 +497,18 @@ mod tests {
             assert!(matcher.matches_in("a kiss", &mut scratch));
         }
         let Engine::Literal(literal) = &matcher.engine else { panic!("a literal") };
+        assert!(literal.regex().is_some());
+    }
+
+    #[test]
+    fn a_text_that_nearly_matches_everywhere_is_left_to_the_expression_at_once() {
+        let matcher = Matcher::new(&"a".repeat(100), Pattern::default()).unwrap();
+        let Engine::Literal(literal) = &matcher.engine else { panic!("a literal") };
+        let plain = "x".repeat(99);
+        assert!(!matcher.is_match(&format!("{plain}\n").repeat(1_000)));
+        assert!(literal.regex().is_none(), "so much of any other text is read as it is");
+        let nearly = "a".repeat(99);
+        assert!(!matcher.is_match(&format!("{nearly}\n").repeat(1_000)));
         assert!(literal.regex().is_some());
     }
 

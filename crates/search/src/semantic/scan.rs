@@ -134,7 +134,7 @@ impl Keeper {
         let counts = vec![0; dimension + 1];
         let keep = keep.max(1);
         // As many as are ever held, unless a caller wants more than there will be.
-        let kept = Vec::with_capacity((keep * 2).min(ROWS_PER_TASK) + ROWS_PER_PART);
+        let kept = Vec::with_capacity(keep.saturating_mul(2).min(ROWS_PER_TASK) + ROWS_PER_PART);
         Self { keep, kept, counts, worst: dimension as u32, held: 0 }
     }
 
@@ -156,7 +156,7 @@ impl Keeper {
 
     /// Gives back the room of rows that fell behind.
     fn shrink_when_full(&mut self) {
-        if self.kept.len() >= self.keep * 2 + ROWS_PER_PART {
+        if self.kept.len() >= self.keep.saturating_mul(2).saturating_add(ROWS_PER_PART) {
             self.kept.retain(|kept| kept.distance <= self.worst);
         }
     }
