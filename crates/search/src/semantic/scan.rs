@@ -19,6 +19,14 @@ const ROWS_PER_TASK: usize = 1 << 16;
 /// A thread more pays from this many rows on: 2 ms of scanning, against the 50 µs that starting a
 /// thread takes.
 const ROWS_PER_THREAD_MIN: usize = 400_000;
+/// Rows that are compared first, to guess how near a row must be to be kept.
+const SAMPLE_ROWS: usize = 1024;
+/// They lie together in runs of so many: a few pieces of memory, spread over all.
+const SAMPLE_RUN_ROWS: usize = 32;
+/// With fewer rows the guess costs as much as it saves.
+const SAMPLED_FROM_ROWS: usize = 8 * SAMPLE_ROWS;
+/// How many standard deviations the guess leaves to spare: one scan in a thousand is made twice.
+const SPARE_DEVIATIONS: f64 = 3.0;
 
 /// A row that the scan kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,15 +53,76 @@ pub(crate) struct Scan<'a, A> {
 impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
     /// The kept rows, in no particular order, and whether all was scanned.
     pub(crate) fn run(&self) -> (Vec<Kept>, bool) {
-        let tasks = self.tasks();
-        let rows: usize = self.segments.iter().map(|(_, segment)| segment.rows()).sum();
-        let threads = self.threads.min(rows / ROWS_PER_THREAD_MIN).min(tasks.len()).max(1);
         let dimensions = self.segments.iter().map(|(_, segment)| segment.dimension());
-        let dimension = dimensions.max().unwrap_or(0);
+        let all = dimensions.max().unwrap_or(0) as u32 + 1;
+        let guess = self.guess(all);
+        let (mut kept, mut complete) = self.nearer_than(guess);
+        if complete && kept.len() < self.keep && guess < all {
+            // The rows that were compared first are nearer than most.
+            (kept, complete) = self.nearer_than(all);
+        }
+        (nearest(kept, self.keep.max(1)), complete)
+    }
+
+    fn rows(&self) -> usize {
+        self.segments.iter().map(|(_, segment)| segment.rows()).sum()
+    }
+
+    /// A distance below which there should be as many rows as are kept, and few more: by rows here and
+    /// there. Otherwise the first thousands are taken for near, looked up, and thrown out again.
+    fn guess(&self, all: u32) -> u32 {
+        let rows = self.rows();
+        let expected = self.keep as f64 * SAMPLE_ROWS as f64 / rows.max(1) as f64;
+        let wanted = expected + SPARE_DEVIATIONS * expected.sqrt();
+        if rows < SAMPLED_FROM_ROWS || wanted > SAMPLE_ROWS as f64 / 2.0 {
+            return all;
+        }
+        let mut counts = vec![0u32; all as usize];
+        let mut near = Vec::with_capacity(SAMPLE_RUN_ROWS);
+        let runs = SAMPLE_ROWS / SAMPLE_RUN_ROWS;
+        for run in 0..runs {
+            let (segment, first) = self.at(run * rows / runs);
+            let block = block_bytes(segment.dimension());
+            let blocks = first / BLOCK_ROWS..(first + SAMPLE_RUN_ROWS).div_ceil(BLOCK_ROWS);
+            let end = (blocks.end * block).min(segment.signs().len());
+            near.clear();
+            let signs = &segment.signs()[blocks.start * block..end];
+            self.kernels.near(&self.query.signs, signs, all, &mut near);
+            for &Near { distance, row } in &near {
+                let row = blocks.start * BLOCK_ROWS + row as usize;
+                if row < segment.rows() && (self.accept)(segment, row) {
+                    counts[distance as usize] += 1;
+                }
+            }
+        }
+        let mut nearer = 0;
+        let reached = counts.iter().position(|count| {
+            nearer += count;
+            f64::from(nearer) >= wanted
+        });
+        reached.map_or(all, |distance| distance as u32 + 1)
+    }
+
+    /// The segment of a row that is counted over all segments, and its place there.
+    fn at(&self, mut row: usize) -> (&Segment, usize) {
+        let mut segments = self.segments.iter().map(|(_, segment)| &***segment);
+        let found = segments.find(|segment| {
+            let is_here = row < segment.rows();
+            row -= if is_here { 0 } else { segment.rows() };
+            is_here
+        });
+        found.map_or((self.segments[0].1, 0), |segment| (segment, row))
+    }
+
+    /// Rows nearer than `bound`, the first `keep` at least if there are as many, and whether all was
+    /// scanned.
+    fn nearer_than(&self, bound: u32) -> (Vec<Kept>, bool) {
+        let tasks = self.tasks();
+        let threads = self.threads.min(self.rows() / ROWS_PER_THREAD_MIN).min(tasks.len()).max(1);
         let next = AtomicUsize::new(0);
         let stopped = AtomicBool::new(false);
         let work = || {
-            let mut keeper = Keeper::new(self.keep, dimension);
+            let mut keeper = Keeper::new(self.keep, bound);
             while let Some(&(segment, first)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if !self.scan_task(segment, first, &mut keeper) {
                     stopped.store(true, Ordering::Relaxed);
@@ -75,7 +144,7 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
             }
             keeper
         });
-        (nearest(keeper.kept, self.keep.max(1)), !stopped.into_inner())
+        (keeper.kept, !stopped.into_inner())
     }
 
     /// (index of the segment, first row) of each piece of work.
@@ -129,13 +198,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Distances are at most `dimension`.
-    fn new(keep: usize, dimension: usize) -> Self {
-        let counts = vec![0; dimension + 1];
+    /// Takes rows nearer than `bound`, which is at least 1.
+    fn new(keep: usize, bound: u32) -> Self {
+        let counts = vec![0; bound as usize];
         let keep = keep.max(1);
         // As many as are ever held, unless a caller wants more than there will be.
         let kept = Vec::with_capacity(keep.saturating_mul(2).min(ROWS_PER_TASK) + ROWS_PER_PART);
-        Self { keep, kept, counts, worst: dimension as u32, held: 0 }
+        Self { keep, kept, counts, worst: bound.saturating_sub(1), held: 0 }
     }
 
     /// Further rows at this distance or farther are behind `keep` others already.
@@ -169,4 +238,160 @@ fn nearest(mut kept: Vec<Kept>, keep: usize) -> Vec<Kept> {
         kept.truncate(keep);
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::quantize::quantize_row;
+    use super::super::segment::Row;
+    use super::super::segment_writer::{Gathered, write_segment};
+    use super::*;
+    use crate::document::DocNumber;
+
+    const DIMENSION: usize = 64;
+
+    /// The same for the same state.
+    fn vector(state: &mut u64) -> Vec<f32> {
+        let mut next = || {
+            *state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (*state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        (0..DIMENSION).map(|_| next()).collect()
+    }
+
+    fn segment(first: DocNumber, vectors: &[Vec<f32>]) -> Arc<Segment> {
+        let mut gathered = Gathered::new(DIMENSION);
+        for (number, vector) in (first..).zip(vectors) {
+            let mut components = Vec::new();
+            let scale = quantize_row(vector, DIMENSION, &mut components).unwrap();
+            let components = &components;
+            gathered.push(Row { number, passage: 0, start: 0, end: 0, scale, components });
+        }
+        let mut bytes = Vec::new();
+        write_segment(&gathered, DIMENSION, false, &Stop::new(), &mut bytes).unwrap();
+        Arc::new(Segment::open("test", &Bytes::from(bytes)).unwrap())
+    }
+
+    /// Every accepted row by (distance, segment, row), from the definition.
+    fn oracle(
+        segments: &[Arc<Segment>],
+        query: &Query,
+        accept: &dyn Fn(usize) -> bool,
+    ) -> Vec<Kept> {
+        let mut all = Vec::new();
+        for (segment, rows) in segments.iter().enumerate() {
+            for row in (0..rows.rows()).filter(|row| accept(*row)) {
+                let components = rows.components(row).iter().zip(&query.components);
+                let distance =
+                    components.filter(|(a, b)| (a.cast_signed() < 0) != (**b < 0)).count();
+                all.push(Kept {
+                    distance: distance as u32,
+                    segment: segment as u32,
+                    row: row as u32,
+                });
+            }
+        }
+        all.sort_unstable();
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_rows_kept_are_the_first_by_distance_segment_and_row(
+            seed in any::<u64>(),
+            rows in prop::collection::vec(1..9_000usize, 1..4),
+            keep in prop_oneof![1..50usize, 500..3_000usize],
+            one_in in 1..4usize,
+        ) {
+            let mut state = seed;
+            let asked = vector(&mut state);
+            let query = Query::new(&asked, DIMENSION).unwrap();
+            let mut number = 0;
+            let segments: Vec<_> = rows.iter().map(|&rows| {
+                let vectors: Vec<_> = (0..rows).map(|_| vector(&mut state)).collect();
+                number += rows as DocNumber;
+                segment(number, &vectors)
+            }).collect();
+            let numbered: Vec<_> = (0..).zip(&segments).collect();
+            let accept = |_: &Segment, row: usize| row.is_multiple_of(one_in);
+            let stop = Stop::new();
+            let scan = Scan {
+                segments: &numbered,
+                query: &query,
+                kernels: Kernels::detected(),
+                keep,
+                accept: &accept,
+                threads: 1,
+                stop: &stop,
+            };
+            let (mut kept, complete) = scan.run();
+            kept.sort_unstable();
+            let mut expected = oracle(&segments, &query, &|row| row.is_multiple_of(one_in));
+            expected.truncate(keep);
+            prop_assert!(complete);
+            prop_assert_eq!(kept, expected);
+        }
+    }
+
+    /// How many rows are kept of this segment, how many were looked up for that, and the farthest.
+    fn scanned(segment: &Arc<Segment>, query: &Query, keep: usize) -> (usize, usize, u32) {
+        let looked_up = AtomicUsize::new(0);
+        let accept = |_: &Segment, _: usize| {
+            looked_up.fetch_add(1, Ordering::Relaxed);
+            true
+        };
+        let (kept, complete) = Scan {
+            segments: &[(0, segment)],
+            query,
+            kernels: Kernels::detected(),
+            keep,
+            accept: &accept,
+            threads: 1,
+            stop: &Stop::new(),
+        }
+        .run();
+        assert!(complete);
+        let farthest = kept.iter().map(|kept| kept.distance).max().unwrap();
+        (kept.len(), looked_up.into_inner(), farthest)
+    }
+
+    const ROWS: usize = 20_000;
+    const KEEP: usize = 2_000;
+
+    #[test]
+    fn few_more_rows_are_looked_up_than_are_kept() {
+        let mut state = 7;
+        let query = Query::new(&vector(&mut state), DIMENSION).unwrap();
+        let vectors: Vec<_> = (0..ROWS).map(|_| vector(&mut state)).collect();
+        let (kept, looked_up, _) = scanned(&segment(0, &vectors), &query, KEEP);
+        assert_eq!(kept, KEEP);
+        assert!(looked_up < SAMPLE_ROWS + 2 * KEEP, "{looked_up}");
+    }
+
+    #[test]
+    fn where_the_rows_looked_at_first_mislead_all_is_scanned() {
+        let mut state = 7;
+        let asked = vector(&mut state);
+        let query = Query::new(&asked, DIMENSION).unwrap();
+        let runs = SAMPLE_ROWS / SAMPLE_RUN_ROWS;
+        let is_sampled = |row: usize| {
+            (0..runs)
+                .map(|run| run * ROWS / runs)
+                .any(|first| row / 32 == first / 32 || row / 32 == first / 32 + 1)
+        };
+        let vectors: Vec<_> = (0..ROWS)
+            .map(|row| if is_sampled(row) { asked.clone() } else { vector(&mut state) })
+            .collect();
+        let (kept, looked_up, farthest) = scanned(&segment(0, &vectors), &query, 2 * KEEP);
+        assert_eq!(kept, 2 * KEEP);
+        assert!(farthest > 0 && looked_up > 2 * KEEP, "{looked_up}");
+    }
 }
