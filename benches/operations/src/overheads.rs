@@ -14,7 +14,6 @@ use axum::http::Request;
 use axum::response::Response;
 use mainstay_server::Front;
 use mainstay_server::settings::Settings;
-use tower::ServiceExt;
 
 use crate::served::{self, Corpus, Served};
 use crate::{receiver, switch};
@@ -252,11 +251,12 @@ impl Sides {
     fn answers(&self, behind_front: bool, kind: &Kind, first: u64, count: u64) {
         let (handlers, front) = self.served.routes.clone();
         match behind_front {
-            true => self.ask_all(kind, first, count, move |request| front.clone().answer(request)),
-            false => self.ask_all(kind, first, count, move |request| {
-                let answer = handlers.clone().oneshot(request);
-                async { answer.await.unwrap_or_else(|never| match never {}) }
-            }),
+            true => {
+                self.ask_all(kind, first, count, move |request| front.clone().answer(request));
+            }
+            false => {
+                self.ask_all(kind, first, count, move |request| handlers.clone().answer(request));
+            }
         }
     }
 

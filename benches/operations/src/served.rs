@@ -8,7 +8,7 @@ use mainstay_db::{Db, Document, Method, Options};
 use mainstay_resilience::Pipelines;
 use mainstay_server::settings::Settings;
 use mainstay_server::telemetry::Telemetry;
-use mainstay_server::{Front, Host, Server};
+use mainstay_server::{Front, Handlers, Host, Server};
 use tempfile::TempDir;
 
 /// Documents of the corpus: enough that a search does real work.
@@ -32,7 +32,7 @@ pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     pub(crate) db: Arc<Db>,
     /// The handlers without and with what stands in front of them.
-    pub(crate) routes: (axum::Router, Front),
+    pub(crate) routes: (Handlers, Front),
     _folder: TempDir,
     /// Who receives logs and traces.
     pub(crate) telemetry: Option<Telemetry>,

@@ -60,7 +60,7 @@ pub(crate) fn admit(
     let admission = state.admission();
     let arrived = match group {
         // Health, metrics and administration pass every limit.
-        None => admission.arrive(Class::Control, Group::Read, ""),
+        None => Ok(admission.control()),
         Some(group) => {
             shown.limited = Some(group);
             if group == Group::Write {

@@ -7,6 +7,7 @@
 //! copy the services behind it, and be fetched from memory once more after a search has used the caches.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use mainstay_ops::admission::{Admission, Ticket};
 use tower::Service;
 
 use crate::admit::{self, Shown};
@@ -40,6 +42,26 @@ pub struct Front {
     figures: Arc<Figures>,
     peer: Option<IpAddr>,
     spare: bool,
+}
+
+/// The handlers without anything in front of them, and outside every limit. Clones share everything.
+#[derive(Clone)]
+pub struct Handlers {
+    router: Router,
+    ticket: Arc<Ticket>,
+}
+
+impl Handlers {
+    pub(crate) fn new(admission: &Admission, router: Router) -> Self {
+        Self { router, ticket: Arc::new(admission.control()) }
+    }
+
+    /// Answers a request.
+    pub async fn answer(self, request: Request) -> Response {
+        let Self { mut router, ticket } = self;
+        let serving = Serving { caller: Caller::default(), ticket, body: RefCell::default() };
+        serving.scope(router.call(request)).await.unwrap_or_else(|never| match never {})
+    }
 }
 
 /// What becomes known of a request while it is let in.

@@ -62,7 +62,7 @@ use mainstay_ops::metric_table::METRICS;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use config::{AuthMode, Config, SharedRates};
-pub use front::Front;
+pub use front::{Front, Handlers};
 pub use host::Host;
 pub use http::dependencies::{DependenciesJson, DependencyActionJson, DependencyJson};
 pub use mainstay_catalogue::PoolConfig;
@@ -220,11 +220,12 @@ impl Server {
         Ok(state::State::new(db, config, meter, operations, access, admission, answers))
     }
 
-    /// The handlers, and the same behind what every request goes through, to be called in the process:
-    /// for measuring what that costs.
-    pub fn routes(&self) -> (axum::Router, Front) {
+    /// What every request goes through, and the handlers behind it alone, to be called in the process: for
+    /// measuring what it costs.
+    pub fn routes(&self) -> (Handlers, Front) {
         let router = routes::routes(self.state.clone());
-        (router.clone(), Front::new(self.state.clone(), router))
+        let handlers = Handlers::new(self.state.admission(), router.clone());
+        (handlers, Front::new(self.state.clone(), router))
     }
 
     /// Whether requests need an API key.

@@ -43,8 +43,10 @@ fn names_this_machine(host: &str) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     let name = name.trim_end_matches('.');
+    // Without reading it as an address where one look tells: no name of the internet ends in a number.
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let is_below = || name.to_ascii_lowercase().ends_with(".localhost");
-    !name.contains('.') || name.parse::<IpAddr>().is_ok() || is_below()
+    !name.contains('.') || is_number || name.parse::<IpAddr>().is_ok() || is_below()
 }
 
 #[cfg(test)]
@@ -96,8 +98,10 @@ mod tests {
             ("LOCALHOST", false),
             ("search.localhost:8080", false),
             ("mainstay", false),
+            ("[::ffff:1.2.3.4]:8080", false),
             ("example.com", true),
             ("example.com:8080", true),
+            ("1.2.3.4.com", true),
             ("127.0.0.1.example.com", true),
             ("localhost.example.com.", true),
         ] {
