@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change lands.
 
-use crate::{audit, command, test, tidy};
+use crate::{audit, command, guided, test, tidy, training};
 
 /// Quick checks first, so that a slip is told early; the closing line counts the tests.
 pub(crate) fn run() -> Result<(), String> {
@@ -21,6 +21,9 @@ pub(crate) fn run() -> Result<(), String> {
     )?;
     features_alone()?;
     models_compile()?;
+    // Before the tests, whose counts are the last line: what guides a release still can be done.
+    command::run("cargo", &["build", "--package", "mainstay"])?;
+    training::run(&guided::target_folder().join("debug/mainstay"), &training::SHORT)?;
     test::run(&[])
 }
 

@@ -1,12 +1,15 @@
-//! Project automation: `cargo xtask test | tidy | audit | ci | bench`.
+//! Project automation: `cargo xtask test | tidy | audit | ci | bench | release`.
 
 mod advisories;
 mod audit;
 mod bench;
 mod ci;
 mod command;
+mod guided;
+mod release;
 mod test;
 mod tidy;
+mod training;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +26,10 @@ Commands:
   audit [--refresh FOLDER]          check licences and known vulnerabilities of everything that is
                                     linked (--refresh: from a clone of rustsec/advisory-db)
   ci                                formatting, clippy, docs, tidy, audit, tests; what CI runs
-  bench NAME [--quick] [--json]     run a comparison with peers; without NAME, list them
+  bench NAME [--guided] [ARGS]      run a comparison with peers; without NAME, list them
+                                    (--guided: built as `release` builds)
+  release [--out FILE]              build `mainstay` guided by a profile of its own work: faster, in
+                                    three times the time
   help                              print this text
 ";
 
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
         Some("audit") => audit::run(rest),
         Some("ci") => ci::run(),
         Some("bench") => bench::run(rest),
+        Some("release") => release::run(rest),
         None | Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())
