@@ -165,9 +165,10 @@ impl Initials {
         Self(bytes.filter(u8::is_ascii).fold(0, |all, byte| all | 1 << byte))
     }
 
-    /// Whether a word may become a wanted term. Other letters than those of ASCII always may.
+    /// Whether a word may become a wanted term, in any case. Other letters than those of ASCII always may.
     fn may_have(self, word: &str) -> bool {
-        word.bytes().next().is_none_or(|byte| !byte.is_ascii() || self.0 >> byte & 1 == 1)
+        let first = word.bytes().next().map(|byte| byte.to_ascii_lowercase());
+        first.is_none_or(|byte| !byte.is_ascii() || self.0 >> byte & 1 == 1)
     }
 }
 
@@ -268,6 +269,11 @@ impl Analyzer {
         let end = floor_boundary(text, word.end.min(word.start + WORD_BYTES_MAX));
         let own = &text[word.start..end];
         if !self.chain.split || !identifier::may_have_parts(own) {
+            // Most words of a text are told from those that are wanted by their first letter. (What is
+            // folded from other characters may begin with another one.)
+            if own.is_ascii() && !self.initials.may_have(own) {
+                return;
+            }
             let role = if stop_words::is_stop_word(own) { Role::Stop } else { Role::Own };
             return self.form(text, word.start..end, role, visit);
         }

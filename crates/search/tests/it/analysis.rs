@@ -114,6 +114,24 @@ proptest! {
         prop_assert!(finds(&text, &text));
     }
 
+    /// However few words are looked at closely.
+    #[test]
+    fn what_matches_is_each_word_with_a_term_of_the_query(
+        text in "[a-cA-Cks0-1_黑豹éＡﬁ\u{301}\u{130}\u{212a} ]{0,60}",
+        query in "[a-cA-Cfks0-1_黑豹éＡﬁ\u{301}\u{130}\u{212a} ]{0,12}",
+    ) {
+        let wanted = terms(&query, TextKind::Query);
+        let mut bytes = vec![false; text.len()];
+        analyze(&text, TextKind::Document, &mut |token| {
+            if wanted.iter().any(|term| term == token.term) {
+                bytes[token.range].fill(true);
+            }
+        });
+        let mut found = vec![false; text.len()];
+        matches(&text, &query).into_iter().for_each(|range| found[range].fill(true));
+        prop_assert_eq!(found, bytes);
+    }
+
     #[test]
     fn highlights_lie_apart_in_rising_order(text in "[a-cA-C_黑豹é ]{0,60}", query in "[a-cA-C_黑豹é ]{0,20}") {
         let mut last = 0;
