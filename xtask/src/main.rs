@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod ci;
 mod command;
+mod comparison;
 mod guided;
 mod release;
 mod test;
@@ -28,8 +29,8 @@ Commands:
   ci                                formatting, clippy, docs, tidy, audit, tests; what CI runs
   bench NAME [--guided] [ARGS]      run a comparison with peers; without NAME, list them
                                     (--guided: built as `release` builds)
-  release [--out FILE]              build `mainstay` guided by a profile of its own work: faster, in
-                                    three times the time
+  release [--out FILE] [--measure]  build `mainstay` guided by a profile of its own work: faster, in
+                                    three times the time (--measure: beside one that is not)
   help                              print this text
 ";
 

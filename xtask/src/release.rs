@@ -2,24 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{guided, training};
+use crate::{comparison, guided, training};
 
-/// Builds it, and copies it where it is wanted.
+const USAGE: &str = "usage: cargo xtask release [--out FILE] [--measure]";
+
+/// Builds it, copies it where it is wanted, and measures what that has brought.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let out = match arguments {
-        [] => None,
-        [flag, file] if flag == "--out" => Some(PathBuf::from(file)),
-        _ => return Err("usage: cargo xtask release [--out FILE]".into()),
-    };
+    let (mut out, mut measure, mut rest) = (None, false, arguments.iter());
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--out" => out = Some(PathBuf::from(rest.next().ok_or(USAGE)?)),
+            "--measure" => measure = true,
+            _ => return Err(USAGE.into()),
+        }
+    }
     let target =
         guided::Target { manifest: "Cargo.toml", package: "mainstay", program: "mainstay" };
     let program = guided::build(&target, |program| training::run(program, &training::ALL))?;
     let at = match out {
         Some(out) => copied(&program, &out)?,
-        None => program,
+        None => program.clone(),
     };
     println!("{}", at.display());
-    Ok(())
+    if measure { comparison::run(&program) } else { Ok(()) }
 }
 
 /// Under another name first: a program that runs is replaced, not written into.

@@ -5,6 +5,7 @@
 //! among it, and none stands for a benchmark.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -50,10 +51,15 @@ pub(crate) fn run(program: &Path, amount: &Amount) -> Result<(), String> {
     let parts = parts(&crate::root(), amount.parts_max)?;
     let phrases = phrases(&parts, amount.phrases_max);
     let folder = crate::root().join(amount.folder);
-    let collector = collector()?;
+    let settings = [
+        format!("telemetry.endpoint={}", collector()?),
+        "telemetry.protocol=http/protobuf".into(),
+        "telemetry.sample_ratio=0.2".into(),
+        "admission.key_rates=search = 1000000/s; read = 1000000/s".into(),
+    ];
     // Twice: the second time there is something to recover.
     for pass in ["begin", "recover"] {
-        let server = Served::start(program, &data, &folder, &collector, pass)?;
+        let server = Served::start(program, &data, pass, &settings, Some(&folder))?;
         let worked = work(&server.url, &parts, &phrases);
         worked.and(server.end())?;
     }
@@ -61,39 +67,32 @@ pub(crate) fn run(program: &Path, amount: &Amount) -> Result<(), String> {
     std::fs::remove_dir_all(&data).map_err(|e| format!("cannot remove {}: {e}", data.display()))
 }
 
-/// A server of this data; killed when it is not ended.
-struct Served {
-    url: String,
+/// A server of a data directory; killed when it is not ended.
+pub(crate) struct Served {
+    pub(crate) url: String,
     child: Child,
     log: PathBuf,
 }
 
 impl Served {
-    fn start(
+    /// With these settings; indexes a folder first if there is one.
+    pub(crate) fn start(
         program: &Path,
         data: &Path,
-        folder: &Path,
-        collector: &str,
-        pass: &str,
+        name: &str,
+        settings: &[String],
+        folder: Option<&Path>,
     ) -> Result<Self, String> {
         let told = |e: std::io::Error| format!("cannot start {}: {e}", program.display());
-        let address =
-            TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).map_err(told)?;
-        let log = guided::folder().join(format!("training-{pass}.log"));
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let address = address.map_err(told)?;
+        let log = guided::folder().join(format!("server-{name}.log"));
         let errors = std::fs::File::create(&log).map_err(told)?;
-        let settings = [
-            format!("server.listen={address}"),
-            format!("telemetry.endpoint={collector}"),
-            "telemetry.protocol=http/protobuf".into(),
-            "telemetry.sample_ratio=0.2".into(),
-            "admission.key_rates=search = 1000000/s; read = 1000000/s".into(),
-        ];
         let child = Command::new(program)
-            .arg("serve")
+            .args(["serve", "--listen", &address.to_string()])
             .arg("--data")
             .arg(data)
-            .arg("--index")
-            .arg(folder)
+            .args(folder.into_iter().flat_map(|it| [OsStr::new("--index"), it.as_os_str()]))
             .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdout(Stdio::null())
             .stderr(errors)
@@ -110,7 +109,7 @@ impl Served {
     }
 
     /// In the order in which a server ends by itself: only then it writes down what it counted.
-    fn end(mut self) -> Result<(), String> {
+    pub(crate) fn end(mut self) -> Result<(), String> {
         command::run("kill", &["-TERM", &self.child.id().to_string()])?;
         self.wait("end", |child| match child.try_wait() {
             Ok(ended) => ended.map_or(Ok(false), |status| match status.success() {
@@ -145,7 +144,7 @@ impl Drop for Served {
 
 /// Everything that is asked over HTTP.
 fn work(url: &str, parts: &[Value], phrases: &[String]) -> Result<(), String> {
-    let ask = Ask { agent: agent(), url };
+    let ask = Ask::new(url);
     let known = ask.get("/collections")?;
     if !known["collections"]
         .as_array()
@@ -161,7 +160,7 @@ fn work(url: &str, parts: &[Value], phrases: &[String]) -> Result<(), String> {
         let call = |caller| {
             let own = phrases.iter().enumerate().skip(caller).step_by(CALLERS);
             move || {
-                let (ask, mut own) = (Ask { agent: agent(), url }, own);
+                let (ask, mut own) = (Ask::new(url), own);
                 own.try_for_each(|(number, phrase)| visit(&ask, number, phrase, parts))
             }
         };
@@ -244,13 +243,17 @@ fn commands(program: &Path, data: &Path, folder: &Path) -> Result<(), String> {
 }
 
 /// Asks one server; whatever is not answered as it should be is an error.
-struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     agent: Agent,
     url: &'a str,
 }
 
-impl Ask<'_> {
-    fn search(&self, wish: &Value) -> Result<(), String> {
+impl<'a> Ask<'a> {
+    pub(crate) fn new(url: &'a str) -> Self {
+        Self { agent: agent(), url }
+    }
+
+    pub(crate) fn search(&self, wish: &Value) -> Result<(), String> {
         let mut wish = wish.clone();
         wish["timeout_ms"] = ANSWER_MS.into();
         self.post("/search", &wish)
@@ -261,7 +264,7 @@ impl Ask<'_> {
         self.read(path, sent).map(drop)
     }
 
-    fn put(&self, path: &str, kind: &str, body: &str) -> Result<(), String> {
+    pub(crate) fn put(&self, path: &str, kind: &str, body: &str) -> Result<(), String> {
         let request = self.agent.put(format!("{}{path}", self.url)).header("content-type", kind);
         self.read(path, request.send(body)).map(drop)
     }
@@ -271,7 +274,7 @@ impl Ask<'_> {
         serde_json::from_str(&text).map_err(|e| format!("{path}: {e}"))
     }
 
-    fn page(&self, path: &str) -> Result<String, String> {
+    pub(crate) fn page(&self, path: &str) -> Result<String, String> {
         self.read(path, self.agent.get(format!("{}{path}", self.url)).call())
     }
 
@@ -333,7 +336,7 @@ fn take_spans(stream: &TcpStream) -> Option<()> {
 }
 
 /// Paragraphs of this repository's texts and sources, as small documents.
-fn parts(root: &Path, at_most: usize) -> Result<Vec<Value>, String> {
+pub(crate) fn parts(root: &Path, at_most: usize) -> Result<Vec<Value>, String> {
     let files = command::output("git", &["ls-files", "*.md", "*.rs"])?;
     let mut parts = Vec::new();
     for file in files.lines() {
@@ -358,7 +361,7 @@ fn parts(root: &Path, at_most: usize) -> Result<Vec<Value>, String> {
 }
 
 /// Words that follow each other, of paragraphs here and there.
-fn phrases(parts: &[Value], at_most: usize) -> Vec<String> {
+pub(crate) fn phrases(parts: &[Value], at_most: usize) -> Vec<String> {
     let mut phrases = BTreeSet::new();
     let step = parts.len().div_ceil(at_most).max(1);
     for part in parts.iter().step_by(step) {
