@@ -25,23 +25,28 @@ pub(crate) fn build(
 ) -> Result<PathBuf, String> {
     let host = host()?;
     let merge = merger(&host)?;
-    let folder = folder();
-    let counts = folder.join("counts").join(target.program);
-    // What an earlier program counted fits this one only in part.
-    let _ = std::fs::remove_dir_all(&counts);
-    std::fs::create_dir_all(&counts)
-        .map_err(|e| format!("cannot make {}: {e}", counts.display()))?;
-    let program = folder.join(&host).join("release").join(target.program);
+    let counts = emptied(&folder().join("counts").join(target.program))?;
+    let within = |folder: &Path| folder.join(&host).join("release").join(target.program);
 
     step(1, "building a program that counts what it does");
-    compile(target, &host, &format!("-Cprofile-generate={}", counts.display()))?;
+    let counting = folder().join("counting");
+    compile(target, &host, &counting, &format!("-Cprofile-generate={}", counts.display()))?;
     step(2, "having it do some of its work");
-    train(&program)?;
-    let profile = counts.join("merged.profdata");
-    merged(&merge, &counts, &profile)?;
+    train(&within(&counting))?;
+    let profile = merged(&merge, &counts)?;
     step(3, "building it again by what was counted");
-    compile(target, &host, &format!("-Cprofile-use={}", profile.display()))?;
-    Ok(program)
+    // All of it: cargo knows the name of a profile and not what is in it.
+    let built = emptied(&folder().join("built").join(target.program))?;
+    compile(target, &host, &built, &format!("-Cprofile-use={}", profile.display()))?;
+    Ok(within(&built))
+}
+
+/// A folder in which there is nothing.
+fn emptied(folder: &Path) -> Result<PathBuf, String> {
+    let _ = std::fs::remove_dir_all(folder);
+    let made = std::fs::create_dir_all(folder);
+    made.map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+    Ok(folder.to_path_buf())
 }
 
 fn step(number: u8, what: &str) {
@@ -59,7 +64,7 @@ pub(crate) fn folder() -> PathBuf {
     target_folder().join("guided")
 }
 
-fn compile(target: &Target<'_>, host: &str, flag: &str) -> Result<(), String> {
+fn compile(target: &Target<'_>, host: &str, folder: &Path, flag: &str) -> Result<(), String> {
     // A target that is named keeps the flags away from programs that run while building.
     let arguments = [
         ["build", "--release", "--manifest-path", target.manifest].as_slice(),
@@ -67,7 +72,7 @@ fn compile(target: &Target<'_>, host: &str, flag: &str) -> Result<(), String> {
     ]
     .concat();
     let mut cargo = Command::new("cargo");
-    cargo.args(&arguments).arg("--target-dir").arg(folder()).current_dir(crate::root());
+    cargo.args(&arguments).arg("--target-dir").arg(folder).current_dir(crate::root());
     // Separated by a character that no path has.
     let given = std::env::var("CARGO_ENCODED_RUSTFLAGS").ok().or_else(|| {
         std::env::var("RUSTFLAGS")
@@ -84,7 +89,7 @@ fn compile(target: &Target<'_>, host: &str, flag: &str) -> Result<(), String> {
 }
 
 /// Makes one profile of what each process counted.
-fn merged(merge: &Path, counts: &Path, profile: &Path) -> Result<(), String> {
+fn merged(merge: &Path, counts: &Path) -> Result<PathBuf, String> {
     let entries = std::fs::read_dir(counts).map_err(|e| format!("{}: {e}", counts.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
     let raw: Vec<_> =
@@ -95,9 +100,13 @@ fn merged(merge: &Path, counts: &Path, profile: &Path) -> Result<(), String> {
             counts.display()
         ));
     }
-    let status = Command::new(merge).args(["merge", "-o"]).arg(profile).args(&raw).status();
+    let profile = counts.join("merged.profdata");
+    let status = Command::new(merge).args(["merge", "-o"]).arg(&profile).args(&raw).status();
     let status = status.map_err(|e| format!("cannot run {}: {e}", merge.display()))?;
-    status.success().then_some(()).ok_or_else(|| format!("the counts cannot be merged: {status}"))
+    match status.success() {
+        true => Ok(profile),
+        false => Err(format!("the counts cannot be merged: {status}")),
+    }
 }
 
 fn host() -> Result<String, String> {
@@ -127,8 +136,10 @@ mod tests {
     use super::*;
 
     const MANIFEST: &str = "[package]\nname = \"counts\"\nedition = \"2024\"\n[workspace]\n";
-    const PROGRAM: &str =
-        "fn main() { println!(\"{}\", (0..1_000_000u64).filter(|n| n % 7 == 3).count()) }";
+    const PROGRAM: &str = "fn main() {
+        let most = std::env::args().nth(1).unwrap_or_default().parse().unwrap_or(0u64);
+        println!(\"{}\", (0..most).filter(|n| n % 7 == 3).count());
+    }";
 
     /// With the compiler and its tools as they are here.
     #[test]
@@ -144,19 +155,21 @@ mod tests {
         let manifest = example.join("Cargo.toml");
         let manifest = manifest.to_str().unwrap();
         let target = Target { manifest, package: "counts", program: "counts" };
-        let printed = |program: &Path| command::output(&program.to_string_lossy(), &[]);
+        let printed =
+            |program: &Path, most: &str| command::output(&program.to_string_lossy(), &[most]);
 
         let idle = build(&target, |_| Ok(())).unwrap_err();
         assert!(idle.contains("left no counts"), "{idle}");
         let failed = build(&target, |_| Err("no work".into())).unwrap_err();
         assert_eq!(failed, "no work");
-        let mut counted = String::new();
-        let program = build(&target, |program| {
-            counted = printed(program)?;
-            Ok(())
-        });
-        assert_eq!(printed(&program.unwrap()).unwrap(), counted);
-        assert_eq!(counted, "142857\n");
+        // By other counts it is built anew, although its source and the profile's name are the same.
+        let mut built = Vec::new();
+        for most in ["7", "1000000"] {
+            let program = build(&target, |program| printed(program, most).map(drop)).unwrap();
+            assert_eq!(printed(&program, "1000000").unwrap(), "142857\n");
+            built.push(std::fs::metadata(&program).unwrap().modified().unwrap());
+        }
+        assert!(built[0] < built[1], "{built:?}");
         std::fs::remove_dir_all(example).unwrap();
     }
 }
