@@ -53,16 +53,13 @@ pub(crate) fn run(guided: &Path) -> Result<(), String> {
     let plain = guided::target_folder().join("release/mainstay");
     let programs = [("plain", plain.as_path()), ("guided", guided)];
     let root = crate::root();
-    let mut indexed = Vec::new();
     let mut servers = Vec::new();
     for (name, program) in programs {
         let data = guided::folder().join(format!("measured-{name}"));
         let _ = std::fs::remove_dir_all(&data);
         let paths = [root.to_string_lossy(), data.to_string_lossy(), program.to_string_lossy()];
-        let begun = Instant::now();
         let index = ["index", &paths[0], "--data", &paths[1], "--model", "static"];
         command::output(&paths[2], &index)?;
-        indexed.push(begun.elapsed().as_secs_f64());
         servers.push(Served::start(program, &data, name, &[], None)?);
     }
     let parts = training::parts(&root, usize::MAX)?;
@@ -82,11 +79,6 @@ pub(crate) fn run(guided: &Path) -> Result<(), String> {
         let [plain, guided] = rates.map(median);
         println!("| {kind} | {plain:.0}/s | {guided:.0}/s | {:.2} |", median(ratios));
     }
-    let ratio = indexed[0] / indexed[1];
-    println!(
-        "| this repository indexed | {:.2} s | {:.2} s | {ratio:.2} |",
-        indexed[0], indexed[1]
-    );
     servers.into_iter().try_for_each(Served::end)
 }
 
