@@ -60,7 +60,9 @@ fn run_guided(name: &str, choose: &[&str], arguments: &[String]) -> Result<(), S
         return Err(format!("--guided is for {}, not for {name}", known.join(", ")));
     };
     let program = guided::build(target, |program| {
-        let trained = Command::new(program).args(*training).stdout(Stdio::null()).status();
+        let mut trained = Command::new(program);
+        trained.args(*training).current_dir(crate::root()).stdout(Stdio::null());
+        let trained = trained.status();
         let trained = trained.map_err(|e| format!("cannot run {}: {e}", program.display()))?;
         trained.success().then_some(()).ok_or_else(|| format!("the training failed: {trained}"))
     })?;

@@ -52,14 +52,13 @@ pub(crate) fn run(guided: &Path) -> Result<(), String> {
     command::run("cargo", &["build", "--release", "--package", "mainstay"])?;
     let plain = guided::target_folder().join("release/mainstay");
     let programs = [("plain", plain.as_path()), ("guided", guided)];
-    let root = crate::root();
+    let (root, place) = (crate::root(), training::place("measured")?);
     let mut servers = Vec::new();
     for (name, program) in programs {
-        let data = guided::folder().join(format!("measured-{name}"));
-        let _ = std::fs::remove_dir_all(&data);
-        let paths = [root.to_string_lossy(), data.to_string_lossy(), program.to_string_lossy()];
+        let data = place.join(name);
+        let paths = [root.to_string_lossy(), data.to_string_lossy()];
         let index = ["index", &paths[0], "--data", &paths[1], "--model", "static"];
-        command::output(&paths[2], &index)?;
+        training::run_command(program, &index)?;
         servers.push(Served::start(program, &data, name, &[], None)?);
     }
     let parts = training::parts(&root, usize::MAX)?;
@@ -79,7 +78,8 @@ pub(crate) fn run(guided: &Path) -> Result<(), String> {
         let [plain, guided] = rates.map(median);
         println!("| {kind} | {plain:.0}/s | {guided:.0}/s | {:.2} |", median(ratios));
     }
-    servers.into_iter().try_for_each(Served::end)
+    servers.into_iter().try_for_each(Served::end)?;
+    std::fs::remove_dir_all(&place).map_err(|e| format!("cannot remove {}: {e}", place.display()))
 }
 
 /// Answers a second.

@@ -24,7 +24,7 @@ pub(crate) fn build(
     train: impl FnOnce(&Path) -> Result<(), String>,
 ) -> Result<PathBuf, String> {
     let host = host()?;
-    let merge = merger(&host)?;
+    let merge = merger_there(&host)?;
     let counts = emptied(&folder().join("counts").join(target.program))?;
     let within = |folder: &Path| folder.join(&host).join("release").join(target.program);
 
@@ -42,7 +42,7 @@ pub(crate) fn build(
 }
 
 /// A folder in which there is nothing.
-fn emptied(folder: &Path) -> Result<PathBuf, String> {
+pub(crate) fn emptied(folder: &Path) -> Result<PathBuf, String> {
     let _ = std::fs::remove_dir_all(folder);
     let made = std::fs::create_dir_all(folder);
     made.map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
@@ -73,7 +73,8 @@ fn compile(target: &Target<'_>, host: &str, folder: &Path, flag: &str) -> Result
     .concat();
     let mut cargo = Command::new("cargo");
     cargo.args(&arguments).arg("--target-dir").arg(folder).current_dir(crate::root());
-    // Separated by a character that no path has.
+    // Beside those of the environment, separated by a character that no path has. Flags in files of
+    // cargo's configuration are not among them.
     let given = std::env::var("CARGO_ENCODED_RUSTFLAGS").ok().or_else(|| {
         std::env::var("RUSTFLAGS")
             .ok()
@@ -120,14 +121,17 @@ fn merger(host: &str) -> Result<PathBuf, String> {
     let root = command::output("rustc", &["--print", "sysroot"])?;
     let name = format!("llvm-profdata{}", std::env::consts::EXE_SUFFIX);
     let path = Path::new(root.trim()).join("lib/rustlib").join(host).join("bin").join(name);
-    if !path.is_file() {
+    let missing = || format!("llvm-tools are not installed: there is no {}", path.display());
+    if path.is_file() { Ok(path) } else { Err(missing()) }
+}
+
+/// The same, installed where it is missing.
+fn merger_there(host: &str) -> Result<PathBuf, String> {
+    merger(host).or_else(|_| {
         let add = command::run("rustup", &["component", "add", "llvm-tools"]);
         add.map_err(|e| format!("{e}; a build by profile needs the toolchain's llvm-tools"))?;
-    }
-    match path.is_file() {
-        true => Ok(path),
-        false => Err(format!("llvm-tools are installed, and there is no {}", path.display())),
-    }
+        merger(host)
+    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
             _ => return Err(USAGE.into()),
         }
     }
+    if let Some(out) = &out {
+        writable(out)?;
+    }
     let target =
         guided::Target { manifest: "Cargo.toml", package: "mainstay", program: "mainstay" };
     let program = guided::build(&target, |program| training::run(program, &training::ALL))?;
@@ -27,10 +30,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     if measure { comparison::run(&program) } else { Ok(()) }
 }
 
+/// Before anything is built, which takes a while.
+fn writable(out: &Path) -> Result<(), String> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match (folder, out.is_dir()) {
+        (_, true) => Err(format!("--out: {} is a folder; name a file", out.display())),
+        (Some(folder), _) if !folder.is_dir() => {
+            Err(format!("--out: there is no folder {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Under another name first: a program that runs is replaced, not written into.
 fn copied(program: &Path, out: &Path) -> Result<PathBuf, String> {
     let told = |e: std::io::Error| format!("cannot write {}: {e}", out.display());
-    let beside = out.with_extension("new");
+    let mut beside = out.as_os_str().to_owned();
+    beside.push(format!(".new-{}", std::process::id()));
     std::fs::copy(program, &beside).map_err(told)?;
     std::fs::rename(&beside, out).map_err(told)?;
     Ok(out.to_path_buf())

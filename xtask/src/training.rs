@@ -42,12 +42,15 @@ pub(crate) const SHORT: Amount = Amount { folder: "docs", parts_max: 1_000, phra
 const PHRASE_WORDS: usize = 3;
 /// Small documents of one bulk write.
 const BULK: usize = 200;
+/// Words that are operators where only `tantivy` is asked.
+const OPERATORS: [&str; 5] = ["AND", "OR", "NOT", "IN", "TO"];
+/// What a program is told of its caller's environment: the rest of it may be settings.
+const PASSED_ON: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"];
 
 /// Has this program do it.
 pub(crate) fn run(program: &Path, amount: &Amount) -> Result<(), String> {
-    let data = guided::folder().join("training");
-    let _ = std::fs::remove_dir_all(&data);
-    std::fs::create_dir_all(&data).map_err(|e| format!("cannot make {}: {e}", data.display()))?;
+    let place = place("training")?;
+    let data = place.join("data");
     let parts = parts(&crate::root(), amount.parts_max)?;
     let phrases = phrases(&parts, amount.phrases_max);
     let folder = crate::root().join(amount.folder);
@@ -64,7 +67,28 @@ pub(crate) fn run(program: &Path, amount: &Amount) -> Result<(), String> {
         worked.and(server.end())?;
     }
     commands(program, &data, &folder)?;
-    std::fs::remove_dir_all(&data).map_err(|e| format!("cannot remove {}: {e}", data.display()))
+    std::fs::remove_dir_all(&place).map_err(|e| format!("cannot remove {}: {e}", place.display()))
+}
+
+/// A folder for data and logs that no other process uses; it stays where something fails.
+pub(crate) fn place(name: &str) -> Result<PathBuf, String> {
+    guided::emptied(&guided::folder().join(format!("{name}-{}", std::process::id())))
+}
+
+/// A program to be run without the settings that its caller's environment may have.
+fn undisturbed(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(passed_on);
+    command
+}
+
+/// Runs a command of the program to its end.
+pub(crate) fn run_command(program: &Path, arguments: &[&str]) -> Result<(), String> {
+    let told = || format!("`{} {}`", program.display(), arguments.join(" "));
+    let ended = undisturbed(program).args(arguments).stdout(Stdio::null()).status();
+    let ended = ended.map_err(|e| format!("cannot run {}: {e}", told()))?;
+    ended.success().then_some(()).ok_or_else(|| format!("{} failed: {ended}", told()))
 }
 
 /// A server of a data directory; killed when it is not ended.
@@ -86,10 +110,10 @@ impl Served {
         let told = |e: std::io::Error| format!("cannot start {}: {e}", program.display());
         let address = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
         let address = address.map_err(told)?;
-        let log = guided::folder().join(format!("server-{name}.log"));
+        let log = data.with_file_name(format!("{name}.log"));
         let errors = std::fs::File::create(&log).map_err(told)?;
-        let child = Command::new(program)
-            .args(["serve", "--listen", &address.to_string()])
+        let child = undisturbed(program)
+            .args(["serve", "--listen", &address.to_string(), "--drain-s", "120"])
             .arg("--data")
             .arg(data)
             .args(folder.into_iter().flat_map(|it| [OsStr::new("--index"), it.as_os_str()]))
@@ -226,8 +250,7 @@ fn visit(ask: &Ask<'_>, number: usize, phrase: &str, parts: &[Value]) -> Result<
 
 /// What is done with the data directory itself.
 fn commands(program: &Path, data: &Path, folder: &Path) -> Result<(), String> {
-    let (program, data) = (program.to_string_lossy(), data.to_string_lossy());
-    let folder = folder.to_string_lossy();
+    let (data, folder) = (data.to_string_lossy(), folder.to_string_lossy());
     let each: [&[&str]; 7] = [
         &["index", &folder],
         &["verify"],
@@ -237,9 +260,8 @@ fn commands(program: &Path, data: &Path, folder: &Path) -> Result<(), String> {
         &["search", "error\\W+budget", "-e"],
         &["search", "write-ahead log", "-m", "semantic", "--json"],
     ];
-    each.into_iter().try_for_each(|arguments| {
-        command::output(&program, &[arguments, &["--data", &data]].concat()).map(drop)
-    })
+    each.into_iter()
+        .try_for_each(|arguments| run_command(program, &[arguments, &["--data", &data]].concat()))
 }
 
 /// Asks one server; whatever is not answered as it should be is an error.
@@ -294,7 +316,8 @@ impl<'a> Ask<'a> {
 
 fn agent() -> Agent {
     let timeout = Some(Duration::from_millis(2 * ANSWER_MS));
-    let config = Agent::config_builder().timeout_global(timeout).http_status_as_error(false);
+    let config =
+        Agent::config_builder().timeout_global(timeout).http_status_as_error(false).proxy(None);
     config.build().new_agent()
 }
 
@@ -366,7 +389,8 @@ pub(crate) fn phrases(parts: &[Value], at_most: usize) -> Vec<String> {
     let step = parts.len().div_ceil(at_most).max(1);
     for part in parts.iter().step_by(step) {
         let body = part["body"].as_str().unwrap_or_default();
-        let words = body.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 2);
+        let words = body.split(|c: char| !c.is_alphanumeric());
+        let words = words.filter(|word| word.len() > 2 && !OPERATORS.contains(word));
         let words: Vec<&str> = words.skip(phrases.len() % 4).take(PHRASE_WORDS).collect();
         if words.len() == PHRASE_WORDS {
             phrases.insert(words.join(" "));
@@ -392,6 +416,8 @@ mod tests {
                 "{counts:?}"
             );
             assert!(phrases.iter().all(|phrase| phrase.split(' ').count() == PHRASE_WORDS));
+            let operators = |phrase: &String| phrase.split(' ').any(|it| OPERATORS.contains(&it));
+            assert!(!phrases.iter().any(operators), "they would be read as such");
             assert!(parts.iter().all(|it| it["id"].as_str().is_some_and(|id| id.len() <= 512)));
         }
     }

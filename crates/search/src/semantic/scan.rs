@@ -21,11 +21,13 @@ const ROWS_PER_TASK: usize = 1 << 16;
 const ROWS_PER_THREAD_MIN: usize = 400_000;
 /// Rows that are compared first, to guess how near a row must be to be kept.
 const SAMPLE_ROWS: usize = 1024;
-/// They lie together in runs of so many: a few pieces of memory, spread over all.
-const SAMPLE_RUN_ROWS: usize = 32;
+/// They lie together in runs of so many, because a block is compared at once. Passages of one document lie
+/// together too, so that longer runs would tell less.
+const SAMPLE_RUN_ROWS: usize = 2 * BLOCK_ROWS;
 /// With fewer rows the guess costs as much as it saves.
 const SAMPLED_FROM_ROWS: usize = 8 * SAMPLE_ROWS;
-/// How many standard deviations the guess leaves to spare: one scan in a thousand is made twice.
+/// How many standard deviations the guess leaves to spare: of rows in no order, one scan in a thousand is
+/// made twice.
 const SPARE_DEVIATIONS: f64 = 3.0;
 
 /// A row that the scan kept.
@@ -44,7 +46,7 @@ pub(crate) struct Scan<'a, A> {
     pub(crate) kernels: Kernels,
     /// How many rows to keep, at least 1.
     pub(crate) keep: usize,
-    /// Which rows may be kept. Asked only for rows that are near enough.
+    /// Which rows may be kept. Asked for rows that are near enough, and for those that are compared first.
     pub(crate) accept: &'a A,
     pub(crate) threads: usize,
     pub(crate) stop: &'a Stop,
@@ -55,13 +57,16 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
     pub(crate) fn run(&self) -> (Vec<Kept>, bool) {
         let dimensions = self.segments.iter().map(|(_, segment)| segment.dimension());
         let all = dimensions.max().unwrap_or(0) as u32 + 1;
-        let guess = self.guess(all);
+        let (guess, keep) = (self.guess(all), self.keep.max(1));
         let (mut kept, mut complete) = self.nearer_than(guess);
-        if complete && kept.len() < self.keep && guess < all {
-            // The rows that were compared first are nearer than most.
-            (kept, complete) = self.nearer_than(all);
+        if complete && kept.len() < keep && guess < all {
+            // The rows that were compared first are nearer than most. Should there be no time to look at
+            // all, the nearest are found already.
+            let (more, was_all) = self.nearer_than(all);
+            complete = was_all;
+            kept = if was_all { more } else { kept };
         }
-        (nearest(kept, self.keep.max(1)), complete)
+        (nearest(kept, keep), complete)
     }
 
     fn rows(&self) -> usize {
@@ -72,7 +77,7 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
     /// there. Otherwise the first thousands are taken for near, looked up, and thrown out again.
     fn guess(&self, all: u32) -> u32 {
         let rows = self.rows();
-        let expected = self.keep as f64 * SAMPLE_ROWS as f64 / rows.max(1) as f64;
+        let expected = self.keep.max(1) as f64 * SAMPLE_ROWS as f64 / rows.max(1) as f64;
         let wanted = expected + SPARE_DEVIATIONS * expected.sqrt();
         if rows < SAMPLED_FROM_ROWS || wanted > SAMPLE_ROWS as f64 / 2.0 {
             return all;
@@ -83,7 +88,7 @@ impl<A: Fn(&Segment, usize) -> bool + Sync> Scan<'_, A> {
         for run in 0..runs {
             let (segment, first) = self.at(run * rows / runs);
             let block = block_bytes(segment.dimension());
-            let blocks = first / BLOCK_ROWS..(first + SAMPLE_RUN_ROWS).div_ceil(BLOCK_ROWS);
+            let blocks = first / BLOCK_ROWS..(first + SAMPLE_RUN_ROWS) / BLOCK_ROWS;
             let end = (blocks.end * block).min(segment.signs().len());
             near.clear();
             let signs = &segment.signs()[blocks.start * block..end];
@@ -243,6 +248,8 @@ fn nearest(mut kept: Vec<Kept>, keep: usize) -> Vec<Kept> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -376,22 +383,52 @@ mod tests {
         assert!(looked_up < SAMPLE_ROWS + 2 * KEEP, "{looked_up}");
     }
 
+    /// Rows of which those that are compared first are the query itself, and how many these are.
+    fn misleading(asked: &[f32], state: &mut u64) -> (Arc<Segment>, usize) {
+        let runs = SAMPLE_ROWS / SAMPLE_RUN_ROWS;
+        let firsts = (0..runs).map(|run| run * ROWS / runs / BLOCK_ROWS * BLOCK_ROWS);
+        let near: HashSet<usize> = firsts.flat_map(|row| row..row + SAMPLE_RUN_ROWS).collect();
+        let at = |row| if near.contains(&row) { asked.to_vec() } else { vector(state) };
+        (segment(0, &(0..ROWS).map(at).collect::<Vec<_>>()), near.len())
+    }
+
     #[test]
     fn where_the_rows_looked_at_first_mislead_all_is_scanned() {
         let mut state = 7;
         let asked = vector(&mut state);
         let query = Query::new(&asked, DIMENSION).unwrap();
-        let runs = SAMPLE_ROWS / SAMPLE_RUN_ROWS;
-        let is_sampled = |row: usize| {
-            (0..runs)
-                .map(|run| run * ROWS / runs)
-                .any(|first| row / 32 == first / 32 || row / 32 == first / 32 + 1)
+        let (segment, near) = misleading(&asked, &mut state);
+        assert_eq!(near, SAMPLE_ROWS);
+        let (kept, looked_up, farthest) = scanned(&segment, &query, KEEP);
+        assert_eq!(kept, KEEP);
+        assert!(farthest > 0 && looked_up > KEEP, "{looked_up}");
+    }
+
+    #[test]
+    fn what_was_found_is_answered_when_there_is_no_time_to_scan_again() {
+        let mut state = 7;
+        let asked = vector(&mut state);
+        let query = Query::new(&asked, DIMENSION).unwrap();
+        let (segment, near) = misleading(&asked, &mut state);
+        let (looked_up, stop) = (AtomicUsize::new(0), Stop::new());
+        let accept = |_: &Segment, _: usize| {
+            // Those that are compared first, and each of them again in the first scan.
+            if looked_up.fetch_add(1, Ordering::Relaxed) > 2 * SAMPLE_ROWS {
+                stop.set();
+            }
+            true
         };
-        let vectors: Vec<_> = (0..ROWS)
-            .map(|row| if is_sampled(row) { asked.clone() } else { vector(&mut state) })
-            .collect();
-        let (kept, looked_up, farthest) = scanned(&segment(0, &vectors), &query, 2 * KEEP);
-        assert_eq!(kept, 2 * KEEP);
-        assert!(farthest > 0 && looked_up > 2 * KEEP, "{looked_up}");
+        let (kept, complete) = Scan {
+            segments: &[(0, &segment)],
+            query: &query,
+            kernels: Kernels::detected(),
+            keep: KEEP,
+            accept: &accept,
+            threads: 1,
+            stop: &stop,
+        }
+        .run();
+        assert!(!complete);
+        assert_eq!(kept.iter().filter(|kept| kept.distance == 0).count(), near);
     }
 }
