@@ -30,7 +30,7 @@ Commands:
   bench NAME [--guided] [ARGS]      run a comparison with peers; without NAME, list them
                                     (--guided: built as `release` builds)
   release [--out FILE] [--measure]  build `mainstay` guided by a profile of its own work: faster, in
-                                    three times the time (--measure: beside one that is not)
+                                    three to four times the time (--measure: beside one that is not)
   help                              print this text
 ";
 

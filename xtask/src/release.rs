@@ -47,7 +47,11 @@ fn copied(program: &Path, out: &Path) -> Result<PathBuf, String> {
     let told = |e: std::io::Error| format!("cannot write {}: {e}", out.display());
     let mut beside = out.as_os_str().to_owned();
     beside.push(format!(".new-{}", std::process::id()));
-    std::fs::copy(program, &beside).map_err(told)?;
-    std::fs::rename(&beside, out).map_err(told)?;
+    let copied = std::fs::copy(program, &beside).and_then(|_| std::fs::rename(&beside, out));
+    copied.map_err(|e| {
+        // A disk that is full has a part of it.
+        let _ = std::fs::remove_file(&beside);
+        told(e)
+    })?;
     Ok(out.to_path_buf())
 }

@@ -1,5 +1,5 @@
 //! The work by which a build of `mainstay` is guided: this repository is indexed, served, searched in every
-//! way, written to, read, watched and recovered.
+//! way, written to, read, asked how it is, and recovered.
 //!
 //! What is done here often, the build makes quick at the cost of what is not. So each kind of request is
 //! among it, and none stands for a benchmark.
@@ -62,6 +62,7 @@ pub(crate) fn run(program: &Path, amount: &Amount) -> Result<(), String> {
     ];
     // Twice: the second time there is something to recover.
     for pass in ["begin", "recover"] {
+        eprintln!("{pass}: {} documents written, {} phrases asked for", parts.len(), phrases.len());
         let server = Served::start(program, &data, pass, &settings, Some(&folder))?;
         let worked = work(&server.url, &parts, &phrases);
         worked.and(server.end())?;
@@ -127,7 +128,8 @@ impl Served {
         let agent = agent();
         server.wait("begin to serve", |child| match child.try_wait() {
             Ok(None) => Ok(agent.get(&ready).call().is_ok_and(|it| it.status() == 200)),
-            ended => Err(format!("it ended: {ended:?}")),
+            Ok(Some(status)) => Err(format!("the server ended: {status}")),
+            Err(error) => Err(error.to_string()),
         })?;
         Ok(server)
     }
@@ -138,7 +140,7 @@ impl Served {
         self.wait("end", |child| match child.try_wait() {
             Ok(ended) => ended.map_or(Ok(false), |status| match status.success() {
                 true => Ok(true),
-                false => Err(format!("it failed: {status}")),
+                false => Err(format!("the server failed: {status}")),
             }),
             Err(error) => Err(error.to_string()),
         })

@@ -383,22 +383,22 @@ mod tests {
         assert!(looked_up < SAMPLE_ROWS + 2 * KEEP, "{looked_up}");
     }
 
-    /// Rows of which those that are compared first are the query itself, and how many these are.
-    fn misleading(asked: &[f32], state: &mut u64) -> (Arc<Segment>, usize) {
+    /// A question, and [`ROWS`] rows of which those that are compared first are the question itself.
+    fn misleading() -> (Query, Arc<Segment>) {
+        let mut state = 7;
+        let asked = vector(&mut state);
         let runs = SAMPLE_ROWS / SAMPLE_RUN_ROWS;
         let firsts = (0..runs).map(|run| run * ROWS / runs / BLOCK_ROWS * BLOCK_ROWS);
         let near: HashSet<usize> = firsts.flat_map(|row| row..row + SAMPLE_RUN_ROWS).collect();
-        let at = |row| if near.contains(&row) { asked.to_vec() } else { vector(state) };
-        (segment(0, &(0..ROWS).map(at).collect::<Vec<_>>()), near.len())
+        assert_eq!(near.len(), SAMPLE_ROWS);
+        let at = |row| if near.contains(&row) { asked.clone() } else { vector(&mut state) };
+        let vectors: Vec<_> = (0..ROWS).map(at).collect();
+        (Query::new(&asked, DIMENSION).unwrap(), segment(0, &vectors))
     }
 
     #[test]
     fn where_the_rows_looked_at_first_mislead_all_is_scanned() {
-        let mut state = 7;
-        let asked = vector(&mut state);
-        let query = Query::new(&asked, DIMENSION).unwrap();
-        let (segment, near) = misleading(&asked, &mut state);
-        assert_eq!(near, SAMPLE_ROWS);
+        let (query, segment) = misleading();
         let (kept, looked_up, farthest) = scanned(&segment, &query, KEEP);
         assert_eq!(kept, KEEP);
         assert!(farthest > 0 && looked_up > KEEP, "{looked_up}");
@@ -406,10 +406,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_answered_when_there_is_no_time_to_scan_again() {
-        let mut state = 7;
-        let asked = vector(&mut state);
-        let query = Query::new(&asked, DIMENSION).unwrap();
-        let (segment, near) = misleading(&asked, &mut state);
+        let (query, segment) = misleading();
         let (looked_up, stop) = (AtomicUsize::new(0), Stop::new());
         let accept = |_: &Segment, _: usize| {
             // Those that are compared first, and each of them again in the first scan.
@@ -429,6 +426,6 @@ mod tests {
         }
         .run();
         assert!(!complete);
-        assert_eq!(kept.iter().filter(|kept| kept.distance == 0).count(), near);
+        assert_eq!(kept.iter().filter(|kept| kept.distance == 0).count(), SAMPLE_ROWS);
     }
 }
