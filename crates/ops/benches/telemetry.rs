@@ -33,6 +33,7 @@ impl SpanSink for Taken {
         |span, written| {
             written.extend(span.trace_id.to_le_bytes());
             written.extend(span.name.as_bytes());
+            written.extend(span.correlation_id.as_bytes());
             for (name, value) in span.attributes.iter() {
                 written.extend(name.as_bytes());
                 match value {

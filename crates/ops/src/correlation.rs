@@ -15,8 +15,8 @@ pub use crate::trace_ids::{
 
 /// Hands the ids of the span that this thread is in, and that span's id, to `read`.
 pub fn with_current<T>(read: impl FnOnce(&Ids, u64) -> T) -> Option<T> {
-    let (ids, span_id) = current_span().and_then(place_of)?;
-    Some(read(&ids, span_id))
+    let (trace, span_id) = current_span().and_then(place_of)?;
+    Some(read(&trace.ids, span_id))
 }
 
 /// Whether somebody may see a step of what this thread does: it works for no trace, begins another one,

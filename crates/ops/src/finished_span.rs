@@ -11,6 +11,8 @@ pub struct FinishedSpan<'a> {
     pub parent_span_id: u64,
     /// The state of other tracing systems.
     pub state: &'a str,
+    /// What ties it to a request, as an attribute; empty for work that no request caused.
+    pub correlation_id: &'a str,
     /// Its name.
     pub name: &'a str,
     /// How it stands to other processes.

@@ -54,8 +54,10 @@ pub mod ticker;
 pub mod wall_clock;
 
 mod entered;
+mod gathered;
 mod lock;
 mod receivers;
 mod series;
 mod slab;
+mod trace;
 mod trace_ids;

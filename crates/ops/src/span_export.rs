@@ -4,10 +4,10 @@
 //! counted. A collector that is gone costs spans, nothing else: one warning when it goes, one line
 //! when it comes back. No span of the export itself is recorded: each batch would cause the next one.
 //!
-//! A span is written down by the thread that ends it, as the collector wants it: what it gathered is
-//! given back where it was taken, and what waits is one piece of memory that is used again.
+//! Spans are written down, as the collector wants them, by the thread that hands them over: what they
+//! gathered is given back there, and what waits is one piece of memory that is used again.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -19,21 +19,23 @@ use crate::finished_span::FinishedSpan;
 use crate::lock::lock;
 use crate::trace_ids::{Ids, begin};
 
-/// Spans that wait: two seconds of 200 searches a second, at five spans each.
-const QUEUE_MAX: u64 = 2048;
+/// Spans that wait: three seconds of 1,000 searches a second, at five spans each.
+const QUEUE_MAX: u64 = 16_384;
 /// Bytes that wait: ordinary spans have some 300, those with the longest attributes and events
 /// half a million.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
-/// Spans in one call to the collector.
-const BATCH_MAX: u64 = 512;
+/// Spans in one call to the collector. A call costs as much as hundreds of spans, here and there.
+const BATCH_MAX: u64 = 2_048;
 /// Bytes in one call, less than a span may have: receivers of gRPC take 4 MiB.
 const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How long a span waits for others at most.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// Bytes that are kept for the next batch, and for the next span of a thread: what ordinary ones need.
+/// Bytes that are kept for the next batch, and for the next spans of a thread: what ordinary ones need.
 /// Memory of this size given back in between would be zeroed by the kernel each time.
-const BATCH_BYTES_KEPT: usize = 512 << 10;
-const SPAN_BYTES_KEPT: usize = 4 << 10;
+const BATCH_BYTES_KEPT: usize = 1 << 20;
+const WRITTEN_BYTES_KEPT: usize = 4 << 10;
+/// Bytes that are written before they are handed over: what the spans of a request have by far.
+const WRITTEN_BYTES: usize = 64 << 10;
 
 /// Writes a span behind what is there.
 pub type SpanEncoder = fn(&FinishedSpan<'_>, &mut Vec<u8>);
@@ -82,22 +84,22 @@ struct State {
 }
 
 impl State {
-    /// Takes over a span unless there is no room.
-    fn add(&mut self, span: &[u8]) -> bool {
-        if self.count >= QUEUE_MAX || self.bytes + span.len() > QUEUE_BYTES_MAX {
+    /// Takes over so many spans unless there is no room for all.
+    fn add(&mut self, spans: &[u8], count: u64) -> bool {
+        if self.count + count > QUEUE_MAX || self.bytes + spans.len() > QUEUE_BYTES_MAX {
             return false;
         }
-        let is_open = self.batches.back().is_some_and(|last| !last.is_full_with(span.len()));
+        let is_open = self.batches.back().is_some_and(|it| !it.is_full_with(spans.len(), count));
         if !is_open {
             let bytes = std::mem::take(&mut self.spare);
             self.batches.push_back(SpanBatch { bytes, count: 0 });
         }
         if let Some(last) = self.batches.back_mut() {
-            last.bytes.extend_from_slice(span);
-            last.count += 1;
+            last.bytes.extend_from_slice(spans);
+            last.count += count;
         }
-        self.count += 1;
-        self.bytes += span.len();
+        self.count += count;
+        self.bytes += spans.len();
         true
     }
 
@@ -110,14 +112,15 @@ impl State {
 
     /// Whether the oldest batch can grow no more.
     fn is_full(&self) -> bool {
-        self.batches.len() > 1 || self.batches.front().is_some_and(|it| it.is_full_with(0))
+        self.batches.len() > 1 || self.batches.front().is_some_and(|it| it.is_full_with(0, 1))
     }
 }
 
 impl SpanBatch {
-    /// Whether nothing of so many bytes goes in; a batch of nothing takes anything.
-    fn is_full_with(&self, more: usize) -> bool {
-        self.count >= BATCH_MAX || self.count > 0 && self.bytes.len() + more > BATCH_BYTES_MAX
+    /// Whether so many bytes of so many spans do not go in; a batch of nothing takes anything.
+    fn is_full_with(&self, bytes: usize, count: u64) -> bool {
+        let is_beyond = || self.bytes.len() + bytes > BATCH_BYTES_MAX;
+        self.count > 0 && (self.count + count > BATCH_MAX || is_beyond())
     }
 }
 
@@ -138,8 +141,8 @@ impl Drop for Entrance {
 }
 
 thread_local! {
-    /// The span that this thread writes down.
-    static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The spans that this thread writes down.
+    static WRITTEN: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl SpanQueue {
@@ -149,32 +152,35 @@ impl SpanQueue {
         (Self { encoder, entrance }, waiting)
     }
 
-    /// Hands over a span. It is written before the lock is taken, which is held for a copy only.
-    pub(crate) fn push(&self, span: &FinishedSpan<'_>) {
-        let written = WRITTEN.try_with(|written| {
-            // A span that ends while another is written has memory of its own.
-            let Ok(mut written) = written.try_borrow_mut() else { return false };
-            written.clear();
-            (self.encoder)(span, &mut written);
-            self.add(&written);
-            written.shrink_to(SPAN_BYTES_KEPT);
-            true
-        });
-        // And so has one of a thread that is being torn down.
-        if !written.unwrap_or(false) {
-            let mut written = Vec::new();
-            (self.encoder)(span, &mut written);
-            self.add(&written);
+    /// Hands over spans. They are written before the lock is taken, which is held for a copy only.
+    pub(crate) fn push<'a>(&self, spans: impl Iterator<Item = FinishedSpan<'a>>) {
+        // Whoever ends spans while writing some, or while the thread is torn down, gets memory of its own.
+        let mut written = WRITTEN.try_with(Cell::take).unwrap_or_default();
+        let mut count = 0;
+        for span in spans {
+            (self.encoder)(&span, &mut written);
+            count += 1;
+            // Together as long as they are as small as spans are.
+            if written.len() >= WRITTEN_BYTES {
+                self.add(&written, std::mem::take(&mut count));
+                written.clear();
+            }
         }
+        if count > 0 {
+            self.add(&written, count);
+        }
+        written.clear();
+        written.shrink_to(WRITTEN_BYTES_KEPT);
+        let _ = WRITTEN.try_with(|kept| kept.set(written));
     }
 
-    fn add(&self, span: &[u8]) {
+    fn add(&self, spans: &[u8], count: u64) {
         let Waiting { state, changed } = &*self.entrance.0;
         let mut state = lock(state);
         let (was_empty, was_full) = (state.batches.is_empty(), state.is_full());
-        if !state.add(span) {
+        if !state.add(spans, count) {
             drop(state);
-            return dropped("queue_full", 1);
+            return dropped("queue_full", count);
         }
         let is_full = state.is_full();
         drop(state);
@@ -314,6 +320,7 @@ fn dropped(reason: &'static str, count: u64) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::finished_span::{SpanAttributes, SpanKind};
     use crate::spans::{SampleRatio, Spans};
 
     /// Calls a dependency as a pipeline does, or panics with an empty batch.
@@ -357,7 +364,7 @@ mod tests {
         let taken = |bytes: usize| {
             let (span, mut state) = (vec![1; bytes], State::default());
             let mut count = 0;
-            while state.add(&span) {
+            while state.add(&span, 1) {
                 count += 1;
             }
             assert_eq!((state.count, state.bytes), (count, bytes * count as usize));
@@ -369,25 +376,69 @@ mod tests {
             assert_eq!((state.count, state.bytes), (0, 0));
             batches
         };
-        assert_eq!(taken(300), [BATCH_MAX; 4]);
+        assert_eq!(taken(300), [BATCH_MAX; 8]);
         assert_eq!(taken(500 << 10), [4, 4, 4, 4]);
         assert_eq!(taken(3 << 20), [1, 1], "one goes alone where it is above the bound");
         assert_eq!(taken(9 << 20), [0; 0]);
+    }
+
+    /// V5: what is written before it is handed over is bounded, however many spans end together.
+    #[test]
+    fn spans_that_end_together_are_handed_over_in_pieces() {
+        let name = "n".repeat(10_000);
+        let attributes = SpanAttributes::default();
+        let span = |span_id| FinishedSpan {
+            trace_id: 1,
+            span_id,
+            parent_span_id: 0,
+            state: "",
+            correlation_id: "",
+            name: &name,
+            kind: SpanKind::Internal,
+            begun_ns: 0,
+            ended_ns: 0,
+            attributes: &attributes,
+            events: &[],
+            failed: false,
+        };
+        let (queue, waiting) = SpanQueue::new(|span, written| {
+            assert!(written.len() < WRITTEN_BYTES, "{} are waiting", written.len());
+            written.extend(span.name.as_bytes());
+            written.push(span.span_id as u8);
+        });
+        queue.push((0..250).map(span));
+        let mut state = lock(&waiting.state);
+        assert_eq!((state.count, state.bytes), (250, 250 * 10_001));
+        let batches = std::iter::from_fn(|| state.next());
+        let bytes: Vec<u8> = batches.flat_map(|batch| batch.bytes).collect();
+        assert!(bytes.chunks(10_001).zip(0..).all(|(span, id)| span[10_000] == id));
+        assert_eq!((state.count, state.bytes), (0, 0));
+    }
+
+    /// V5: spans that end together are sent together, or not at all.
+    #[test]
+    fn spans_that_end_together_go_into_one_batch() {
+        let mut state = State::default();
+        assert!(state.add(&[0; 300], BATCH_MAX - 2));
+        assert!(state.add(&[0; 300], 3));
+        assert_eq!(state.next().map(|batch| batch.count), Some(BATCH_MAX - 2));
+        assert!(!state.add(&[0; 300], QUEUE_MAX - 2));
+        assert!(state.add(&[0; 300], QUEUE_MAX - 3));
     }
 
     #[test]
     fn a_batch_is_due_once_another_span_does_not_go_in() {
         let mut state = State::default();
         for _ in 1..BATCH_MAX {
-            state.add(b"span");
+            state.add(b"span", 1);
         }
         assert!(!state.is_full());
-        state.add(b"span");
+        state.add(b"span", 1);
         assert!(state.is_full());
         let mut state = State::default();
-        state.add(&vec![1; BATCH_BYTES_MAX]);
+        state.add(&vec![1; BATCH_BYTES_MAX], 1);
         assert!(!state.is_full());
-        state.add(b"span");
+        state.add(b"span", 1);
         assert!(state.is_full());
     }
 
@@ -408,7 +459,7 @@ mod tests {
         for bytes in [100, 2 << 20, 200] {
             let batch = {
                 let mut state = lock(&export.waiting.state);
-                assert!(state.add(&vec![1; bytes]));
+                assert!(state.add(&vec![1; bytes], 1));
                 state.next().unwrap()
             };
             assert_eq!((batch.bytes.len(), batch.count), (bytes, 1));

@@ -4,8 +4,6 @@
 //!
 //! Invariant: a decoder of the generated messages reads what stands here; the tests show it.
 
-use std::cell::RefCell;
-
 use mainstay_ops::finished_span::{FinishedSpan, SpanEvent, SpanKind, SpanValue};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::bytes::{BufMut, Bytes};
@@ -100,23 +98,32 @@ impl Process {
     }
 }
 
-std::thread_local! {
-    /// The message whose length is not known yet.
-    static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-/// Bytes of it that are kept for the next one.
-const MESSAGE_BYTES_KEPT: usize = 4 << 10;
+/// What the length of a span takes, whatever it is: as much as spans may need.
+const LENGTH_BYTES: usize = 3;
 
 /// Writes a span as a field of `ScopeSpans`.
 pub(crate) fn write_span(finished: &FinishedSpan<'_>, written: &mut Vec<u8>) {
-    let lent = MESSAGE.try_with(RefCell::take);
-    let mut message = lent.unwrap_or_default();
-    message.clear();
-    write_message(finished, &mut message);
-    write_bytes(request::SPANS, &message, written);
-    message.shrink_to(MESSAGE_BYTES_KEPT);
-    // A thread that ends keeps nothing.
-    let _ = MESSAGE.try_with(|kept| kept.replace(message));
+    encode_key(request::SPANS, WireType::LengthDelimited, written);
+    let begin = written.len();
+    written.put_bytes(0, LENGTH_BYTES);
+    write_message(finished, written);
+    let bytes = (written.len() - begin - LENGTH_BYTES) as u64;
+    write_length(bytes, begin, written);
+}
+
+/// Puts a length, known now, in front of a message, in so many bytes as there is room for, though it may
+/// need fewer: a reader takes the zeros in front of a number as part of it.
+fn write_length(bytes: u64, at: usize, written: &mut Vec<u8>) {
+    let mut length = bytes;
+    for (nth, place) in written[at..at + LENGTH_BYTES].iter_mut().enumerate() {
+        *place = (length & 0x7f) as u8 | if nth + 1 < LENGTH_BYTES { 0x80 } else { 0 };
+        length >>= 7;
+    }
+    if length > 0 {
+        let mut longer = Vec::new();
+        encode_varint(bytes, &mut longer);
+        written.splice(at..at + LENGTH_BYTES, longer);
+    }
 }
 
 fn write_message(finished: &FinishedSpan<'_>, message: &mut Vec<u8>) {
@@ -139,6 +146,10 @@ fn write_message(finished: &FinishedSpan<'_>, message: &mut Vec<u8>) {
     write_fixed(span::END, finished.ended_ns, message);
     for (name, value) in finished.attributes.iter() {
         write_attribute(span::ATTRIBUTES, name, value, message);
+    }
+    if !finished.correlation_id.is_empty() {
+        let value = SpanValue::Text(finished.correlation_id);
+        write_attribute(span::ATTRIBUTES, "correlation_id", value, message);
     }
     for event in finished.events {
         write_event(event, message);
@@ -308,7 +319,7 @@ mod tests {
         #[test]
         fn v5_what_is_written_is_read_by_a_decoder_of_the_generated_messages(
             ids in any::<(u128, u64, u64, u64, u64)>(),
-            texts in ("[ -~]{0,300}", ".{0,40}", ".{0,40}"),
+            texts in ("[ -~]{0,300}", ".{0,40}", ".{0,40}", "[a-z0-9-]{0,64}"),
             states in (any::<bool>(), 0..3usize, any::<bool>()),
             attributes in made(),
             events in prop::collection::vec(made(), 0..3),
@@ -317,7 +328,10 @@ mod tests {
             let (trace_id, span_id, parent_span_id, begun_ns, ended_ns) = ids;
             let (failed, kind, has_parent) = states;
             let parent_span_id = if has_parent { parent_span_id } else { 0 };
-            let (attributes, proto_attributes) = both(&attributes);
+            let (attributes, mut proto_attributes) = both(&attributes);
+            if !texts.3.is_empty() {
+                proto_attributes.push(key_value("correlation_id", SpanValue::Text(&texts.3)));
+            }
             let (events, proto_events): (Vec<_>, Vec<_>) = events.iter().map(|made| {
                 let (attributes, proto) = both(made);
                 let message = texts.2.clone();
@@ -335,6 +349,7 @@ mod tests {
                 span_id,
                 parent_span_id,
                 state: &texts.0,
+                correlation_id: &texts.3,
                 name: &texts.1,
                 kind: kinds[kind],
                 begun_ns,
@@ -391,6 +406,18 @@ mod tests {
                 }],
             };
             prop_assert_eq!(read, whole);
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_span_is_right_whatever_room_it_takes() {
+        for bytes in [0, 1, 127, 128, 16_383, 16_384, (1 << 21) - 1, 1 << 21, 3 << 20] {
+            let (before, span) = (b"before", vec![7; bytes]);
+            let mut written = [&before[..], &[0; LENGTH_BYTES], &span].concat();
+            write_length(bytes as u64, before.len(), &mut written);
+            let mut rest = &written[before.len()..];
+            assert_eq!(prost::encoding::decode_varint(&mut rest), Ok(bytes as u64));
+            assert!(written.starts_with(before) && rest == span);
         }
     }
 

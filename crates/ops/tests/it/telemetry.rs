@@ -25,6 +25,9 @@ impl SpanSink for Sent {
                 };
                 line.push_str(&format!(" {name}={value}"));
             }
+            if !span.correlation_id.is_empty() {
+                line.push_str(&format!(" correlation_id={}", span.correlation_id));
+            }
             for event in span.events {
                 line.push_str(&format!(" ({})", event.message));
             }
@@ -225,13 +228,68 @@ fn v5_a_step_of_a_trace_that_nobody_records_belongs_to_the_span_around_it() {
 #[test]
 fn v5_more_spans_than_a_batch_holds_all_arrive() {
     under("off", |world| {
-        for number in 0..1_500 {
+        for number in 0..5_000 {
             info_span!(target: "mainstay_x", "one", number).in_scope(|| ());
         }
         let sent = world.sent();
-        assert_eq!(sent.len(), 1_500);
+        assert_eq!(sent.len(), 5_000);
         for (number, span) in sent.iter().enumerate() {
             assert!(span.contains(&format!(" number=Whole({number})")), "{number}: {span}");
         }
+    });
+}
+
+/// A request whose trace is recorded, and a step of it.
+fn recorded() -> (tracing::Span, impl Fn(u32) -> tracing::Span) {
+    let request = info_span!(target: "mainstay_x", parent: None, "request");
+    let parent = request.clone();
+    let step = move |number| info_span!(target: "mainstay_x", parent: &parent, "step", number);
+    (request, step)
+}
+
+/// How the spans end that were sent.
+fn ends(sent: &[String]) -> Vec<&str> {
+    sent.iter().map(|span| span.rsplit(' ').next().unwrap_or("")).collect()
+}
+
+#[test]
+fn v5_the_spans_of_a_trace_are_sent_once_its_first_one_ends_and_later_ones_at_once() {
+    under("off", |world| {
+        let (request, step) = recorded();
+        let late = step(4);
+        drop(step(1));
+        let other = std::thread::spawn({
+            let span = step(2);
+            move || drop(span)
+        });
+        other.join().unwrap();
+        drop(step(3));
+        assert!(world.sent().is_empty(), "the request is under way");
+        drop((request, step));
+        let sent = world.sent();
+        assert_eq!(ends(&sent)[..3], ["number=Whole(1)", "number=Whole(2)", "number=Whole(3)"]);
+        assert!(sent.len() == 4 && sent[3].starts_with("request "), "{sent:?}");
+        drop(late);
+        assert_eq!(ends(&world.sent()), ["number=Whole(4)"]);
+    });
+}
+
+#[test]
+fn v5_a_trace_of_many_spans_or_of_a_long_time_is_sent_before_it_is_over() {
+    under("off", |world| {
+        let (request, step) = recorded();
+        for number in 1..64 {
+            drop(step(number));
+        }
+        assert!(world.sent().is_empty());
+        drop(step(64));
+        assert_eq!(world.sent().len(), 64);
+        drop(step(65));
+        assert!(world.sent().is_empty());
+        std::thread::sleep(Duration::from_secs(1));
+        drop(step(66));
+        assert_eq!(ends(&world.sent()), ["number=Whole(65)", "number=Whole(66)"]);
+        drop((request, step));
+        assert_eq!(world.sent().len(), 1);
     });
 }
