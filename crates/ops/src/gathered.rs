@@ -1,8 +1,9 @@
 //! [`Gathered`]: the fields of a span or an event, bounded and without secrets.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing::field::{Field, Visit};
+use tracing::field::{Field, FieldSet, Visit};
 use tracing::span::Attributes;
 
 use crate::finished_span::{SpanAttributes, SpanKind, SpanValue};
@@ -14,6 +15,21 @@ const ATTRIBUTES_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 1024;
 /// Room for the texts of one span; those of the program are seldom longer together.
 const TEXT_BYTES: usize = 128;
+
+/// Whether anything that may be gathered has a field with the name of a secret. Nothing of the program has: so
+/// names are looked at once, when the places in the code are registered that have them.
+static SECRETS_NAMED: AtomicBool = AtomicBool::new(false);
+
+/// Has to be told of every span and event before its fields are gathered.
+pub(crate) fn register(fields: &FieldSet) {
+    if fields.iter().any(|field| is_secret_name(field.name())) {
+        SECRETS_NAMED.store(true, Ordering::Relaxed);
+    }
+}
+
+fn names_secret(field: &Field) -> bool {
+    SECRETS_NAMED.load(Ordering::Relaxed) && is_secret_name(field.name())
+}
 
 /// The fields of a span or an event. `otel.name` renames a span, `otel.kind` is `server` or
 /// `client`, and `failed = true` marks it as failed.
@@ -47,7 +63,7 @@ impl Gathered {
 
     fn add(&mut self, field: &Field, value: SpanValue<'_>) {
         let value = match value {
-            SpanValue::Text(_) if is_secret_name(field.name()) => SpanValue::Text(REDACTED),
+            SpanValue::Text(_) if names_secret(field) => SpanValue::Text(REDACTED),
             other => other,
         };
         // What is recorded later replaces what the span began with.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::entered;
-use crate::gathered::Gathered;
+use crate::gathered::{self, Gathered};
 use crate::slab::{Slab, SlabId, is_marked};
 use crate::span_export::SpanQueue;
 use crate::trace::{Open, Trace};
@@ -101,6 +102,11 @@ fn around(parent: Option<&Id>, is_contextual: bool) -> Option<SlabId> {
 }
 
 impl Subscriber for Spans {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        gathered::register(metadata.fields());
+        Interest::always()
+    }
+
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }

@@ -19,8 +19,9 @@ use crate::lock::lock;
 use crate::span_export::SpanQueue;
 use crate::trace_ids::Ids;
 
-/// Spans of one trace that are kept; a search has five.
+/// Spans of one trace that are kept at most, and room for those of a search, which has five.
 const KEPT_MAX: usize = 64;
+const KEPT_USUALLY: usize = 8;
 /// Warnings and errors kept with one span.
 const EVENTS_MAX: usize = 16;
 /// How long after its begin spans of a trace are kept: whoever looks for the trace of something that
@@ -86,6 +87,9 @@ impl Trace {
         let (ended_at, is_first) = (Instant::now(), open.is_first);
         let mut kept = lock(&self.kept);
         kept.is_over |= is_first;
+        if kept.spans.is_empty() {
+            kept.spans.reserve(KEPT_USUALLY);
+        }
         kept.spans.push(Ended { span_id, metadata, ended_at, open });
         let is_due = kept.is_over
             || kept.spans.len() >= KEPT_MAX

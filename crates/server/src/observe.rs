@@ -4,6 +4,7 @@
 //! What the span begins follows the request through every thread that enters it; see
 //! `mainstay_ops::correlation`.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,8 @@ impl Observed {
             None => headers.contains_key(CORRELATION),
         };
         let method = route.row.map_or_else(|| known_method(request.method()), |row| ROUTES[row].0);
-        let (span, unfollowed) = begin(ids, || span(method, route.path));
+        let (span, unfollowed) =
+            begin(ids, || span(&figures.span_name(&route, method), method, route.path));
         let _in_flight = InFlight::begin(figures);
         Self { begun, span, route, method, malformed, unfollowed, _in_flight }
     }
@@ -147,11 +149,11 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn span(method: &'static str, route: &str) -> Span {
+fn span(name: &str, method: &'static str, route: &str) -> Span {
     tracing::info_span!(
         parent: None,
         "http.request",
-        "otel.name" = %format_args!("{method} {route}"),
+        "otel.name" = name,
         "otel.kind" = "server",
         "http.request.method" = method,
         "http.route" = route,
@@ -194,7 +196,7 @@ fn say(span: &Span, method: &str, route: &str, ended: &Ended, standing: &Standin
 /// The classes of status codes, as labels.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The figures of each route, looked up once: by then a request's own work has pushed everything else out
+/// The figures of each route and the name of its spans, looked up once: by then a request's own work has pushed everything else out
 /// of the processor's caches, and finding a metric by its labels would fetch all of them again.
 pub(crate) struct Figures {
     in_flight: Gauge,
@@ -203,6 +205,7 @@ pub(crate) struct Figures {
 
 #[derive(Default)]
 struct RouteFigures {
+    span_name: OnceLock<String>,
     duration: OnceLock<Histogram>,
     answers: [OnceLock<Counter>; CLASSES.len()],
 }
@@ -212,6 +215,14 @@ impl Figures {
     pub(crate) fn new() -> Self {
         let in_flight = metrics::gauge!("mainstay_http_requests_in_flight");
         Self { in_flight, routes: ROUTES.iter().map(|_| RouteFigures::default()).collect() }
+    }
+
+    fn span_name(&self, route: &Route, method: &'static str) -> Cow<'_, str> {
+        let name = || format!("{method} {}", route.path);
+        match route.row.map(|row| &self.routes[row]) {
+            Some(known) => Cow::Borrowed(known.span_name.get_or_init(name)),
+            None => Cow::Owned(name()),
+        }
     }
 
     fn ended(&self, route: &Route, method: &'static str, ended: &Ended) {

@@ -84,10 +84,9 @@ impl Process {
         if spans.is_empty() {
             return Vec::new();
         }
-        let scope_spans = field_len(request::SCOPE, self.scope.len()) + spans.len();
-        let resource_spans = field_len(request::RESOURCE, self.resource.len())
-            + field_len(request::SCOPE_SPANS, scope_spans);
-        let bytes = field_len(request::RESOURCE_SPANS, resource_spans);
+        let scope_spans = field_len(self.scope.len()) + spans.len();
+        let resource_spans = field_len(self.resource.len()) + field_len(scope_spans);
+        let bytes = field_len(resource_spans);
         let mut written = Vec::with_capacity(bytes);
         begin(request::RESOURCE_SPANS, resource_spans, &mut written);
         write_bytes(request::RESOURCE, &self.resource, &mut written);
@@ -100,12 +99,15 @@ impl Process {
 
 /// What the length of a span takes, whatever it is: as much as spans may need.
 const LENGTH_BYTES: usize = 3;
+/// What a span takes as a whole, nearly always.
+const USUAL_BYTES: usize = 512;
 
 /// Writes a span as a field of `ScopeSpans`.
 pub(crate) fn write_span(finished: &FinishedSpan<'_>, written: &mut Vec<u8>) {
-    encode_key(request::SPANS, WireType::LengthDelimited, written);
-    let begin = written.len();
-    written.put_bytes(0, LENGTH_BYTES);
+    written.reserve(USUAL_BYTES);
+    let key = key(request::SPANS, WireType::LengthDelimited);
+    written.extend_from_slice(&[key, 0, 0, 0]);
+    let begin = written.len() - LENGTH_BYTES;
     write_message(finished, written);
     let bytes = (written.len() - begin - LENGTH_BYTES) as u64;
     write_length(bytes, begin, written);
@@ -166,6 +168,7 @@ fn write_message(finished: &FinishedSpan<'_>, message: &mut Vec<u8>) {
 }
 
 /// Rare, so that it may allocate.
+#[cold]
 fn write_event(event: &SpanEvent, message: &mut Vec<u8>) {
     let mut written = Vec::new();
     write_fixed(inner::EVENT_TIME, event.at_ns, &mut written);
@@ -177,14 +180,13 @@ fn write_event(event: &SpanEvent, message: &mut Vec<u8>) {
 }
 
 fn write_attribute(field: u32, name: &str, value: SpanValue<'_>, message: &mut Vec<u8>) {
-    // Every one of these fields has a key of one byte.
     let value_len = match value {
-        SpanValue::Text(text) => field_len(inner::TEXT, text.len()),
+        SpanValue::Text(text) => field_len(text.len()),
         SpanValue::Whole(number) => 1 + encoded_len_varint(number.cast_unsigned()),
         SpanValue::Number(_) => 1 + 8,
         SpanValue::Truth(_) => 1 + 1,
     };
-    begin(field, field_len(inner::KEY, name.len()) + field_len(inner::VALUE, value_len), message);
+    begin(field, field_len(name.len()) + field_len(value_len), message);
     write_bytes(inner::KEY, name.as_bytes(), message);
     begin(inner::VALUE, value_len, message);
     match value {
@@ -195,15 +197,22 @@ fn write_attribute(field: u32, name: &str, value: SpanValue<'_>, message: &mut V
     }
 }
 
-/// The key and the length of a field of so many bytes.
-fn begin(field: u32, bytes: usize, message: &mut Vec<u8>) {
-    encode_key(field, WireType::LengthDelimited, message);
-    encode_varint(bytes as u64, message);
+/// The largest number that is written as one byte.
+const ONE_BYTE_MAX: u64 = 0x7f;
+
+/// The key of a field, which takes one byte for all but [`span::FLAGS`].
+fn key(field: u32, wire_type: WireType) -> u8 {
+    debug_assert!(field < 16, "its key has one byte");
+    (field << 3) as u8 | wire_type as u8
 }
 
-/// What a field of so many bytes takes with its key of one byte and its length.
-fn field_len(field: u32, bytes: usize) -> usize {
-    debug_assert!(field < 16, "its key has one byte");
+/// The key and the length of a field of so many bytes.
+fn begin(field: u32, bytes: usize, message: &mut Vec<u8>) {
+    write_varint(key(field, WireType::LengthDelimited), bytes as u64, message);
+}
+
+/// What a field of so many bytes takes with its key and its length.
+fn field_len(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
 }
 
@@ -213,13 +222,22 @@ fn write_bytes(field: u32, bytes: &[u8], message: &mut Vec<u8>) {
 }
 
 fn write_number(field: u32, number: u64, message: &mut Vec<u8>) {
-    encode_key(field, WireType::Varint, message);
-    encode_varint(number, message);
+    write_varint(key(field, WireType::Varint), number, message);
+}
+
+/// Nearly every number is written as one byte: with its key they are one piece.
+fn write_varint(key: u8, number: u64, message: &mut Vec<u8>) {
+    if number <= ONE_BYTE_MAX {
+        message.extend_from_slice(&[key, number as u8]);
+    } else {
+        message.push(key);
+        encode_varint(number, message);
+    }
 }
 
 fn write_fixed(field: u32, number: u64, message: &mut Vec<u8>) {
-    encode_key(field, WireType::SixtyFourBit, message);
-    message.put_u64_le(number);
+    message.push(key(field, WireType::SixtyFourBit));
+    message.extend_from_slice(&number.to_le_bytes());
 }
 
 /// Requests that are written already, in gRPC.
