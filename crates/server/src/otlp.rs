@@ -6,6 +6,7 @@
 //! exports spans or on that of a probe, where no span is recorded.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use prost::bytes::Bytes;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use ureq::config::Config;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout, time};
 
 use crate::otlp_encoding::{self, Process, Written};
 use crate::otlp_headers::OtlpHeaders;
@@ -210,12 +214,12 @@ impl Wire {
             true => base.to_string(),
             false => format!("{base}/v1/traces"),
         };
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .build()
-            .new_agent();
+            .build();
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup::default());
         Self::Http { agent, address }
     }
 
@@ -249,6 +253,26 @@ impl Wire {
             }),
             Self::Http { agent, address } => post(agent, address, request, headers, timeout),
         }
+    }
+}
+
+/// Looks names up as usual. An address in digits is not waited for, and so needs no thread that the usual way
+/// starts with each call to wait for no longer than it may.
+#[derive(Debug, Default)]
+struct Lookup(DefaultResolver);
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        mut timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        if host.parse::<IpAddr>().is_ok() {
+            timeout.after = time::Duration::NotHappening;
+        }
+        self.0.resolve(uri, config, timeout)
     }
 }
 
@@ -294,6 +318,25 @@ mod tests {
     use super::*;
 
     /// R6: the process's own settings and drills reach the collector as any other dependency.
+    #[test]
+    fn an_address_in_digits_is_not_waited_for_and_a_name_is_looked_up() {
+        let within = |address: &str, after: Duration| {
+            let timeout = NextTimeout {
+                after: time::Duration::Exact(after),
+                reason: ureq::Timeout::Global,
+                per_read: None,
+                per_write: None,
+            };
+            let found =
+                Lookup::default().resolve(&address.parse().unwrap(), &Config::default(), timeout);
+            found.map(|all| all.iter().map(|one| (one.ip().is_loopback(), one.port())).collect())
+        };
+        let found = |address: &str, after| -> Vec<_> { within(address, after).unwrap() };
+        assert_eq!(found("http://127.0.0.1:4318/v1/traces", Duration::ZERO), [(true, 4318)]);
+        assert_eq!(found("https://[::1]/v1/traces", Duration::ZERO), [(true, 443)]);
+        assert!(found("http://localhost:7", Duration::from_secs(30)).contains(&(true, 7)));
+    }
+
     #[test]
     fn the_collector_is_listed_set_and_drilled_through_the_pipelines_of_the_process() {
         let pipelines = Pipelines::new(PipelinesConfig::default()).unwrap();
