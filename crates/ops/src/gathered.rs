@@ -16,11 +16,11 @@ const TEXT_BYTES_MAX: usize = 1024;
 /// Room for the texts of one span; those of the program are seldom longer together.
 const TEXT_BYTES: usize = 128;
 
-/// Whether anything that may be gathered has a field with the name of a secret. Nothing of the program has: so
-/// names are looked at once, when the places in the code are registered that have them.
+/// Whether any span or event that is registered has a field with the name of a secret. The program's own have
+/// none, so that their names need not be read each time; once one has, all are.
 static SECRETS_NAMED: AtomicBool = AtomicBool::new(false);
 
-/// Has to be told of every span and event before its fields are gathered.
+/// To be called for every span and event before its fields are gathered: otherwise a secret may be shown.
 pub(crate) fn register(fields: &FieldSet) {
     if fields.iter().any(|field| is_secret_name(field.name())) {
         SECRETS_NAMED.store(true, Ordering::Relaxed);

@@ -415,7 +415,7 @@ mod tests {
         assert_eq!((state.count, state.bytes), (0, 0));
     }
 
-    /// V5: spans that end together are sent together, or not at all.
+    /// V5: what is handed over in one piece is sent in one call, or not at all.
     #[test]
     fn spans_that_end_together_go_into_one_batch() {
         let mut state = State::default();

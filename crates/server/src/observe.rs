@@ -196,8 +196,9 @@ fn say(span: &Span, method: &str, route: &str, ended: &Ended, standing: &Standin
 /// The classes of status codes, as labels.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The figures of each route and the name of its spans, looked up once: by then a request's own work has pushed everything else out
-/// of the processor's caches, and finding a metric by its labels would fetch all of them again.
+/// The figures of each route and the name of its spans, looked up once: by then a request's own work has
+/// pushed everything else out of the processor's caches, and finding a metric by its labels would fetch all
+/// of them again.
 pub(crate) struct Figures {
     in_flight: Gauge,
     routes: Box<[RouteFigures]>,

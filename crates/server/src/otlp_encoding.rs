@@ -113,8 +113,8 @@ pub(crate) fn write_span(finished: &FinishedSpan<'_>, written: &mut Vec<u8>) {
     write_length(bytes, begin, written);
 }
 
-/// Puts a length, known now, in front of a message, in so many bytes as there is room for, though it may
-/// need fewer: a reader takes the zeros in front of a number as part of it.
+/// Puts the length of a message, known now, into the room in front of it. A short one is filled up to that
+/// room with bytes that add nothing, which every reader of protobuf takes.
 fn write_length(bytes: u64, at: usize, written: &mut Vec<u8>) {
     let mut length = bytes;
     for (nth, place) in written[at..at + LENGTH_BYTES].iter_mut().enumerate() {
