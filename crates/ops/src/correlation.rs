@@ -37,11 +37,9 @@ pub fn trace_id() -> Option<u128> {
     with_current(|ids, _| ids.trace_id)
 }
 
-/// The same, if the trace is recorded.
-#[must_use]
-pub fn sampled_trace_id() -> Option<u128> {
-    current_span().filter(|span| is_marked(*span))?;
-    trace_id()
+/// Whether that trace is recorded.
+pub(crate) fn is_recorded() -> bool {
+    current_span().is_some_and(is_marked)
 }
 
 /// The headers that go with a call to a dependency.

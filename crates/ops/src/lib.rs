@@ -14,7 +14,7 @@
 //! | [`incidents`] | what went wrong, for how long, how often |
 //! | [`shutdown`], [`notify`] | how does it end in order, and who is told |
 //! | [`metric_table`], [`meter`], [`exposition`] | what is counted, and how it is told |
-//! | [`correlation`], [`spans`], [`span_export`] | whose work is this, and where in its trace |
+//! | [`correlation`], [`spans`], [`span_export`], [`otlp`] | whose work is this, and where in its trace |
 //! | [`log_lines`], [`telemetry`] | what is said, and who hears it |
 //! | [`audit`] | who changed what, and why |
 //!
@@ -29,7 +29,6 @@ pub mod admission;
 pub mod audit;
 pub mod correlation;
 pub mod exposition;
-pub mod finished_span;
 pub mod flags;
 pub mod handles;
 pub mod health;
@@ -43,6 +42,7 @@ pub mod meter;
 pub mod metric;
 pub mod metric_table;
 pub mod notify;
+pub mod otlp;
 pub mod redact;
 pub mod shutdown;
 pub mod slo;
@@ -54,9 +54,9 @@ pub mod ticker;
 pub mod wall_clock;
 
 mod entered;
-mod gathered;
 mod lock;
 mod receivers;
+mod said;
 mod series;
 mod slab;
 mod trace;

@@ -5,15 +5,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{CounterFn, GaugeFn, HistogramFn};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::correlation;
 use crate::metric::MetricKind;
 
-/// How long a bucket keeps its exemplar: a newer one says nothing more, and taking it costs a clock.
-const EXEMPLAR_AGE: Duration = Duration::from_secs(1);
+/// How long a bucket keeps its exemplar: a newer one says nothing more.
+const EXEMPLAR_AGE_S: u64 = 1;
+/// What tells that time: where there is one, the clock of the system's last tick, for a quarter of the time.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::MonotonicCoarse;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
 
 /// The figures of one metric with one set of labels.
 #[derive(Debug)]
@@ -31,9 +37,17 @@ pub(crate) enum Series {
 pub(crate) struct Buckets {
     bounds: &'static [f64],
     /// One for each bound and one for what is beyond the last.
-    counts: Box<[AtomicU64]>,
-    exemplars: Box<[Mutex<Option<Kept>>]>,
+    counts: Box<[Count]>,
+    exemplars: Box<[Mutex<Option<Exemplar>>]>,
     sum: AtomicU64,
+}
+
+/// What is touched by each observation in a bucket: together, because nothing else is in the caches.
+#[derive(Debug, Default)]
+struct Count {
+    observations: AtomicU64,
+    /// The second from which another exemplar is taken, by the clock that nobody sets.
+    exemplar_due_s: AtomicU64,
 }
 
 /// An observation and the trace in which it was made.
@@ -43,12 +57,6 @@ pub(crate) struct Exemplar {
     pub(crate) value: f64,
     /// When, in seconds since 1970.
     pub(crate) at_s: f64,
-}
-
-#[derive(Debug)]
-struct Kept {
-    exemplar: Exemplar,
-    since: Instant,
 }
 
 /// What a histogram held when it was read.
@@ -66,7 +74,7 @@ impl Series {
             MetricKind::Gauge => Self::Gauge(AtomicU64::new(0f64.to_bits())),
             MetricKind::Histogram(bounds) => Self::Histogram(Box::new(Buckets {
                 bounds,
-                counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+                counts: (0..=bounds.len()).map(|_| Count::default()).collect(),
                 exemplars: (0..=bounds.len()).map(|_| Mutex::new(None)).collect(),
                 sum: AtomicU64::new(0f64.to_bits()),
             })),
@@ -87,36 +95,46 @@ impl Buckets {
             return;
         }
         let at = self.bounds.partition_point(|bound| *bound < value);
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
+        let count = &self.counts[at];
+        count.observations.fetch_add(1, Ordering::Relaxed);
         change(&self.sum, |sum| sum + value);
-        if let Some(trace_id) = correlation::sampled_trace_id() {
-            self.keep(at, trace_id, value);
+        if correlation::is_recorded() && count.is_exemplar_due() {
+            self.keep(at, value);
         }
     }
 
-    /// Keeps an exemplar unless there is a fresh one, or somebody is at it.
-    fn keep(&self, at: usize, trace_id: u128, value: f64) {
+    /// Keeps an exemplar unless somebody is at it.
+    #[cold]
+    fn keep(&self, at: usize, value: f64) {
+        let Some(trace_id) = correlation::trace_id() else { return };
         let Ok(mut kept) = self.exemplars[at].try_lock() else { return };
-        if kept.as_ref().is_some_and(|kept| kept.since.elapsed() < EXEMPLAR_AGE) {
-            return;
-        }
         let at_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let exemplar = Exemplar { trace_id, value, at_s };
-        *kept = Some(Kept { exemplar, since: Instant::now() });
+        *kept = Some(Exemplar { trace_id, value, at_s });
+        self.counts[at].exemplar_due_s.store(now_s() + EXEMPLAR_AGE_S, Ordering::Relaxed);
     }
 
     /// What it holds.
     pub(crate) fn read(&self) -> Reading {
         let mut below = 0;
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
-        let bucket = |((bound, count), kept): ((f64, &AtomicU64), &Mutex<Option<Kept>>)| {
-            below += count.load(Ordering::Relaxed);
-            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            (bound, below, kept.as_ref().map(|kept| kept.exemplar))
+        let bucket = |((bound, count), kept): ((f64, &Count), &Mutex<Option<Exemplar>>)| {
+            below += count.observations.load(Ordering::Relaxed);
+            (bound, below, *kept.lock().unwrap_or_else(PoisonError::into_inner))
         };
         let buckets = bounds.zip(&self.counts).zip(&self.exemplars).map(bucket).collect();
         Reading { buckets, sum: f64::from_bits(self.sum.load(Ordering::Relaxed)) }
     }
+}
+
+impl Count {
+    fn is_exemplar_due(&self) -> bool {
+        now_s() >= self.exemplar_due_s.load(Ordering::Relaxed)
+    }
+}
+
+/// Seconds since some begin. Asked at every observation in a trace that is recorded, and as precise as that needs.
+fn now_s() -> u64 {
+    clock_gettime(CLOCK).tv_sec.unsigned_abs()
 }
 
 fn change(bits: &AtomicU64, change: impl Fn(f64) -> f64) {

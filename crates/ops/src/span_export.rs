@@ -4,10 +4,9 @@
 //! counted. A collector that is gone costs spans, nothing else: one warning when it goes, one line
 //! when it comes back. No span of the export itself is recorded: each batch would cause the next one.
 //!
-//! Spans are written down, as the collector wants them, by the thread that hands them over: what they
-//! gathered is given back there, and what waits is one piece of memory that is used again.
+//! Spans are written down, as the collector wants them, by the thread that hands them over, and what waits is one
+//! piece of memory that is used again.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::finished_span::FinishedSpan;
 use crate::lock::lock;
+use crate::otlp::{FinishedSpan, write_span};
 use crate::trace_ids::{Ids, begin};
 
 /// Spans that wait: three seconds of 1,000 searches a second, at five spans each.
@@ -30,20 +29,14 @@ const BATCH_MAX: u64 = 2_048;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How long a span waits for others at most.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// Bytes that are kept for the next batch, and for the next spans of a thread: what ordinary ones need.
-/// Memory of this size given back in between would be zeroed by the kernel each time.
+/// Bytes that are kept for the next batch: what ordinary ones need. Memory of this size given back in between
+/// would be zeroed by the kernel each time.
 const BATCH_BYTES_KEPT: usize = 1 << 20;
-const WRITTEN_BYTES_KEPT: usize = 4 << 10;
-/// Bytes that are written before they are handed over: what the spans of a request have by far.
-const WRITTEN_BYTES: usize = 64 << 10;
-
-/// Writes a span behind what is there.
-pub type SpanEncoder = fn(&FinishedSpan<'_>, &mut Vec<u8>);
 
 /// Spans, written one after the other.
 #[derive(Debug, Default)]
 pub struct SpanBatch {
-    /// What the sink's encoder wrote.
+    /// Each as a field of the message `ScopeSpans` of OTLP 1.
     pub bytes: Vec<u8>,
     /// How many spans these are.
     pub count: u64,
@@ -51,14 +44,12 @@ pub struct SpanBatch {
 
 /// Where spans are sent.
 pub trait SpanSink: Send {
-    /// What writes spans for it; asked once.
-    fn encoder(&self) -> SpanEncoder;
-
-    /// Sends spans; answers how many the collector rejected. May block; bounds its own time.
+    /// Sends spans; answers how many the collector rejected. May block; bounds its own time. The memory that it
+    /// leaves in the batch is used again.
     ///
     /// # Errors
     /// Why none was taken.
-    fn export(&mut self, batch: &SpanBatch) -> Result<u64, String>;
+    fn export(&mut self, batch: &mut SpanBatch) -> Result<u64, String>;
 }
 
 /// What waits. Requests hand over their spans without waking anybody: the thread sleeps until its batch
@@ -76,31 +67,40 @@ struct State {
     /// Of all batches.
     count: u64,
     bytes: usize,
-    /// Memory for the next batch.
-    spare: Vec<u8>,
+    /// Memory for the next batches: one is filled while another one is sent.
+    spare: [Vec<u8>; 2],
     /// Who waits until all that came before is sent.
     flushes: Vec<SyncSender<()>>,
     closed: bool,
 }
 
 impl State {
-    /// Takes over so many spans unless there is no room for all.
-    fn add(&mut self, spans: &[u8], count: u64) -> bool {
-        if self.count + count > QUEUE_MAX || self.bytes + spans.len() > QUEUE_BYTES_MAX {
+    /// Has a span of at most so many bytes written, unless there is no room for it.
+    fn add(&mut self, bytes_max: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.count >= QUEUE_MAX || self.bytes + bytes_max > QUEUE_BYTES_MAX {
             return false;
         }
-        let is_open = self.batches.back().is_some_and(|it| !it.is_full_with(spans.len(), count));
+        let is_open = self.batches.back().is_some_and(|it| !it.is_full_with(bytes_max));
         if !is_open {
-            let bytes = std::mem::take(&mut self.spare);
+            let bytes = self.spare.iter_mut().max_by_key(|it| it.capacity());
+            let bytes = bytes.map(std::mem::take).unwrap_or_default();
             self.batches.push_back(SpanBatch { bytes, count: 0 });
         }
         if let Some(last) = self.batches.back_mut() {
-            last.bytes.extend_from_slice(spans);
-            last.count += count;
+            let before = last.bytes.len();
+            write(&mut last.bytes);
+            last.count += 1;
+            self.bytes += last.bytes.len() - before;
         }
-        self.count += count;
-        self.bytes += spans.len();
+        self.count += 1;
         true
+    }
+
+    /// Keeps memory in place of what is smaller.
+    fn keep(&mut self, bytes: Vec<u8>) {
+        if let Some(least) = self.spare.iter_mut().min_by_key(|it| it.capacity()) {
+            *least = bytes;
+        }
     }
 
     fn next(&mut self) -> Option<SpanBatch> {
@@ -112,24 +112,21 @@ impl State {
 
     /// Whether the oldest batch can grow no more.
     fn is_full(&self) -> bool {
-        self.batches.len() > 1 || self.batches.front().is_some_and(|it| it.is_full_with(0, 1))
+        self.batches.len() > 1 || self.batches.front().is_some_and(|it| it.is_full_with(0))
     }
 }
 
 impl SpanBatch {
-    /// Whether so many bytes of so many spans do not go in; a batch of nothing takes anything.
-    fn is_full_with(&self, bytes: usize, count: u64) -> bool {
+    /// Whether a span of so many bytes does not go in; a batch of nothing takes anything.
+    fn is_full_with(&self, bytes: usize) -> bool {
         let is_beyond = || self.bytes.len() + bytes > BATCH_BYTES_MAX;
-        self.count > 0 && (self.count + count > BATCH_MAX || is_beyond())
+        self.count > 0 && (self.count >= BATCH_MAX || is_beyond())
     }
 }
 
 /// Where finished spans are handed over. The export ends with the last clone.
 #[derive(Clone)]
-pub struct SpanQueue {
-    encoder: SpanEncoder,
-    entrance: Arc<Entrance>,
-}
+pub struct SpanQueue(Arc<Entrance>);
 
 struct Entrance(Arc<Waiting>);
 
@@ -140,53 +137,30 @@ impl Drop for Entrance {
     }
 }
 
-thread_local! {
-    /// The spans that this thread writes down.
-    static WRITTEN: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
 impl SpanQueue {
-    fn new(encoder: SpanEncoder) -> (Self, Arc<Waiting>) {
+    fn new() -> (Self, Arc<Waiting>) {
         let waiting = Arc::<Waiting>::default();
-        let entrance = Arc::new(Entrance(Arc::clone(&waiting)));
-        (Self { encoder, entrance }, waiting)
+        (Self(Arc::new(Entrance(Arc::clone(&waiting)))), waiting)
     }
 
-    /// Hands over spans. They are written before the lock is taken, which is held for a copy only.
+    /// Hands over spans. They are written down where they wait for others, while the lock is held: any other
+    /// place would be fetched from memory first, which takes longer than writing.
     pub(crate) fn push<'a>(&self, spans: impl Iterator<Item = FinishedSpan<'a>>) {
-        // Whoever ends spans while writing some, or while the thread is torn down, gets memory of its own.
-        let mut written = WRITTEN.try_with(Cell::take).unwrap_or_default();
-        let mut count = 0;
-        for span in spans {
-            (self.encoder)(&span, &mut written);
-            count += 1;
-            // Together as long as they are as small as spans are.
-            if written.len() >= WRITTEN_BYTES {
-                self.add(&written, std::mem::take(&mut count));
-                written.clear();
-            }
-        }
-        if count > 0 {
-            self.add(&written, count);
-        }
-        written.clear();
-        written.shrink_to(WRITTEN_BYTES_KEPT);
-        let _ = WRITTEN.try_with(|kept| kept.set(written));
-    }
-
-    fn add(&self, spans: &[u8], count: u64) {
-        let Waiting { state, changed } = &*self.entrance.0;
-        let mut state = lock(state);
+        let Waiting { state, changed } = &*self.0.0;
+        let (mut state, mut without_room) = (lock(state), 0);
         let (was_empty, was_full) = (state.batches.is_empty(), state.is_full());
-        if !state.add(spans, count) {
-            drop(state);
-            return dropped("queue_full", count);
+        for span in spans {
+            without_room +=
+                u64::from(!state.add(span.bytes_max(), |bytes| write_span(&span, bytes)));
         }
-        let is_full = state.is_full();
+        let (is_empty, is_full) = (state.batches.is_empty(), state.is_full());
         drop(state);
         // The first one begins a batch, and one more fills it.
-        if was_empty || is_full && !was_full {
+        if was_empty && !is_empty || is_full && !was_full {
             changed.notify_one();
+        }
+        if without_room > 0 {
+            dropped("queue_full", without_room);
         }
     }
 }
@@ -202,7 +176,7 @@ impl SpanExport {
     /// # Errors
     /// The system starts no thread.
     pub fn start(sink: Box<dyn SpanSink>) -> std::io::Result<Self> {
-        let (queue, waiting) = SpanQueue::new(sink.encoder());
+        let (queue, waiting) = SpanQueue::new();
         let export = Export { waiting, sink, failing: false };
         thread::Builder::new().name("span-export".into()).spawn(move || export.run())?;
         Ok(Self { queue })
@@ -217,7 +191,7 @@ impl SpanExport {
     /// Sends what waits, at most for `patience`; answers whether all was sent or given up.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, told) = sync_channel(1);
-        let waiting = &self.queue.entrance.0;
+        let waiting = &self.queue.0.0;
         lock(&waiting.state).flushes.push(done);
         waiting.changed.notify_one();
         told.recv_timeout(patience).is_ok()
@@ -274,17 +248,17 @@ impl Export {
     }
 
     /// Hands a batch to the sink, outside of every recorded trace. A sink that panics has failed.
-    fn hand_over(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+    fn hand_over(&mut self, batch: &mut SpanBatch) -> Result<u64, String> {
         let (unrecorded, _) = begin(Ids::unrecorded(), || tracing::info_span!("telemetry.export"));
         let export = AssertUnwindSafe(|| unrecorded.in_scope(|| self.sink.export(batch)));
         catch_unwind(export).unwrap_or_else(|_| Err("the export panicked".to_string()))
     }
 
     fn send(&mut self, mut batch: SpanBatch) {
-        let (count, sent) = (batch.count, self.hand_over(&batch));
+        let (count, sent) = (batch.count, self.hand_over(&mut batch));
         batch.bytes.clear();
         batch.bytes.shrink_to(BATCH_BYTES_KEPT);
-        lock(&self.waiting.state).spare = batch.bytes;
+        lock(&self.waiting.state).keep(batch.bytes);
         match sent {
             Ok(rejected) => {
                 let rejected = rejected.min(count);
@@ -320,7 +294,6 @@ fn dropped(reason: &'static str, count: u64) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::finished_span::{SpanAttributes, SpanKind};
     use crate::spans::{SampleRatio, Spans};
 
     /// Calls a dependency as a pipeline does, or panics with an empty batch.
@@ -331,11 +304,7 @@ mod tests {
     }
 
     impl SpanSink for Calling {
-        fn encoder(&self) -> SpanEncoder {
-            |span, written| written.extend(span.name.as_bytes())
-        }
-
-        fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+        fn export(&mut self, batch: &mut SpanBatch) -> Result<u64, String> {
             assert!(batch.count > 0, "nothing to send");
             call();
             Ok(0)
@@ -345,26 +314,34 @@ mod tests {
     /// V5: otherwise each batch would cause the next one, without end.
     #[test]
     fn spans_of_the_export_itself_are_not_recorded() {
-        let (queue, waiting) = SpanQueue::new(Calling.encoder());
+        let (queue, waiting) = SpanQueue::new();
         let spans = Spans::new(Some(queue.clone()), SampleRatio::new(1.0));
         tracing::subscriber::with_default(spans, || {
             call();
-            let batch = lock(&waiting.state).next().unwrap();
-            assert_eq!((batch.count, &batch.bytes[..]), (1, &b"dependency.attempt"[..]));
+            let mut batch = lock(&waiting.state).next().unwrap();
+            let name = b"dependency.attempt";
+            let is_named = batch.bytes.windows(name.len()).any(|part| part == name);
+            assert!(batch.count == 1 && is_named);
             let mut export = Export { waiting, sink: Box::new(Calling), failing: false };
-            assert_eq!(export.hand_over(&batch), Ok(0));
+            assert_eq!(export.hand_over(&mut batch), Ok(0));
             assert!(lock(&export.waiting.state).batches.is_empty());
-            assert!(export.hand_over(&SpanBatch::default()).unwrap_err().contains("panicked"));
+            let refused = export.hand_over(&mut SpanBatch::default());
+            assert!(refused.unwrap_err().contains("panicked"));
         });
+    }
+
+    fn add(state: &mut State, bytes: usize) -> bool {
+        // What it takes is known better once it is written.
+        state.add(bytes + 100, |written| written.extend(vec![1; bytes]))
     }
 
     /// V5: what waits is bounded, and so is what one call carries.
     #[test]
     fn batches_and_what_waits_are_bounded_by_spans_and_by_bytes() {
         let taken = |bytes: usize| {
-            let (span, mut state) = (vec![1; bytes], State::default());
+            let mut state = State::default();
             let mut count = 0;
-            while state.add(&span, 1) {
+            while add(&mut state, bytes) {
                 count += 1;
             }
             assert_eq!((state.count, state.bytes), (count, bytes * count as usize));
@@ -382,90 +359,52 @@ mod tests {
         assert_eq!(taken(9 << 20), [0; 0]);
     }
 
-    /// V5: what is written before it is handed over is bounded, however many spans end together.
-    #[test]
-    fn spans_that_end_together_are_handed_over_in_pieces() {
-        let name = "n".repeat(10_000);
-        let attributes = SpanAttributes::default();
-        let span = |span_id| FinishedSpan {
-            trace_id: 1,
-            span_id,
-            parent_span_id: 0,
-            state: "",
-            correlation_id: "",
-            name: &name,
-            kind: SpanKind::Internal,
-            begun_ns: 0,
-            ended_ns: 0,
-            attributes: &attributes,
-            events: &[],
-            failed: false,
-        };
-        let (queue, waiting) = SpanQueue::new(|span, written| {
-            assert!(written.len() < WRITTEN_BYTES, "{} are waiting", written.len());
-            written.extend(span.name.as_bytes());
-            written.push(span.span_id as u8);
-        });
-        queue.push((0..250).map(span));
-        let mut state = lock(&waiting.state);
-        assert_eq!((state.count, state.bytes), (250, 250 * 10_001));
-        let batches = std::iter::from_fn(|| state.next());
-        let bytes: Vec<u8> = batches.flat_map(|batch| batch.bytes).collect();
-        assert!(bytes.chunks(10_001).zip(0..).all(|(span, id)| span[10_000] == id));
-        assert_eq!((state.count, state.bytes), (0, 0));
-    }
-
-    /// V5: what is handed over in one piece is sent in one call, or not at all.
-    #[test]
-    fn spans_that_end_together_go_into_one_batch() {
-        let mut state = State::default();
-        assert!(state.add(&[0; 300], BATCH_MAX - 2));
-        assert!(state.add(&[0; 300], 3));
-        assert_eq!(state.next().map(|batch| batch.count), Some(BATCH_MAX - 2));
-        assert!(!state.add(&[0; 300], QUEUE_MAX - 2));
-        assert!(state.add(&[0; 300], QUEUE_MAX - 3));
-    }
-
     #[test]
     fn a_batch_is_due_once_another_span_does_not_go_in() {
         let mut state = State::default();
         for _ in 1..BATCH_MAX {
-            state.add(b"span", 1);
+            add(&mut state, 4);
         }
         assert!(!state.is_full());
-        state.add(b"span", 1);
+        add(&mut state, 4);
         assert!(state.is_full());
         let mut state = State::default();
-        state.add(&vec![1; BATCH_BYTES_MAX], 1);
+        add(&mut state, BATCH_BYTES_MAX);
         assert!(!state.is_full());
-        state.add(b"span", 1);
+        add(&mut state, 4);
         assert!(state.is_full());
     }
 
-    /// A sink that gets what a sink got before may see nothing of it.
+    /// Of two batches at a time, because one is filled while another one is sent.
     #[test]
     fn memory_is_used_again_and_given_back_where_it_is_large() {
         struct Kept;
         impl SpanSink for Kept {
-            fn encoder(&self) -> SpanEncoder {
-                |span, written| written.extend(span.name.as_bytes())
-            }
-            fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
+            fn export(&mut self, batch: &mut SpanBatch) -> Result<u64, String> {
                 Err(format!("{} of {} bytes", batch.count, batch.bytes.len()))
             }
         }
-        let (_queue, waiting) = SpanQueue::new(Kept.encoder());
+        let (_queue, waiting) = SpanQueue::new();
         let mut export = Export { waiting, sink: Box::new(Kept), failing: false };
-        for bytes in [100, 2 << 20, 200] {
-            let batch = {
-                let mut state = lock(&export.waiting.state);
-                assert!(state.add(&vec![1; bytes], 1));
-                state.next().unwrap()
-            };
+        let next = |export: &mut Export, bytes| {
+            let mut state = lock(&export.waiting.state);
+            assert!(add(&mut state, bytes));
+            let batch = state.next().unwrap();
             assert_eq!((batch.bytes.len(), batch.count), (bytes, 1));
-            export.send(batch);
-            let kept = lock(&export.waiting.state).spare.capacity();
-            assert!((1..=BATCH_BYTES_KEPT).contains(&kept), "{kept}");
+            batch
+        };
+        for bytes in [100, 2 << 20, 200] {
+            let (first, second) = (next(&mut export, bytes), next(&mut export, bytes));
+            let memory = [first.bytes.as_ptr(), second.bytes.as_ptr()];
+            export.send(first);
+            export.send(second);
+            let state = lock(&export.waiting.state);
+            for spare in &state.spare {
+                assert!(
+                    (bytes.min(BATCH_BYTES_KEPT)..=BATCH_BYTES_KEPT).contains(&spare.capacity())
+                );
+                assert!(bytes > BATCH_BYTES_KEPT || memory.contains(&spare.as_ptr()));
+            }
         }
     }
 }

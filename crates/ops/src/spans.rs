@@ -6,8 +6,8 @@
 //! a request.
 //!
 //! Invariants: a span takes the ids of the nearest span around it that has some; a span without one
-//! takes those lent by [`crate::trace_ids::begin`], else new ones. Nothing is gathered for a trace
-//! that is not recorded. What one span gathers is bounded.
+//! takes those lent by [`crate::trace_ids::begin`], else new ones. Nothing is written down for a
+//! trace that is not recorded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::entered;
-use crate::gathered::{self, Gathered};
+use crate::said::{Said, register};
 use crate::slab::{Slab, SlabId, is_marked};
 use crate::span_export::SpanQueue;
-use crate::trace::{Open, Trace};
+use crate::trace::{RecordId, Trace};
 use crate::trace_ids::{self, Ids};
 
 /// What our crates' targets begin with; spans of other crates are not ours to export.
@@ -39,7 +39,7 @@ struct Node {
     /// That span, if it is not ours: warnings belong to it.
     ours: Option<SlabId>,
     /// Only for spans of ours in recorded traces.
-    open: Option<Box<Open>>,
+    recorded: Option<RecordId>,
 }
 
 /// Where an open span stands in its trace: the ids, and its own or that of the span around it.
@@ -103,7 +103,7 @@ fn around(parent: Option<&Id>, is_contextual: bool) -> Option<SlabId> {
 
 impl Subscriber for Spans {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        gathered::register(metadata.fields());
+        register(metadata.fields());
         Interest::always()
     }
 
@@ -118,20 +118,19 @@ impl Subscriber for Spans {
         if !Self::wants(metadata) {
             let marked = parent.as_ref().is_some_and(|(trace, _)| trace.ids.is_sampled());
             let ours = outer.and_then(nearest_of_ours);
-            return id(OPEN.insert(Node { metadata, place: parent, ours, open: None }, marked));
+            return id(OPEN.insert(Node { metadata, place: parent, ours, recorded: None }, marked));
         }
         let is_first = parent.is_none();
         let (trace, parent_span_id) = parent.unwrap_or_else(|| {
             let mut ids = trace_ids::lent().unwrap_or_else(Ids::background);
             ids.decide(self.sample_ratio.get());
             let parent_span_id = ids.parent_span_id;
-            (Arc::new(Trace::new(ids)), parent_span_id)
+            (Arc::new(Trace::new(ids, self.queue.is_some())), parent_span_id)
         });
-        let recorded = trace.ids.is_sampled();
-        let open = (recorded && self.queue.is_some())
-            .then(|| Box::new(Open::begin(attributes, parent_span_id, is_first)));
-        let place = Some((trace, trace_ids::random_id()));
-        id(OPEN.insert(Node { metadata, place, ours: None, open }, recorded))
+        let (span_id, marked) = (trace_ids::random_id(), trace.ids.is_sampled());
+        let recorded = trace.begin(attributes, span_id, parent_span_id, is_first);
+        let place = Some((trace, span_id));
+        id(OPEN.insert(Node { metadata, place, ours: None, recorded }, marked))
     }
 
     fn record(&self, id: &Id, values: &Record<'_>) {
@@ -140,11 +139,10 @@ impl Subscriber for Spans {
             return;
         }
         // Not while the span is locked: what is recorded is written by code that may log.
-        let mut gathered = Gathered::default();
-        values.record(&mut gathered);
+        let said = Said::later(values);
         OPEN.with(id, |node| {
-            if let Some(open) = &mut node.open {
-                open.gathered.take_over(gathered);
+            if let (Some((trace, _)), Some(recorded)) = (&node.place, node.recorded) {
+                trace.say(recorded, &said);
             }
         });
     }
@@ -155,11 +153,11 @@ impl Subscriber for Spans {
         let outer = around(event.parent(), event.is_contextual()).filter(|span| is_marked(*span));
         let Some(outer) = outer.filter(|_| Self::wants(event.metadata())) else { return };
         let Some(ours) = nearest_of_ours(outer) else { return };
-        let mut gathered = Gathered::default();
-        event.record(&mut gathered);
+        let (said, is_error) = (Said::in_event(event), *event.metadata().level() == Level::ERROR);
         OPEN.with(ours, |node| {
-            let (Some((trace, _)), Some(open)) = (&node.place, &mut node.open) else { return };
-            open.event(trace, *event.metadata().level() == Level::ERROR, gathered);
+            if let (Some((trace, _)), Some(recorded)) = (&node.place, node.recorded) {
+                trace.event(recorded, is_error, said);
+            }
         });
     }
 
@@ -200,8 +198,8 @@ pub(crate) fn hold(id: &Id) -> Id {
 /// Answers whether it was the last who held the span: then it ends.
 pub(crate) fn release(id: &Id, queue: Option<&SpanQueue>) -> bool {
     let Some(node) = OPEN.release(id.into_u64()) else { return false };
-    if let (Some((trace, span_id)), Some(open), Some(queue)) = (node.place, node.open, queue) {
-        trace.end(span_id, node.metadata, open, queue);
+    if let (Some((trace, _)), Some(recorded), Some(queue)) = (node.place, node.recorded, queue) {
+        trace.end(recorded, queue);
     }
     true
 }

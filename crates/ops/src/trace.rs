@@ -1,11 +1,11 @@
-//! [`Trace`]: the ids of a trace, and those of its spans that have ended.
+//! [`Trace`]: the ids of a trace, and its spans that are recorded.
 //!
 //! A span ends on the thread that worked for it, where a search has left nothing in the processor's caches of
 //! what writes spans down. So spans that end are kept, and written one after the other by the thread that ends
-//! the span with which the trace began here.
+//! the span with which the trace began here. All of them stand in one piece of memory.
 //!
-//! Invariants: no more than [`KEPT_MAX`] spans are kept, and none once the first span has ended or
-//! [`KEPT_FOR`] has passed since it began.
+//! Invariants: no more than [`KEPT_MAX`] spans that have ended are kept, and none once the first span has ended
+//! or [`KEPT_FOR`] has passed since it began.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,17 +13,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::Metadata;
 use tracing::span::Attributes;
 
-use crate::finished_span::{FinishedSpan, SpanEvent, SpanKind};
-use crate::gathered::Gathered;
 use crate::lock::lock;
+use crate::otlp::FinishedSpan;
+use crate::said::Said;
 use crate::span_export::SpanQueue;
 use crate::trace_ids::Ids;
 
 /// Spans of one trace that are kept at most, and room for those of a search, which has five.
 const KEPT_MAX: usize = 64;
-const KEPT_USUALLY: usize = 8;
-/// Warnings and errors kept with one span.
-const EVENTS_MAX: usize = 16;
+const SPANS_USUALLY: usize = 8;
 /// How long after its begin spans of a trace are kept: whoever looks for the trace of something that
 /// takes long, or hangs, finds what has ended.
 const KEPT_FOR: Duration = Duration::from_secs(1);
@@ -32,115 +30,212 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 pub(crate) struct Trace {
     /// What ties its spans together.
     pub(crate) ids: Ids,
+    /// Only where somebody records it.
+    recording: Option<Recording>,
+}
+
+struct Recording {
     /// When it began, by both clocks: all times of its spans are told by one, which nobody sets.
     begun: SystemTime,
     begun_at: Instant,
-    kept: Mutex<Kept>,
+    records: Mutex<Records>,
 }
 
 #[derive(Default)]
-struct Kept {
-    spans: Vec<Ended>,
+struct Records {
+    /// Those of spans that are open, and of those that have ended and wait.
+    all: Vec<Option<Record>>,
+    ended: usize,
+    /// Places of all that are free.
+    free: usize,
     /// The span with which it began has ended.
     is_over: bool,
 }
 
-/// What a recorded span gathers while it is open.
-pub(crate) struct Open {
+/// Where the record of an open span stands in its trace.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordId(u32);
+
+/// A span that is recorded.
+struct Record {
+    metadata: &'static Metadata<'static>,
+    span_id: u64,
+    /// 0 for none.
     parent_span_id: u64,
+    begun_ns: u64,
+    /// 0 as long as it is open.
+    ended_ns: u64,
+    said: Said,
     /// Whether the trace began with it, here.
     is_first: bool,
-    begun_at: Instant,
-    pub(crate) gathered: Gathered,
-    events: Vec<SpanEvent>,
-}
-
-struct Ended {
-    span_id: u64,
-    metadata: &'static Metadata<'static>,
-    ended_at: Instant,
-    open: Box<Open>,
 }
 
 impl Trace {
-    /// One that begins now.
-    pub(crate) fn new(ids: Ids) -> Self {
-        let (begun, begun_at) = (SystemTime::now(), Instant::now());
-        Self { ids, begun, begun_at, kept: Mutex::default() }
+    /// One that begins now, and is recorded if its ids say so and somebody does.
+    pub(crate) fn new(ids: Ids, is_anybody_there: bool) -> Self {
+        let is_recorded = is_anybody_there && ids.is_sampled();
+        let recording = is_recorded.then(|| Recording {
+            begun: SystemTime::now(),
+            begun_at: Instant::now(),
+            records: Mutex::default(),
+        });
+        Self { ids, recording }
     }
 
+    /// A span of it begins; nothing where it is not recorded.
+    pub(crate) fn begin(
+        &self,
+        attributes: &Attributes<'_>,
+        span_id: u64,
+        parent_span_id: u64,
+        is_first: bool,
+    ) -> Option<RecordId> {
+        let recording = self.recording.as_ref()?;
+        // Not while the records are locked: what is said is written by code that may log.
+        let said = Said::at_first(attributes);
+        let metadata = attributes.metadata();
+        let begun_ns = recording.nanoseconds(Instant::now());
+        let ended_ns = 0;
+        let record =
+            Record { metadata, span_id, parent_span_id, begun_ns, ended_ns, said, is_first };
+        Some(lock(&recording.records).add(record))
+    }
+
+    /// What one of its spans says later counts.
+    pub(crate) fn say(&self, span: RecordId, said: &Said) {
+        let Some(recording) = &self.recording else { return };
+        if let Some(record) = lock(&recording.records).of(span) {
+            record.said.add_later(said);
+        }
+    }
+
+    /// A warning or an error is logged inside one of its spans.
+    pub(crate) fn event(&self, span: RecordId, is_error: bool, event: Said) {
+        let Some(recording) = &self.recording else { return };
+        let at_ns = recording.nanoseconds(Instant::now());
+        if let Some(record) = lock(&recording.records).of(span) {
+            record.said.add_event(at_ns, is_error, event);
+        }
+    }
+
+    /// A span of it ends.
+    pub(crate) fn end(&self, span: RecordId, queue: &SpanQueue) {
+        let Some(recording) = &self.recording else { return };
+        let ended_at = Instant::now();
+        let mut records = lock(&recording.records);
+        let Some(record) = records.of(span) else { return };
+        record.ended_ns = recording.nanoseconds(ended_at).max(1);
+        let is_first = record.is_first;
+        records.is_over |= is_first;
+        records.ended += 1;
+        let is_due = records.is_over
+            || records.ended >= KEPT_MAX
+            || ended_at.saturating_duration_since(recording.begun_at) >= KEPT_FOR;
+        if is_due {
+            records.hand_over(&self.ids, queue);
+        }
+    }
+}
+
+impl Recording {
     /// A time in nanoseconds since 1970.
     fn nanoseconds(&self, at: Instant) -> u64 {
         let since = self.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = since + at.saturating_duration_since(self.begun_at);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
+}
 
-    /// A span of it ends.
-    pub(crate) fn end(
-        &self,
-        span_id: u64,
-        metadata: &'static Metadata<'static>,
-        open: Box<Open>,
-        queue: &SpanQueue,
-    ) {
-        let (ended_at, is_first) = (Instant::now(), open.is_first);
-        let mut kept = lock(&self.kept);
-        kept.is_over |= is_first;
-        if kept.spans.is_empty() {
-            kept.spans.reserve(KEPT_USUALLY);
+impl Records {
+    fn add(&mut self, record: Record) -> RecordId {
+        let free = (self.free > 0).then(|| self.all.iter().position(Option::is_none)).flatten();
+        if let Some(at) = free {
+            self.free -= 1;
+            self.all[at] = Some(record);
+            return RecordId(at as u32);
         }
-        kept.spans.push(Ended { span_id, metadata, ended_at, open });
-        let is_due = kept.is_over
-            || kept.spans.len() >= KEPT_MAX
-            || ended_at.saturating_duration_since(self.begun_at) >= KEPT_FOR;
-        if is_due {
-            let spans = std::mem::take(&mut kept.spans);
-            drop(kept);
-            queue.push(spans.iter().map(|span| span.of(self)));
+        if self.all.is_empty() {
+            self.all.reserve(SPANS_USUALLY);
         }
+        self.all.push(Some(record));
+        RecordId(self.all.len() as u32 - 1)
+    }
+
+    fn of(&mut self, span: RecordId) -> Option<&mut Record> {
+        self.all.get_mut(span.0 as usize)?.as_mut()
+    }
+
+    /// Hands over what has ended.
+    fn hand_over(&mut self, ids: &Ids, queue: &SpanQueue) {
+        let has_ended = |record: &&Record| record.ended_ns > 0;
+        let ended = self.all.iter().flatten().filter(has_ended);
+        queue.push(ended.map(|record| record.finished(ids)));
+        for place in &mut self.all {
+            place.take_if(|record| has_ended(&&*record));
+        }
+        self.free += std::mem::take(&mut self.ended);
     }
 }
 
-impl Open {
-    /// A span begins.
-    pub(crate) fn begin(attributes: &Attributes<'_>, parent_span_id: u64, is_first: bool) -> Self {
-        Self {
-            parent_span_id,
-            is_first,
-            begun_at: Instant::now(),
-            gathered: Gathered::of(attributes),
-            events: Vec::new(),
-        }
-    }
-
-    /// A warning or an error is logged inside it.
-    pub(crate) fn event(&mut self, trace: &Trace, is_error: bool, event: Gathered) {
-        self.gathered.failed |= is_error;
-        if self.events.len() < EVENTS_MAX {
-            let at_ns = trace.nanoseconds(Instant::now());
-            let Gathered { message, attributes, .. } = event;
-            self.events.push(SpanEvent { at_ns, message, attributes });
-        }
-    }
-}
-
-impl Ended {
-    fn of<'a>(&'a self, trace: &'a Trace) -> FinishedSpan<'a> {
-        let Open { parent_span_id, begun_at, gathered, events, .. } = &*self.open;
+impl Record {
+    fn finished<'a>(&'a self, ids: &'a Ids) -> FinishedSpan<'a> {
         FinishedSpan {
-            trace_id: trace.ids.trace_id,
+            ids,
             span_id: self.span_id,
-            parent_span_id: *parent_span_id,
-            state: &trace.ids.state,
-            correlation_id: &trace.ids.correlation,
-            name: gathered.name.as_deref().unwrap_or(self.metadata.name()),
-            kind: gathered.kind.unwrap_or(SpanKind::Internal),
-            begun_ns: trace.nanoseconds(*begun_at),
-            ended_ns: trace.nanoseconds(self.ended_at),
-            attributes: &gathered.attributes,
-            events,
-            failed: gathered.failed,
+            parent_span_id: self.parent_span_id,
+            name: if self.said.is_named() { "" } else { self.metadata.name() },
+            kind: self.said.kind(),
+            begun_ns: self.begun_ns,
+            ended_ns: self.ended_ns,
+            failed: self.said.failed(),
+            said: self.said.bytes(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::entered::current_span;
+    use crate::span_export::{SpanBatch, SpanExport, SpanSink};
+    use crate::spans::{SampleRatio, Spans, place_of};
+
+    struct Counting(std::sync::mpsc::Sender<u64>);
+
+    impl SpanSink for Counting {
+        fn export(&mut self, batch: &mut SpanBatch) -> Result<u64, String> {
+            self.0.send(batch.count).map_err(|error| error.to_string())?;
+            Ok(0)
+        }
+    }
+
+    /// V5: a trace that goes on and on takes room for what is open, and for what it may keep.
+    #[test]
+    fn places_of_spans_that_were_handed_over_are_used_again() {
+        let (send, counts) = std::sync::mpsc::channel();
+        let export = SpanExport::start(Box::new(Counting(send))).unwrap();
+        let spans = Spans::new(Some(export.queue()), SampleRatio::new(1.0));
+        tracing::subscriber::with_default(spans, || {
+            let begin = || tracing::info_span!(target: "mainstay_test", "one");
+            let first = begin();
+            let inside = first.enter();
+            let (trace, _) = current_span().and_then(place_of).unwrap();
+            let places = || lock(&trace.recording.as_ref().unwrap().records).all.len();
+            let mut open: Vec<_> = (0..3).map(|_| begin()).collect();
+            for _ in 0..1_000 {
+                open.push(begin());
+                // Those that stay open the longest lie between those that have ended.
+                open.remove(1);
+            }
+            assert!(places() <= KEPT_MAX + 5, "{}", places());
+            drop(inside);
+            drop(first);
+            open.clear();
+            let records = lock(&trace.recording.as_ref().unwrap().records);
+            assert_eq!((records.free, records.ended), (records.all.len(), 0));
+        });
+        assert!(export.flush(Duration::from_secs(30)));
+        assert_eq!(counts.try_iter().sum::<u64>(), 1_004);
     }
 }

@@ -36,7 +36,7 @@ mod nearest;
 mod observe;
 mod operations;
 mod other_site;
-mod otlp_encoding;
+mod otlp_codec;
 mod reload;
 mod route;
 mod route_kind;

@@ -6,14 +6,15 @@
 //! exports spans or on that of a probe, where no span is recorded.
 
 use std::fmt;
+use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
-use mainstay_ops::finished_span::SpanValue;
-use mainstay_ops::span_export::{SpanBatch, SpanEncoder, SpanSink};
+use mainstay_ops::otlp::{RequestHead, SpanValue};
+use mainstay_ops::span_export::{SpanBatch, SpanSink};
 use mainstay_resilience::{
     Attempt, Classify, Clock, Context, Criticality, Deadline, Dependency, DependencyKind,
     ErrorKind, Injected, Pipelines, Priority, Verdict, classify_http_status,
@@ -24,11 +25,12 @@ use prost::bytes::Bytes;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use ureq::SendBody;
 use ureq::config::Config;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout, time};
 
-use crate::otlp_encoding::{self, Process, Written};
+use crate::otlp_codec::{Request, Written};
 use crate::otlp_headers::OtlpHeaders;
 
 /// The service's name in pipelines, metrics and settings (`service.telemetry.attempts`).
@@ -37,6 +39,8 @@ pub const SERVICE: &str = "telemetry";
 const ENDPOINT: &str = "otlp";
 /// The longest answer that is read, in bytes; a collector answers with some counts.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// Bytes that are sent over HTTP at a time: what is copied for that stays in the processor's caches.
+const SENT_BYTES: usize = 32 << 10;
 /// What takes spans, in gRPC.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
@@ -71,7 +75,7 @@ pub struct Collector(Arc<Sender>);
 struct Sender {
     wire: Wire,
     headers: OtlpHeaders,
-    process: Process,
+    head: RequestHead,
     pipelines: Pipelines,
     dependency: Dependency,
     timeout: Duration,
@@ -140,7 +144,7 @@ impl Collector {
         };
         pipelines.declare_service(SERVICE, DependencyKind::Http, Criticality::Informative);
         let dependency = pipelines.endpoint(SERVICE, ENDPOINT).dependency().clone();
-        let process = Process::new(&[
+        let head = RequestHead::new(&[
             ("service.name", SpanValue::Text(&service_name)),
             ("service.version", SpanValue::Text(env!("CARGO_PKG_VERSION"))),
             ("process.pid", SpanValue::Whole(i64::from(std::process::id()))),
@@ -148,7 +152,7 @@ impl Collector {
         let sender = Arc::new(Sender {
             wire,
             headers,
-            process,
+            head,
             pipelines: pipelines.clone(),
             dependency,
             timeout,
@@ -156,26 +160,23 @@ impl Collector {
         let weak = Arc::downgrade(&sender);
         sender.dependency.probe_by(move || {
             let sender = weak.upgrade().ok_or("spans are no longer exported")?;
-            sender.export(&SpanBatch::default()).map(drop)
+            sender.export(&mut Vec::new()).map(drop)
         });
         Ok(Self(sender))
     }
 }
 
 impl SpanSink for Collector {
-    fn encoder(&self) -> SpanEncoder {
-        otlp_encoding::write_span
-    }
-
-    fn export(&mut self, batch: &SpanBatch) -> Result<u64, String> {
-        self.0.export(batch)
+    fn export(&mut self, batch: &mut SpanBatch) -> Result<u64, String> {
+        self.0.export(&mut batch.bytes)
     }
 }
 
 impl Sender {
-    fn export(&self, batch: &SpanBatch) -> Result<u64, String> {
-        // Without spans as a probe sends it: a collector takes it and has nothing to pass on.
-        let request = Bytes::from(self.process.request(&batch.bytes));
+    /// Without spans as a probe sends it: a collector takes it and has nothing to pass on.
+    fn export(&self, spans: &mut Vec<u8>) -> Result<u64, String> {
+        let head = Bytes::from(self.head.before(spans.len()));
+        let request = Request { head, spans: Bytes::from(std::mem::take(spans)) };
         let send = |attempt: Attempt| {
             self.dependency.faults().strike()?;
             let left = attempt.deadline().remaining(attempt.began());
@@ -185,6 +186,8 @@ impl Sender {
         let deadline = Deadline::after(&Clock::system(), self.timeout.saturating_mul(3));
         let context = Context::within(deadline).priority(Priority::Background);
         let answer = self.pipelines.run(SERVICE, ENDPOINT, context, send);
+        // Whose memory is used again, unless an attempt that was given up holds it still.
+        *spans = Vec::from(request.spans);
         let answer = answer.map_err(|error| error.to_string())?;
         let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
         Ok(u64::try_from(rejected).unwrap_or(0))
@@ -218,6 +221,7 @@ impl Wire {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            .output_buffer_size(SENT_BYTES)
             .build();
         let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup::default());
         Self::Http { agent, address }
@@ -225,7 +229,7 @@ impl Wire {
 
     fn send(
         &self,
-        request: &Bytes,
+        request: &Request,
         headers: &OtlpHeaders,
         timeout: Duration,
     ) -> Result<ExportTraceServiceResponse, Refusal> {
@@ -279,7 +283,7 @@ impl Resolver for Lookup {
 fn post(
     agent: &ureq::Agent,
     address: &str,
-    request: &Bytes,
+    request: &Request,
     headers: &OtlpHeaders,
     timeout: Duration,
 ) -> Result<ExportTraceServiceResponse, Refusal> {
@@ -292,9 +296,12 @@ fn post(
     };
     let given = headers.map().iter();
     let post = agent.post(address).header("content-type", "application/x-protobuf");
+    // Sent as it stands: with its length, a reader is not copied in between.
+    let post = post.header("content-length", request.len());
+    let mut body = request.head.chain(&request.spans[..]);
     let post = given.fold(post, |post, (name, value)| post.header(name, value));
     let post = post.config().timeout_global(Some(timeout)).build();
-    let mut answer = post.send(&request[..]).map_err(failed)?;
+    let mut answer = post.send(SendBody::from_reader(&mut body)).map_err(failed)?;
     let status = answer.status().as_u16();
     if status != 200 {
         let kind = classify_http_status(status).unwrap_or(ErrorKind::BadRequest);
@@ -364,7 +371,7 @@ mod tests {
             pipelines.reload(config).unwrap();
             listed.breaker().reset();
             let before = listed.faults().struck();
-            let refused = collector.export(&SpanBatch::default()).unwrap_err();
+            let refused = collector.export(&mut SpanBatch::default()).unwrap_err();
             assert!(refused.contains("injected error"), "{refused}");
             assert_eq!(listed.faults().struck() - before, u64::from(attempts));
         }
@@ -374,7 +381,7 @@ mod tests {
         assert!(probe().unwrap_err().contains("injected error"));
         assert_eq!(listed.faults().struck() - before, 2);
         listed.breaker().force_open();
-        let refused = collector.export(&SpanBatch::default()).unwrap_err();
+        let refused = collector.export(&mut SpanBatch::default()).unwrap_err();
         assert!(!refused.contains("injected error"), "the breaker refused it: {refused}");
         assert!(nobody_asks.accept().is_err(), "nothing was sent");
         drop(collector);
