@@ -271,7 +271,7 @@ impl Admission {
             return Err(self.below_floor(class, group));
         }
         let gate = self.gate(group);
-        if gate.is_closed_to(class, shared.seed.hash_one(key)) {
+        if gate.is_closed_to(class, || shared.seed.hash_one(key)) {
             return Err(self.queued(class, group, RefusalReason::QueueFull));
         }
         let rates = shared.rates.load();

@@ -172,8 +172,9 @@ impl Gate {
         }
     }
 
-    /// Whether a request would be refused now; a look before its body is read.
-    pub(super) fn is_closed_to(&self, class: Class, key: u64) -> bool {
+    /// Whether a request would be refused now; a look before its body is read. `key` is asked for who it
+    /// comes from, where there is a line.
+    pub(super) fn is_closed_to(&self, class: Class, key: impl FnOnce() -> u64) -> bool {
         let length = self.waiting.load(Ordering::Relaxed);
         // The usual case needs no lock.
         if length == 0 && self.limit.in_use() < self.limit.limit() {
@@ -182,21 +183,21 @@ impl Gate {
         let queue = lock(&self.line);
         let full = queue.line.len() >= queue.config.length as usize;
         let free = queue.line.len() == 0 && self.limit.in_use() < self.limit.limit();
-        full && !free && queue.line.would_refuse(class, key)
+        full && !free && queue.line.would_refuse(class, key())
     }
 
     fn take(&self, class: Class) -> Option<OwnedAdaptivePermit> {
         self.limit.try_acquire_owned(Context::from(class.slot_priority())).ok()
     }
 
-    /// A slot now, a place in the line, or neither.
-    pub(super) fn enter(self: &Arc<Self>, class: Class, key: u64) -> Entered {
+    /// A slot now, a place in the line, or neither. `key` is asked as by [`is_closed_to`](Self::is_closed_to).
+    pub(super) fn enter(self: &Arc<Self>, class: Class, key: impl FnOnce() -> u64) -> Entered {
         if self.waiting.load(Ordering::Relaxed) == 0
             && let Some(permit) = self.take(class)
         {
             return Entered::Now(self.permit(permit));
         }
-        let now = self.clock.now();
+        let (key, now) = (key(), self.clock.now());
         let mut told = Vec::new();
         let entered = {
             let mut queue = lock(&self.line);

@@ -131,7 +131,7 @@ impl Ticket {
         }
         let memory = self.take(load.bytes)?;
         let gate = self.admission.gate(self.group);
-        let key = shared.seed.hash_one(&*self.key);
+        let key = || shared.seed.hash_one(&*self.key);
         let refused = |reason| self.admission.queued(class, self.group, reason);
         let (slot, waited) = match gate.enter(class, key) {
             Entered::Now(slot) => (slot, Duration::ZERO),
