@@ -4,14 +4,13 @@
 //!
 //! Invariant: a decoder of the generated messages reads what stands here; the tests show it.
 
-use std::ops::{DerefMut, Range};
+use std::ops::{Deref, DerefMut, Range};
 
 use prost::encoding::{WireType, decode_varint, encode_varint};
-use smallvec::{Array, SmallVec};
 
 use crate::trace_ids::Ids;
 
-/// What is written to: what a span says, which seldom needs memory of its own, and a batch of spans.
+/// What is written to: what a span says, and a batch of spans.
 pub(crate) trait Buffer: DerefMut<Target = [u8]> {
     /// Adds bytes behind what is there.
     fn put(&mut self, bytes: &[u8]);
@@ -29,15 +28,58 @@ impl Buffer for Vec<u8> {
     }
 }
 
-impl<A: Array<Item = u8>> Buffer for SmallVec<A> {
+/// Bytes that need memory of their own only where they are more than usual.
+pub(crate) struct Short<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+    /// All of them, once they do not go in there.
+    long: Vec<u8>,
+}
+
+impl<const N: usize> Short<N> {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; N], len: 0, long: Vec::new() }
+    }
+
+    /// All of them in memory of their own, from now on.
+    #[cold]
+    fn lengthen(&mut self) -> &mut Vec<u8> {
+        if self.len > 0 {
+            self.long.extend_from_slice(&self.bytes[..self.len]);
+            self.len = 0;
+        }
+        &mut self.long
+    }
+}
+
+impl<const N: usize> Deref for Short<N> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        if self.long.is_empty() { &self.bytes[..self.len] } else { &self.long }
+    }
+}
+
+impl<const N: usize> DerefMut for Short<N> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        if self.long.is_empty() { &mut self.bytes[..self.len] } else { &mut self.long }
+    }
+}
+
+impl<const N: usize> Buffer for Short<N> {
     fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
+        let end = self.len + bytes.len();
+        match self.bytes.get_mut(self.len..end) {
+            Some(place) if self.long.is_empty() => {
+                place.copy_from_slice(bytes);
+                self.len = end;
+            }
+            _ => self.lengthen().put(bytes),
+        }
     }
 
     fn replace(&mut self, place: Range<usize>, bytes: &[u8]) {
-        let at = place.start;
-        self.drain(place);
-        self.insert_from_slice(at, bytes);
+        self.lengthen().replace(place, bytes);
     }
 }
 
@@ -254,23 +296,67 @@ fn write_length(begun: usize, bytes: &mut impl Buffer) {
     }
 }
 
+/// In as few pieces as there are, where all lengths are as short as they nearly always are.
 pub(crate) fn write_attribute(
     field: u32,
     name: &str,
     value: SpanValue<'_>,
     bytes: &mut impl Buffer,
 ) {
+    // What follows the name, but for a text: the value's key and length, and then its own.
+    let mut rest = [0; 13];
+    let (used, text) = match value {
+        SpanValue::Text(text) => {
+            (rest[2], rest[3]) = (key(inner::TEXT, WireType::LengthDelimited), text.len() as u8);
+            (4, text)
+        }
+        SpanValue::Whole(number) => {
+            rest[2] = key(inner::WHOLE, WireType::Varint);
+            (3 + varint(number.cast_unsigned(), &mut rest[3..]), "")
+        }
+        SpanValue::Number(number) => {
+            rest[2] = key(inner::NUMBER, WireType::SixtyFourBit);
+            rest[3..11].copy_from_slice(&number.to_le_bytes());
+            (11, "")
+        }
+        SpanValue::Truth(truth) => {
+            (rest[2], rest[3]) = (key(inner::TRUTH, WireType::Varint), truth.into());
+            (4, "")
+        }
+    };
+    let value_len = used - 2 + text.len();
+    let whole_len = 2 + name.len() + 2 + value_len;
+    if whole_len > ONE_BYTE_MAX {
+        return write_long_attribute(field, name, &rest[2..used], text, bytes);
+    }
+    rest[..2].copy_from_slice(&[key(inner::VALUE, WireType::LengthDelimited), value_len as u8]);
+    let [whole, name_key] = [field, inner::KEY].map(|it| key(it, WireType::LengthDelimited));
+    bytes.put(&[whole, whole_len as u8, name_key, name.len() as u8]);
+    bytes.put(name.as_bytes());
+    bytes.put(&rest[..used]);
+    bytes.put(text.as_bytes());
+}
+
+/// `value` is what stands in the value, but for the length of a text and the text itself.
+#[cold]
+fn write_long_attribute(field: u32, name: &str, value: &[u8], text: &str, bytes: &mut impl Buffer) {
     let whole = begin(field, bytes);
     write_bytes(inner::KEY, name.as_bytes(), bytes);
     let inside = begin(inner::VALUE, bytes);
-    match value {
-        SpanValue::Text(text) => write_bytes(inner::TEXT, text.as_bytes(), bytes),
-        SpanValue::Whole(number) => write_number(inner::WHOLE, number.cast_unsigned(), bytes),
-        SpanValue::Number(number) => write_fixed(inner::NUMBER, number.to_bits(), bytes),
-        SpanValue::Truth(truth) => write_number(inner::TRUTH, truth.into(), bytes),
+    if text.is_empty() {
+        bytes.put(value);
+    } else {
+        write_bytes(inner::TEXT, text.as_bytes(), bytes);
     }
     end(inside, bytes);
     end(whole, bytes);
+}
+
+/// Writes a number there; answers how many bytes it takes, ten at most.
+fn varint(number: u64, mut place: &mut [u8]) -> usize {
+    let room = place.len();
+    encode_varint(number, &mut place);
+    room - place.len()
 }
 
 /// The largest number that is written as one byte.
@@ -283,13 +369,13 @@ const fn key(field: u32, wire_type: WireType) -> u8 {
 }
 
 /// Begins a field whose length is not known yet; answers where its content begins.
-pub(crate) fn begin(field: u32, bytes: &mut impl Buffer) -> usize {
+fn begin(field: u32, bytes: &mut impl Buffer) -> usize {
     bytes.put(&[key(field, WireType::LengthDelimited), 0]);
     bytes.len()
 }
 
 /// Ends it: its length stands in the byte in front of it, or, seldom, in more.
-pub(crate) fn end(begun: usize, bytes: &mut impl Buffer) {
+fn end(begun: usize, bytes: &mut impl Buffer) {
     let length = bytes.len() - begun;
     if length <= ONE_BYTE_MAX {
         bytes[begun - 1] = length as u8;
@@ -321,13 +407,10 @@ pub(crate) fn write_bytes(field: u32, content: &[u8], bytes: &mut impl Buffer) {
     bytes.put(content);
 }
 
-pub(crate) fn write_number(field: u32, number: u64, bytes: &mut impl Buffer) {
-    let mut digits = [0; 11];
-    digits[0] = key(field, WireType::Varint);
-    let mut room = &mut digits[1..];
-    encode_varint(number, &mut room);
-    let unused = room.len();
-    bytes.put(&digits[..digits.len() - unused]);
+fn write_number(field: u32, number: u64, bytes: &mut impl Buffer) {
+    let mut digits = [key(field, WireType::Varint); 11];
+    let used = 1 + varint(number, &mut digits[1..]);
+    bytes.put(&digits[..used]);
 }
 
 pub(crate) fn write_fixed(field: u32, number: u64, bytes: &mut impl Buffer) {
@@ -440,7 +523,7 @@ mod tests {
             let (failed, kind, has_parent) = states;
             let parent_span_id = if has_parent { parent_span_id } else { 0 };
             let (state, name, event_name, correlation) = texts;
-            let mut said: SmallVec<[u8; 64]> = SmallVec::new();
+            let mut said = Short::<64>::new();
             let mut proto_attributes = both(span::ATTRIBUTES, &attributes, &mut said);
             if !correlation.is_empty() {
                 proto_attributes.push(key_value("correlation_id", SpanValue::Text(&correlation)));
@@ -529,7 +612,7 @@ mod tests {
         fn a_text_of_any_length_is_written_and_found_again(
             lengths in prop::collection::vec(prop_oneof![0..300usize, 16_300..16_500usize], 1..4),
         ) {
-            let (mut vec, mut small) = (Vec::new(), SmallVec::<[u8; 16]>::new());
+            let (mut vec, mut small) = (Vec::new(), Short::<16>::new());
             for length in &lengths {
                 let text = "t".repeat(*length);
                 write_attribute(span::ATTRIBUTES, &text, SpanValue::Text(&text), &mut vec);

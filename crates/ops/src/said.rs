@@ -7,11 +7,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use smallvec::SmallVec;
 use tracing::field::{Field, FieldSet, Visit};
 use tracing::span::{Attributes, Record};
 
-use crate::otlp::{self, Buffer, SpanKind, SpanValue, inner, span};
+use crate::otlp::{self, Buffer, Short, SpanKind, SpanValue, inner, span};
 use crate::otlp::{write_attribute, write_bytes, write_fixed};
 use crate::redact::{REDACTED, is_secret_name, redacted};
 
@@ -42,7 +41,7 @@ fn names_secret(field: &Field) -> bool {
 /// What a span or an event says, in the fields of its message. `otel.name` renames a span, `otel.kind` is
 /// `server` or `client`, and `failed = true` marks it as failed.
 pub(crate) struct Said {
-    bytes: SmallVec<[u8; USUAL_BYTES]>,
+    bytes: Short<USUAL_BYTES>,
     /// Which fields of its place in the code have said something, a bit each: those have 32 at most.
     fields: u32,
     attributes: u8,
@@ -56,7 +55,7 @@ pub(crate) struct Said {
 impl Said {
     fn nothing(is_of_event: bool) -> Self {
         Self {
-            bytes: SmallVec::new(),
+            bytes: Short::new(),
             fields: 0,
             attributes: 0,
             events: 0,
@@ -121,7 +120,7 @@ impl Said {
         }
         self.fields |= later.fields;
         self.attributes = attributes;
-        self.bytes.extend_from_slice(&later.bytes);
+        self.bytes.put(&later.bytes);
     }
 
     /// The same where something was said before, or there is no room for all.
@@ -134,7 +133,7 @@ impl Said {
                 self.bytes.replace(place, new.whole);
             } else if !is_attribute || self.attributes < ATTRIBUTES_MAX {
                 self.attributes += u8::from(is_attribute);
-                self.bytes.extend_from_slice(new.whole);
+                self.bytes.put(new.whole);
             }
         }
     }

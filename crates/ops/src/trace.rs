@@ -5,7 +5,7 @@
 //! the span with which the trace began here. All of them stand in one piece of memory.
 //!
 //! Invariants: no more than [`KEPT_MAX`] spans that have ended are kept, and none once the first span has ended
-//! or [`KEPT_FOR`] has passed since it began.
+//! or [`KEPT_FOR_NS`] has passed since it began.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,7 +24,7 @@ const KEPT_MAX: usize = 64;
 const SPANS_USUALLY: usize = 8;
 /// How long after its begin spans of a trace are kept: whoever looks for the trace of something that
 /// takes long, or hangs, finds what has ended.
-const KEPT_FOR: Duration = Duration::from_secs(1);
+const KEPT_FOR_NS: u64 = 1_000_000_000;
 
 /// A trace, as far as this process works for it.
 pub(crate) struct Trace {
@@ -35,8 +35,9 @@ pub(crate) struct Trace {
 }
 
 struct Recording {
-    /// When it began, by both clocks: all times of its spans are told by one, which nobody sets.
-    begun: SystemTime,
+    /// When it began, in nanoseconds since 1970 and by the clock that nobody sets: all times of its spans are
+    /// told by that.
+    begun_ns: u64,
     begun_at: Instant,
     records: Mutex<Records>,
 }
@@ -75,7 +76,7 @@ impl Trace {
     pub(crate) fn new(ids: Ids, is_anybody_there: bool) -> Self {
         let is_recorded = is_anybody_there && ids.is_sampled();
         let recording = is_recorded.then(|| Recording {
-            begun: SystemTime::now(),
+            begun_ns: nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
             begun_at: Instant::now(),
             records: Mutex::default(),
         });
@@ -94,7 +95,7 @@ impl Trace {
         // Not while the records are locked: what is said is written by code that may log.
         let said = Said::at_first(attributes);
         let metadata = attributes.metadata();
-        let begun_ns = recording.nanoseconds(Instant::now());
+        let begun_ns = recording.now_ns();
         let ended_ns = 0;
         let record =
             Record { metadata, span_id, parent_span_id, begun_ns, ended_ns, said, is_first };
@@ -112,7 +113,7 @@ impl Trace {
     /// A warning or an error is logged inside one of its spans.
     pub(crate) fn event(&self, span: RecordId, is_error: bool, event: Said) {
         let Some(recording) = &self.recording else { return };
-        let at_ns = recording.nanoseconds(Instant::now());
+        let at_ns = recording.now_ns();
         if let Some(record) = lock(&recording.records).of(span) {
             record.said.add_event(at_ns, is_error, event);
         }
@@ -121,16 +122,16 @@ impl Trace {
     /// A span of it ends.
     pub(crate) fn end(&self, span: RecordId, queue: &SpanQueue) {
         let Some(recording) = &self.recording else { return };
-        let ended_at = Instant::now();
+        let ended_ns = recording.now_ns();
         let mut records = lock(&recording.records);
         let Some(record) = records.of(span) else { return };
-        record.ended_ns = recording.nanoseconds(ended_at).max(1);
+        record.ended_ns = ended_ns.max(1);
         let is_first = record.is_first;
         records.is_over |= is_first;
         records.ended += 1;
         let is_due = records.is_over
             || records.ended >= KEPT_MAX
-            || ended_at.saturating_duration_since(recording.begun_at) >= KEPT_FOR;
+            || ended_ns - recording.begun_ns >= KEPT_FOR_NS;
         if is_due {
             records.hand_over(&self.ids, queue);
         }
@@ -138,12 +139,14 @@ impl Trace {
 }
 
 impl Recording {
-    /// A time in nanoseconds since 1970.
-    fn nanoseconds(&self, at: Instant) -> u64 {
-        let since = self.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let since = since + at.saturating_duration_since(self.begun_at);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    /// The time in nanoseconds since 1970, no earlier than it began.
+    fn now_ns(&self) -> u64 {
+        self.begun_ns.saturating_add(nanoseconds(self.begun_at.elapsed()))
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Records {
