@@ -66,9 +66,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// How long a side answers before it is another one's turn: so short that what the machine does otherwise
 /// meets all of them alike.
 const TURN: Duration = Duration::from_millis(8);
-/// The same beside the side that sends traces: one call carries a thousand spans or more, which are fewer than a
-/// busy server's 2,048.
-const TURN_OF_RECORDED: Duration = Duration::from_millis(100);
+/// The same beside the side that sends traces: one call carries about as many spans as a busy server's, which
+/// are 2,048.
+const TURN_OF_RECORDED: Duration = Duration::from_millis(180);
 /// The part of the time that those take: they have fewer rounds.
 const SHARE_OF_RECORDED: f64 = 0.6;
 

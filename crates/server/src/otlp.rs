@@ -40,7 +40,7 @@ const ENDPOINT: &str = "otlp";
 /// The longest answer that is read, in bytes; a collector answers with some counts.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// Bytes that are sent over HTTP at a time: what is copied for that stays in the processor's caches.
-const SENT_BYTES: usize = 32 << 10;
+const SENT_BYTES: usize = 64 << 10;
 /// What takes spans, in gRPC.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
