@@ -182,3 +182,35 @@ impl HistogramFn for Series {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spans::{SampleRatio, Spans};
+
+    #[test]
+    fn v3_a_bucket_keeps_its_exemplar_for_a_while_and_takes_none_where_nobody_records() {
+        let series = Series::new(MetricKind::Histogram(&[1.0]));
+        let Series::Histogram(buckets) = &series else { panic!("a histogram") };
+        let kept = |value| {
+            buckets.observe(value);
+            buckets.read().buckets[0].2.map(|exemplar| exemplar.value)
+        };
+        let inside = |ratio, value| {
+            let spans = Spans::new(None, SampleRatio::new(ratio));
+            let request = || tracing::info_span!(target: "mainstay_test", "request");
+            tracing::subscriber::with_default(spans, || request().in_scope(|| kept(value)))
+        };
+        assert_eq!((kept(0.1), inside(0.0, 0.2)), (None, None));
+        assert_eq!(inside(1.0, 0.3), Some(0.3));
+        let count = &buckets.counts[0];
+        let due_s = count.exemplar_due_s.load(Ordering::Relaxed);
+        assert!((now_s()..=now_s() + EXEMPLAR_AGE_S).contains(&due_s));
+        // As if no time went by, and then enough.
+        count.exemplar_due_s.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(inside(1.0, 0.4), Some(0.3));
+        count.exemplar_due_s.store(now_s(), Ordering::Relaxed);
+        assert_eq!(inside(1.0, 0.5), Some(0.5));
+        assert_eq!(buckets.read().buckets[1].1, 5);
+    }
+}
