@@ -53,6 +53,7 @@ pub mod telemetry;
 pub mod ticker;
 pub mod wall_clock;
 
+mod buffer;
 mod entered;
 mod lock;
 mod receivers;

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::field::{Field, FieldSet, Visit};
 use tracing::span::{Attributes, Record};
 
-use crate::otlp::{self, Buffer, Short, SpanKind, SpanValue, inner, span};
+use crate::buffer::{Buffer, Short};
+use crate::otlp::{self, SpanKind, SpanValue, inner, span};
 use crate::otlp::{write_attribute, write_bytes, write_fixed};
 use crate::redact::{REDACTED, is_secret_name, redacted};
 
