@@ -29,7 +29,7 @@ const BATCH_MAX: u64 = 2_048;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How long a span waits for others at most.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// Bytes that are kept for the next batch: what ordinary ones need. Memory of this size given back in between
+/// Bytes that are kept for each of the next two batches: what ordinary ones need. Memory of this size given back in between
 /// would be zeroed by the kernel each time.
 const BATCH_BYTES_KEPT: usize = 1 << 20;
 
@@ -143,9 +143,10 @@ impl SpanQueue {
         (Self(Arc::new(Entrance(Arc::clone(&waiting)))), waiting)
     }
 
-    /// Hands over spans. They are written down where they wait for others, while the lock is held: any other
+    /// Hands over spans; answers how many had no room, for [`count_dropped`](Self::count_dropped). They are written down where they wait for others, while the lock is held: any other
     /// place would be fetched from memory first, which takes longer than writing.
-    pub(crate) fn push<'a>(&self, spans: impl Iterator<Item = FinishedSpan<'a>>) {
+    #[must_use]
+    pub(crate) fn push<'a>(&self, spans: impl Iterator<Item = FinishedSpan<'a>>) -> u64 {
         let Waiting { state, changed } = &*self.0.0;
         let (mut state, mut without_room) = (lock(state), 0);
         let (was_empty, was_full) = (state.batches.is_empty(), state.is_full());
@@ -159,8 +160,13 @@ impl SpanQueue {
         if was_empty && !is_empty || is_full && !was_full {
             changed.notify_one();
         }
-        if without_room > 0 {
-            dropped("queue_full", without_room);
+        without_room
+    }
+
+    /// Counts spans that had no room.
+    pub(crate) fn count_dropped(&self, spans: u64) {
+        if spans > 0 {
+            dropped("queue_full", spans);
         }
     }
 }
@@ -295,6 +301,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::spans::{SampleRatio, Spans};
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 
     /// Calls a dependency as a pipeline does, or panics with an empty batch.
     struct Calling;
@@ -328,6 +335,48 @@ mod tests {
             let refused = export.hand_over(&mut SpanBatch::default());
             assert!(refused.unwrap_err().contains("panicked"));
         });
+    }
+
+    /// Counts nothing, and logs that it was asked to.
+    struct Loud;
+
+    impl metrics::Recorder for Loud {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            tracing::warn!(target: "mainstay_test", name = key.name(), "counted");
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    /// V5: a full queue holds nobody up, also where what counts its losses logs inside the trace that lost.
+    #[test]
+    fn who_counts_dropped_spans_may_log_inside_their_trace() {
+        let (done, told) = sync_channel(1);
+        thread::spawn(move || {
+            let (queue, waiting) = SpanQueue::new();
+            lock(&waiting.state).count = QUEUE_MAX;
+            let spans = Spans::new(Some(queue), SampleRatio::new(1.0));
+            let work = || {
+                tracing::info_span!(target: "mainstay_test", "first").in_scope(|| {
+                    (0..100).for_each(|_| call());
+                })
+            };
+            metrics::with_local_recorder(&Loud, || tracing::subscriber::with_default(spans, work));
+            assert!(lock(&waiting.state).batches.is_empty());
+            let _ = done.send(());
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(()));
     }
 
     fn add(state: &mut State, bytes: usize) -> bool {

@@ -132,9 +132,10 @@ impl Trace {
         let is_due = records.is_over
             || records.ended >= KEPT_MAX
             || ended_ns - recording.begun_ns >= KEPT_FOR_NS;
-        if is_due {
-            records.hand_over(&self.ids, queue);
-        }
+        let without_room = if is_due { records.hand_over(&self.ids, queue) } else { 0 };
+        drop(records);
+        // Not while the records are locked: what counts it may log.
+        queue.count_dropped(without_room);
     }
 }
 
@@ -168,15 +169,16 @@ impl Records {
         self.all.get_mut(span.0 as usize)?.as_mut()
     }
 
-    /// Hands over what has ended.
-    fn hand_over(&mut self, ids: &Ids, queue: &SpanQueue) {
+    /// Hands over what has ended; answers how many spans had no room.
+    fn hand_over(&mut self, ids: &Ids, queue: &SpanQueue) -> u64 {
         let has_ended = |record: &&Record| record.ended_ns > 0;
         let ended = self.all.iter().flatten().filter(has_ended);
-        queue.push(ended.map(|record| record.finished(ids)));
+        let without_room = queue.push(ended.map(|record| record.finished(ids)));
         for place in &mut self.all {
             place.take_if(|record| has_ended(&&*record));
         }
         self.free += std::mem::take(&mut self.ended);
+        without_room
     }
 }
 

@@ -324,7 +324,6 @@ mod tests {
 
     use super::*;
 
-    /// R6: the process's own settings and drills reach the collector as any other dependency.
     #[test]
     fn an_address_in_digits_is_not_waited_for_and_a_name_is_looked_up() {
         let within = |address: &str, after: Duration| {
@@ -344,6 +343,7 @@ mod tests {
         assert!(found("http://localhost:7", Duration::from_secs(30)).contains(&(true, 7)));
     }
 
+    /// R6: the process's own settings and drills reach the collector as any other dependency.
     #[test]
     fn the_collector_is_listed_set_and_drilled_through_the_pipelines_of_the_process() {
         let pipelines = Pipelines::new(PipelinesConfig::default()).unwrap();
