@@ -11,6 +11,8 @@ use mainstay_search::document::DocNumber;
 use mainstay_search::method::Method;
 use mainstay_search::request::{Allowed, MethodAnswer, QueryVector, Request, SearchError};
 use mainstay_search::view::Searcher;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::collection::Collection;
 use crate::driven::{Readers, ViewKind};
@@ -128,7 +130,11 @@ impl Collection {
 struct Reply {
     method: Method,
     took: Duration,
+    ended: Instant,
     outcome: Result<Answered, Failure>,
+    /// What the method's thread worked in. It is closed by who began it: what a span consists of would be
+    /// fetched from another processor's caches otherwise.
+    span: Span,
 }
 
 struct Answered {
@@ -218,6 +224,7 @@ impl<'a> Asked<'a> {
     }
 
     fn take(&mut self, reply: Reply) {
+        reply.span.record("otel.ended_ns_ago", reply.ended.elapsed().as_nanos() as u64);
         let Some(turn) = self.turns.iter_mut().find(|turn| turn.method == reply.method) else {
             return;
         };
@@ -381,21 +388,28 @@ fn ask(
         Err(rejection) => return skipped(rejection.explain(), rejection.retry_after()),
     };
     let (owner, question, send) = (Arc::clone(inner), Arc::clone(question), send.clone());
-    let span = tracing::info_span!("search.method", method = method.name(), indexed_through);
+    let span = tracing::info_span!(
+        "search.method",
+        method = method.name(),
+        indexed_through,
+        "otel.ended_ns_ago" = Empty,
+    );
     // Where nobody records the trace its thread works for the search as a whole.
-    let span = if span.is_disabled() { tracing::Span::current() } else { span };
+    let span = if span.is_disabled() { Span::current() } else { span };
     let job = Box::new(move || {
-        let _inside = span.enter();
         let started = Instant::now();
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| answer(&owner, &question, method, &*searcher)));
-        let outcome = outcome.unwrap_or_else(|panic| {
-            let message = panic_message(panic.as_ref());
-            tracing::error!(%method, panic = message, "search method panicked");
-            Err(Failure::Method(format!("panic: {message}")))
+        let outcome = span.in_scope(|| {
+            let asked = || answer(&owner, &question, method, &*searcher);
+            catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|panic| {
+                let message = panic_message(panic.as_ref());
+                tracing::error!(%method, panic = message, "search method panicked");
+                Err(Failure::Method(format!("panic: {message}")))
+            })
         });
+        let ended = Instant::now();
+        let took = ended - started;
         // Nobody listens any more when the deadline has passed.
-        let _ = send.send(Reply { method, took: started.elapsed(), outcome });
+        let _ = send.send(Reply { method, took, ended, outcome, span });
     });
     match inner.runtime.lanes.submit(method, job) {
         Ok(()) => turn(TurnState::Running(permit)),

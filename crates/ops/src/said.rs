@@ -40,7 +40,8 @@ fn names_secret(field: &Field) -> bool {
 }
 
 /// What a span or an event says, in the fields of its message. `otel.name` renames a span, `otel.kind` is
-/// `server` or `client`, and `failed = true` marks it as failed.
+/// `server` or `client`, `failed = true` marks it as failed, and `otel.ended_ns_ago` says how long before it is
+/// closed its work was done, where that is by another thread.
 pub(crate) struct Said {
     bytes: Short<USUAL_BYTES>,
     /// Which fields of its place in the code have said something, a bit each: those have 32 at most.
@@ -51,6 +52,7 @@ pub(crate) struct Said {
     is_named: bool,
     failed: bool,
     kind: SpanKind,
+    ended_ns_ago: u64,
 }
 
 impl Said {
@@ -64,6 +66,7 @@ impl Said {
             is_named: false,
             failed: false,
             kind: SpanKind::Internal,
+            ended_ns_ago: 0,
         }
     }
 
@@ -108,10 +111,16 @@ impl Said {
         self.failed
     }
 
+    /// How long before a span is closed its work was done, in nanoseconds.
+    pub(crate) fn ended_ns_ago(&self) -> u64 {
+        self.ended_ns_ago
+    }
+
     /// What a span says later counts.
     pub(crate) fn add_later(&mut self, later: &Self) {
         self.is_named |= later.is_named;
         self.failed |= later.failed;
+        self.ended_ns_ago = self.ended_ns_ago.max(later.ended_ns_ago);
         if later.kind != SpanKind::Internal {
             self.kind = later.kind;
         }
@@ -206,6 +215,10 @@ impl Visit for Said {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "otel.ended_ns_ago" {
+            self.ended_ns_ago = value;
+            return;
+        }
         // OTLP has no unsigned numbers; beyond 2^63 nothing is counted here.
         self.add(field, SpanValue::Whole(i64::try_from(value).unwrap_or(i64::MAX)));
     }

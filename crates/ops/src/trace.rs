@@ -125,7 +125,8 @@ impl Trace {
         let ended_ns = recording.now_ns();
         let mut records = lock(&recording.records);
         let Some(record) = records.of(span) else { return };
-        record.ended_ns = ended_ns.max(1);
+        record.ended_ns =
+            ended_ns.saturating_sub(record.said.ended_ns_ago()).max(record.begun_ns).max(1);
         let is_first = record.is_first;
         records.is_over |= is_first;
         records.ended += 1;
@@ -201,27 +202,59 @@ impl Record {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use opentelemetry_proto::tonic::trace::v1::{ScopeSpans, Span};
+    use prost::Message;
+    use tracing::field::Empty;
+
     use super::*;
     use crate::entered::current_span;
     use crate::span_export::{SpanBatch, SpanExport, SpanSink};
     use crate::spans::{SampleRatio, Spans, place_of};
 
-    struct Counting(std::sync::mpsc::Sender<u64>);
+    struct Reading(std::sync::mpsc::Sender<Vec<Span>>);
 
-    impl SpanSink for Counting {
+    impl SpanSink for Reading {
         fn export(&mut self, batch: &mut SpanBatch) -> Result<u64, String> {
-            self.0.send(batch.count).map_err(|error| error.to_string())?;
+            let spans = ScopeSpans::decode(&batch.bytes[..]).unwrap().spans;
+            self.0.send(spans).map_err(|error| error.to_string())?;
             Ok(0)
         }
+    }
+
+    /// The spans that are sent while something is done.
+    fn sent(work: impl FnOnce()) -> Vec<Span> {
+        let (send, sent) = std::sync::mpsc::channel();
+        let export = SpanExport::start(Box::new(Reading(send))).unwrap();
+        let spans = Spans::new(Some(export.queue()), SampleRatio::new(1.0));
+        tracing::subscriber::with_default(spans, work);
+        assert!(export.flush(Duration::from_secs(30)));
+        sent.try_iter().flatten().collect()
+    }
+
+    /// V5: whoever closes a span does so after the work was done in it.
+    #[test]
+    fn a_span_ends_when_its_work_was_done() {
+        let before = Instant::now();
+        let sent = sent(|| {
+            for ago in [0, 5_000_000, u64::MAX] {
+                let span = tracing::info_span!(target: "mainstay_test", "one", "otel.ended_ns_ago" = Empty);
+                std::thread::sleep(Duration::from_millis(10));
+                span.record("otel.ended_ns_ago", ago);
+            }
+        });
+        let took: Vec<u64> =
+            sent.iter().map(|span| span.end_time_unix_nano - span.start_time_unix_nano).collect();
+        let all = nanoseconds(before.elapsed());
+        assert!(took[0] >= 10_000_000, "{took:?}");
+        assert!(took[1] >= 5_000_000 && took[1] <= all - took[0] - 15_000_000, "{took:?} of {all}");
+        assert_eq!(took[2], 0, "none ends before it began");
+        assert!(sent.iter().all(|span| span.attributes.is_empty()), "{sent:?}");
     }
 
     /// V5: a trace that goes on and on takes room for what is open, and for what it may keep.
     #[test]
     fn places_of_spans_that_were_handed_over_are_used_again() {
-        let (send, counts) = std::sync::mpsc::channel();
-        let export = SpanExport::start(Box::new(Counting(send))).unwrap();
-        let spans = Spans::new(Some(export.queue()), SampleRatio::new(1.0));
-        tracing::subscriber::with_default(spans, || {
+        let sent = sent(|| {
             let begin = || tracing::info_span!(target: "mainstay_test", "one");
             let first = begin();
             let inside = first.enter();
@@ -240,7 +273,6 @@ mod tests {
             let records = lock(&trace.recording.as_ref().unwrap().records);
             assert_eq!((records.free, records.ended), (records.all.len(), 0));
         });
-        assert!(export.flush(Duration::from_secs(30)));
-        assert_eq!(counts.try_iter().sum::<u64>(), 1_004);
+        assert_eq!(sent.len(), 1_004);
     }
 }
