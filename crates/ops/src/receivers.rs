@@ -86,10 +86,12 @@ impl<S: Subscriber> Layer<S> for Receivers {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
-        if Spans::wants(metadata) && is_step(metadata) {
-            return correlation::is_followed() || self.filter.follow_spans.load(Ordering::Relaxed);
+        if Spans::wants(metadata) {
+            let are_steps_wanted =
+                || correlation::is_followed() || self.filter.follow_spans.load(Ordering::Relaxed);
+            return are_steps_wanted() || !is_step(metadata);
         }
-        Spans::wants(metadata) || Filter::enabled(&**self.filter.now(), metadata, &context)
+        Filter::enabled(&**self.filter.now(), metadata, &context)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -123,12 +123,7 @@ impl Ticket {
         if class < self.admission.admits_from() {
             return Err(self.admission.below_floor(class, self.group));
         }
-        let paid = self.paid.swap(0, Ordering::Relaxed);
-        let rates = shared.rates.load_full();
-        if !rates.is_empty() {
-            let asked = Asked { group: self.group, route: self.route, class, key: &self.key };
-            rates.take(asked, shared.leases.load().as_deref(), paid, load.cost)?;
-        }
+        self.take_rates(load.cost)?;
         let memory = self.take(load.bytes)?;
         let gate = self.admission.gate(self.group);
         let key = || shared.seed.hash_one(&*self.key);
@@ -144,6 +139,18 @@ impl Ticket {
             }
         };
         Ok(Permit { slot: Some(slot), _memory: memory, waited })
+    }
+
+    /// Takes what it costs more than was taken on arrival.
+    fn take_rates(&self, cost: u32) -> Result<(), Box<Refusal>> {
+        let shared = &*self.admission.0;
+        let paid = self.paid.swap(0, Ordering::Relaxed);
+        let rates = shared.rates.load();
+        if rates.is_empty() {
+            return Ok(());
+        }
+        let Self { group, route, class, ref key, .. } = *self;
+        rates.take(Asked { group, route, class, key }, shared.leases.load().as_deref(), paid, cost)
     }
 
     /// Reserves memory for as long as the reservation lives, beside what [`enter`](Self::enter)
@@ -178,8 +185,11 @@ impl Ticket {
     }
 
     fn take(&self, bytes: u64) -> Result<Option<Reservation>, Box<Refusal>> {
+        if bytes == 0 {
+            return Ok(None);
+        }
         let budget = self.admission.0.memory.load();
-        let Some(budget) = budget.as_ref().filter(|_| bytes > 0) else { return Ok(None) };
+        let Some(budget) = budget.as_ref() else { return Ok(None) };
         let reserved = budget.try_reserve(bytes, self.class.memory_priority());
         reserved.map(Some).map_err(|no| self.short_of_memory(&no))
     }
