@@ -66,10 +66,13 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// How long a side answers before it is another one's turn: so short that what the machine does otherwise
 /// meets all of them alike.
 const TURN: Duration = Duration::from_millis(8);
-/// The same beside the side that sends traces: one call carries about as many spans as a busy server's, which
-/// are 2,048.
-const TURN_OF_RECORDED: Duration = Duration::from_millis(180);
-/// The part of the time that those take: they have fewer rounds.
+/// Requests at the begin of a turn that do not count.
+const LEAD_IN: u64 = 5;
+/// Requests whose traces are sent in one call: a search has five spans, and a busy server's call carries
+/// 2,048 of them.
+const REQUESTS_OF_A_CALL: u64 = 400;
+/// The part of the time in which the side that sends traces is measured. It is beside the first one alone: the
+/// spans of a call may wait for a second, and are to be sent in a turn of their own.
 const SHARE_OF_RECORDED: f64 = 0.6;
 
 /// Measures and prints a table.
@@ -113,7 +116,7 @@ pub(crate) fn run_on(
     }
     sides.make_key()?;
     for kind in kinds().filter(|kind| kind.at_once == 1) {
-        sides.measure_pair(kind, KEYED, TURN, seconds as f64 * SHARE_OF_RECORDED)?;
+        sides.measure_pair(kind, KEYED, seconds as f64 * SHARE_OF_RECORDED)?;
     }
     Ok(())
 }
@@ -165,20 +168,14 @@ impl Sides {
         let time = Duration::from_secs_f64(seconds * (1.0 - SHARE_OF_RECORDED));
         let rounds = self.rounds(kind, &sides, TURN.div_duration_f64(each), time)?;
         show(self.corpus, kind, &sides, &rounds);
-        self.measure_pair(kind, RECORDED, TURN_OF_RECORDED, seconds * SHARE_OF_RECORDED)
+        self.measure_pair(kind, RECORDED, seconds * SHARE_OF_RECORDED)
     }
 
     /// A side beside the first one.
-    fn measure_pair(
-        &self,
-        kind: &Kind,
-        side: usize,
-        turn: Duration,
-        seconds: f64,
-    ) -> Result<(), String> {
+    fn measure_pair(&self, kind: &Kind, side: usize, seconds: f64) -> Result<(), String> {
         let each = self.warm_up(kind);
         let time = Duration::from_secs_f64(seconds);
-        let rounds = self.rounds(kind, &[0, side], turn.div_duration_f64(each), time)?;
+        let rounds = self.rounds(kind, &[0, side], TURN.div_duration_f64(each), time)?;
         show(self.corpus, kind, &[0, side], &rounds);
         Ok(())
     }
@@ -202,21 +199,33 @@ impl Sides {
         time: Duration,
     ) -> Result<Vec<Vec<Means>>, String> {
         let (begun, per_turn) = (Instant::now(), (per_turn as u64).max(1));
+        let requests_of_a_turn = (LEAD_IN + per_turn) * kind.at_once as u64;
+        let rounds_of_a_call = (REQUESTS_OF_A_CALL / requests_of_a_turn).max(1);
         let mut rounds = Vec::new();
         while begun.elapsed() < time {
-            let round = rounds.len();
-            let first = round as u64 * 1_000_000;
-            // What is remembered of a query is there for each side.
-            self.switch(&SIDES[0])?;
-            self.answers(false, kind, first, per_turn);
-            let mut means = vec![(0.0, 0.0); sides.len()];
-            for turn in 0..sides.len() {
-                // Each comes first as often as any other, forwards and backwards.
-                let turn = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
-                let at = (turn + round / 2) % sides.len();
-                means[at] = self.turn(&SIDES[sides[at]], kind, first, per_turn)?;
+            let sent = rounds.len();
+            for round in sent..sent + rounds_of_a_call as usize {
+                let first = round as u64 * 1_000_000;
+                // What is remembered of a query is there for each side.
+                self.switch(&SIDES[0])?;
+                self.answers(false, kind, first, per_turn);
+                let mut means = vec![(0.0, 0.0); sides.len()];
+                for turn in 0..sides.len() {
+                    // Each comes first as often as any other, forwards and backwards.
+                    let turn = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
+                    let at = (turn + round / 2) % sides.len();
+                    means[at] = self.turn(&SIDES[sides[at]], kind, first, per_turn)?;
+                }
+                rounds.push(means);
             }
-            rounds.push(means);
+            // Traces are sent later than they are recorded; what that takes belongs to their requests.
+            let requests = rounds_of_a_call * requests_of_a_turn;
+            for (at, _) in sides.iter().enumerate().filter(|(_, side)| SIDES[**side].recorded) {
+                let (wall, cpu) = taken(requests, || self.flush())?;
+                for means in &mut rounds[sent..] {
+                    means[at] = (means[at].0 + wall, means[at].1 + cpu);
+                }
+            }
         }
         Ok(rounds)
     }
@@ -235,17 +244,19 @@ impl Sides {
     /// Answers so many requests on a side.
     fn turn(&self, side: &Side, kind: &Kind, first: u64, count: u64) -> Result<Means, String> {
         self.switch(side)?;
-        let (begun, cpu) = (Instant::now(), cpu_time());
-        self.answers(side.front, kind, first, count);
-        let wall = begun.elapsed().as_secs_f64();
-        // Traces are sent later than they are recorded; what that takes belongs to this turn.
-        if let (true, Some(telemetry)) = (side.recorded, &self.served.telemetry)
-            && !telemetry.flush(Duration::from_secs(10))
-        {
-            return Err("the spans could not be sent".into());
-        }
-        let count = (count * kind.at_once as u64) as f64;
-        Ok((wall * 1e6 / count, (cpu_time() - cpu) * 1e6 / count))
+        // The first ones find the side before in the processor's caches.
+        self.answers(side.front, kind, first, LEAD_IN);
+        taken(count * kind.at_once as u64, || {
+            self.answers(side.front, kind, first, count);
+            Ok(())
+        })
+    }
+
+    /// Sends the traces that wait.
+    fn flush(&self) -> Result<(), String> {
+        let sent =
+            self.served.telemetry.as_ref().is_some_and(|it| it.flush(Duration::from_secs(10)));
+        if sent { Ok(()) } else { Err("the spans could not be sent".into()) }
     }
 
     /// So many requests one after the other, as often as are under way at a time.
@@ -333,6 +344,14 @@ fn keep_to_one_processor() -> Result<(), String> {
     let mut one = rustix::thread::CpuSet::new();
     one.set(last.unwrap_or(0));
     rustix::thread::sched_setaffinity(None, &one).map_err(|error| error.to_string())
+}
+
+/// What each of so many requests took of this.
+fn taken(requests: u64, work: impl FnOnce() -> Result<(), String>) -> Result<Means, String> {
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    work()?;
+    let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu_time() - cpu);
+    Ok((wall * 1e6 / requests as f64, cpu * 1e6 / requests as f64))
 }
 
 /// What all threads of this process have used, in seconds.
