@@ -239,6 +239,8 @@ fn the_tree_of_a_search_arrives(protocol: &str, url: &str, told: &Receiver<Taken
     for span in &spans {
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
         assert!(root.start_time_unix_nano <= span.start_time_unix_nano);
+        assert!(span.end_time_unix_nano <= root.end_time_unix_nano);
+        assert_eq!(attribute(span, "otel.ended_ns_ago"), None, "it is told by the time");
     }
     node.await_that("exported spans", || {
         node.metric("mainstay_spans_exported_total").filter(|count| *count >= 5.0)
