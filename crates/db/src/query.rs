@@ -224,6 +224,7 @@ impl<'a> Asked<'a> {
     }
 
     fn take(&mut self, reply: Reply) {
+        // This thread may have been kept from hearing of it.
         reply.span.record("otel.ended_ns_ago", reply.ended.elapsed().as_nanos() as u64);
         let Some(turn) = self.turns.iter_mut().find(|turn| turn.method == reply.method) else {
             return;

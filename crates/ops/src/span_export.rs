@@ -29,8 +29,8 @@ const BATCH_MAX: u64 = 2_048;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How long a span waits for others at most.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// Bytes that are kept for each of the next two batches: what ordinary ones need. Memory of this size given back in between
-/// would be zeroed by the kernel each time.
+/// Bytes that are kept for each of the next two batches: what ordinary ones need. Memory of this size given
+/// back in between would be zeroed by the kernel each time.
 const BATCH_BYTES_KEPT: usize = 1 << 20;
 
 /// Spans, written one after the other.
@@ -143,8 +143,9 @@ impl SpanQueue {
         (Self(Arc::new(Entrance(Arc::clone(&waiting)))), waiting)
     }
 
-    /// Hands over spans; answers how many had no room, for [`count_dropped`](Self::count_dropped). They are written down where they wait for others, while the lock is held: any other
-    /// place would be fetched from memory first, which takes longer than writing.
+    /// Hands over spans; answers how many had no room, for [`count_dropped`](Self::count_dropped). They are
+    /// written down where they wait for others, while the lock is held: any other place would be fetched from
+    /// memory first, which takes longer than writing.
     #[must_use]
     pub(crate) fn push<'a>(&self, spans: impl Iterator<Item = FinishedSpan<'a>>) -> u64 {
         let Waiting { state, changed } = &*self.0.0;

@@ -1,3 +1,5 @@
+use std::sync::{Arc, Mutex};
+
 use mainstay_db::search_answer::{Level, MethodStatus};
 use mainstay_db::{DbError, Document, Fusion, Method, Pattern, SearchRequest, Syntax};
 
@@ -172,4 +174,52 @@ fn a_line_without_end_is_shown_around_its_first_match() {
     }
     let request = SearchRequest { methods: vec![Method::Native], ..SearchRequest::new("zebra") };
     assert_eq!(docs.search(&request).unwrap().hits[0].lines[0].highlights.len(), 1);
+}
+
+/// Follows the spans of methods: what they say after they began, and that they are closed.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<String>>>);
+
+impl tracing::field::Visit for Spans {
+    fn record_debug(&mut self, field: &tracing::field::Field, _: &dyn std::fmt::Debug) {
+        self.0.lock().unwrap().push(field.name().to_string());
+    }
+}
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.name() == "search.method"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &tracing::Id) {}
+    fn exit(&self, _: &tracing::Id) {}
+
+    fn try_close(&self, _: tracing::Id) -> bool {
+        self.0.lock().unwrap().push("closed".to_string());
+        true
+    }
+}
+
+/// V5: each method's span says when its work was done, and is closed by the time of the answer.
+#[test]
+fn v5_the_span_of_a_method_is_closed_with_its_answer_and_says_when_it_ended() {
+    let fixture = Fixture::new();
+    let docs = fixture.docs();
+    put(&docs, vec![document("1", "a zebra")]);
+    let spans = Spans::default();
+    tracing::subscriber::with_default(spans.clone(), || {
+        let request = SearchRequest::new("zebra");
+        assert!(docs.search(&request).unwrap().complete);
+    });
+    assert_eq!(*spans.0.lock().unwrap(), ["otel.ended_ns_ago", "closed"].repeat(4));
 }
